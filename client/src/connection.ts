@@ -1,0 +1,128 @@
+import { connect, type Socket } from 'node:net';
+import { AgentError, decodeError, encodeFrame, FrameReader, parseFrame } from '@kms-agent/protocol';
+import { JSONRPCClient, type JSONRPCResponse } from 'json-rpc-2.0';
+
+/** Answers are limited by the agent; this only bounds what a wrong peer can make us hold. */
+const maxAnswerBytes = 16_777_216;
+const maxAnswerDepth = 64;
+
+/** What bounds a call. */
+export interface CallLimits {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+}
+
+const unreachable = (cause: unknown): AgentError => new AgentError('ERR_UNREACHABLE', {}, { cause });
+
+/** Connects to an agent's socket. @throws AgentError `ERR_UNREACHABLE`; the signal's reason. */
+export async function openConnection(path: string, { timeoutMs, signal }: CallLimits): Promise<Connection> {
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
+  signal?.throwIfAborted();
+  const socket = connect(path);
+  const timer = setTimeout(() => reject(new AgentError('ERR_TIMEOUT', { mayHaveRun: false })), timeoutMs);
+  const abort = (): void => reject(signal?.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  socket.once('connect', () => resolve(socket));
+  socket.once('error', (error) => reject(unreachable(error)));
+  try {
+    return new Connection(await promise);
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+function isResponse(value: unknown): value is JSONRPCResponse {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && 'id' in value && ('result' in value || 'error' in value);
+}
+
+/** One connection to an agent, with any number of calls under way. The owner of json-rpc-2.0 on this side. */
+export class Connection {
+  readonly #socket: Socket;
+  readonly #reader = new FrameReader({ maxFrameBytes: maxAnswerBytes });
+  readonly #rpc: JSONRPCClient;
+  #nextId = 1;
+  #inFlight = 0;
+  #failure: AgentError | undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.#rpc = new JSONRPCClient((request) => this.#write(request));
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('error', (cause) => this.#fail(cause));
+    socket.on('close', () => this.#fail(undefined));
+    socket.unref(); // an idle connection keeps no process alive
+  }
+
+  /** False once the connection has failed or was closed. */
+  get isOpen(): boolean {
+    return this.#failure === undefined;
+  }
+
+  /**
+   * Sends one request and waits for its answer, both in wire form.
+   * @throws AgentError as the agent answered; `ERR_TIMEOUT`, `ERR_DISCONNECTED` with `mayHaveRun`; the signal's reason.
+   */
+  async call(method: string, params: unknown, { timeoutMs, signal }: CallLimits): Promise<unknown> {
+    signal?.throwIfAborted();
+    if (this.#failure) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false }, { cause: this.#failure });
+    const { promise: stopped, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => reject(new AgentError('ERR_TIMEOUT', { mayHaveRun: true })), timeoutMs);
+    const abort = (): void => reject(signal?.reason);
+    signal?.addEventListener('abort', abort, { once: true });
+    this.#hold(1);
+    try {
+      return await Promise.race([this.#request(method, params), stopped]);
+    } finally {
+      this.#hold(-1);
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  async #request(method: string, params: unknown): Promise<unknown> {
+    const id = this.#nextId++;
+    const response = await this.#rpc.requestAdvanced({ jsonrpc: '2.0', id, method, params });
+    if (this.#failure) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: true }, { cause: this.#failure });
+    if (response.error) throw decodeError(response.error);
+    return response.result;
+  }
+
+  #write(request: unknown): void {
+    this.#socket.write(encodeFrame(request));
+  }
+
+  #take(chunk: Buffer): void {
+    try {
+      for (const frame of this.#reader.push(chunk)) this.#receive(parseFrame(frame, maxAnswerDepth));
+    } catch (cause) {
+      this.#fail(cause);
+      this.#socket.destroy();
+    }
+  }
+
+  /** An answer without an id is about the stream itself: too long a frame, or too many connections. */
+  #receive(message: unknown): void {
+    if (!isResponse(message)) throw new TypeError('the peer sends no JSON-RPC responses');
+    if (message.id === null && message.error) throw decodeError(message.error);
+    this.#rpc.receive(message);
+  }
+
+  #fail(cause: unknown): void {
+    this.#failure ??= cause instanceof AgentError ? cause : new AgentError('ERR_DISCONNECTED', { mayHaveRun: true }, { cause });
+    this.#rpc.rejectAllPendingRequests('disconnected');
+  }
+
+  #hold(change: 1 | -1): void {
+    this.#inFlight += change;
+    if (this.#inFlight > 0) this.#socket.ref();
+    else this.#socket.unref();
+  }
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env node
+// Plain JavaScript that imports nothing statically: it must give a clear message on any Node, and protect the process before a key can be in it.
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < 24 || (major === 24 && minor < 15)) {
+  console.error(`kms-agent: needs Node 24.15 or newer, this is ${process.versions.node}.`);
+  process.exit(2);
+}
+const refused = ['NODE_OPTIONS', 'OPENSSL_CONF', 'LD_PRELOAD'].find((name) => process.env[name]);
+if (refused !== undefined) {
+  console.error(`kms-agent: ${refused} is set and could change what runs with the keys; unset it first.`);
+  process.exit(2);
+}
+if (process.execArgv.some((flag) => flag.startsWith('--inspect'))) {
+  console.error('kms-agent: does not start under --inspect: a debugger reads every key.');
+  process.exit(2);
+}
+// Flags cannot stand in the first line, so Node replaces itself; the pid that a supervisor knows stays.
+const flags = ['--disable-sigusr1', '--secure-heap=4194304', '--secure-heap-min=2', '--expose-gc', '--disable-warning=ExperimentalWarning'];
+if (!process.execArgv.includes('--disable-sigusr1')) {
+  // Node marks inherited descriptors close-on-exec: those that are meant for us must survive, a secret's and systemd's socket.
+  const passed = process.argv.flatMap((argument, index) =>
+    argument === '--passphrase-fd' ? [process.argv[index + 1]] : (argument.match(/^--passphrase-fd=(.*)$/)?.slice(1) ?? []),
+  );
+  const descriptors = [...passed, ...(process.env.LISTEN_FDS ? ['3'] : [])].map(Number).filter((fd) => Number.isInteger(fd) && fd > 2);
+  if (descriptors.length > 0) {
+    const { keepAcrossExec } = await import('../dist/os/libc.js');
+    for (const fd of descriptors) keepAcrossExec(fd);
+  }
+  process.execve(process.execPath, [process.execPath, ...flags, process.argv[1], ...process.argv.slice(2)], process.env);
+}
+await import('../dist/cli/main.js');

@@ -1,0 +1,104 @@
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import { isAgentError } from '@kms-agent/protocol';
+import { Command } from 'commander';
+import { findPlaces } from '../config.ts';
+import { protectProcess } from '../os/protections.ts';
+import { serve, serveDev } from './serve.ts';
+import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
+
+protectProcess();
+
+const places = findPlaces(process.env, homedir());
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
+
+interface CommonOptions {
+  dataDir: string;
+  passphraseFd?: number;
+  json?: boolean;
+}
+
+function parseFd(text: string): number {
+  const fd = Number(text);
+  if (Number.isInteger(fd) && fd >= 0) return fd;
+  throw new TypeError(`--passphrase-fd takes the number of an open descriptor, not ${text}`);
+}
+
+/** A command on the vault's files. */
+function vaultCommand(name: string, description: string, example: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
+    .option('--passphrase-fd <n>', 'read the passphrase from this descriptor instead of the terminal', parseFd)
+    .option('--json', 'answer as JSON')
+    .addHelpText('after', `\nExample:\n  $ kms-agent ${example}`);
+}
+
+const program = new Command('kms-agent')
+  .description('A key management service on your own machine: holds unlocked keys and serves them over a Unix socket.')
+  .version(version)
+  .enablePositionalOptions()
+  .showHelpAfterError('(kms-agent --help shows what there is)')
+  .addHelpText('after', '\nExamples:\n  $ kms-agent dev -- npm test        an agent in memory for one command\n  $ kms-agent init && kms-agent serve');
+
+vaultCommand('init', 'make a vault with a passphrase, a recovery code and a default key', 'init')
+  .option('--no-default-key', 'make no default key')
+  .action((options: CommonOptions & { defaultKey: boolean }) => init(options));
+
+program
+  .command('serve')
+  .description('run the agent in the foreground')
+  .option('--config <file>', 'settings file')
+  .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
+  .option('--socket <path>', 'socket to listen on', places.socketPath)
+  .addHelpText('after', '\nExample:\n  $ kms-agent serve --data-dir ./vault --socket ./agent.sock')
+  .action(({ config, dataDir, socket }: { config?: string; dataDir: string; socket: string }) =>
+    serve({ config: config ?? places.configFile, configRequired: config !== undefined, dataDir: resolve(dataDir), socket: resolve(socket) }),
+  );
+
+program
+  .command('dev')
+  .description('run an agent in memory, already unlocked, on a private socket; with a command, for as long as that runs')
+  .argument('[command...]', 'command to run with KMS_AGENT_SOCK set')
+  .option('--socket <path>', 'socket to listen on')
+  .option('--no-default-key', 'make no default key')
+  .passThroughOptions()
+  .addHelpText('after', '\nExamples:\n  $ kms-agent dev -- npm test\n  $ kms-agent dev --socket ./agent.sock')
+  .action((command: string[], { socket, defaultKey }: { socket?: string; defaultKey: boolean }) =>
+    serveDev({ command, defaultKey, ...(socket === undefined ? {} : { socket: resolve(socket) }) }),
+  );
+
+vaultCommand('rekey', 'make a new root key and seal everything anew; other keyslots must be added again', 'rekey').action((options: CommonOptions) =>
+  rekey(options),
+);
+vaultCommand('backup', 'write a consistent sealed copy, also while the agent runs', 'backup /media/safe/vault-backup.db')
+  .argument('<file>', 'file to write; it must not exist')
+  .action((file: string, options: CommonOptions) => backup(options, file));
+vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 'restore /media/safe/vault-backup.db')
+  .argument('<file>', 'backup to read')
+  .action((file: string, options: CommonOptions) => restore(options, file));
+vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued')
+  .argument('<new-data-dir>', 'folder of the new vault')
+  .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
+
+/** Usage and files that are not as they must be: 2. Refused: 1. Locked or without a vault: 4. */
+function exitCodeOf(error: unknown): number {
+  if (isAgentError(error, 'ERR_NOT_INITIALIZED', 'ERR_AGENT_LOCKED')) return 4;
+  return isAgentError(error) ? 1 : 2;
+}
+
+function explain(error: unknown): string {
+  if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
+  const { hint, reason, findings } = error.details;
+  const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';
+  return `${error.code}: ${[hint ?? error.message, reason].filter(Boolean).join(' ')}${named}`;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`kms-agent: ${explain(error)}\n`);
+  process.exit(exitCodeOf(error));
+}

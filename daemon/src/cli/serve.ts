@@ -1,0 +1,97 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { defaultSettings, readSettings } from '../config.ts';
+import type { ListenAddress } from '../front/listener.ts';
+import { describeError, type Log, makeLog } from '../log.ts';
+import { type RunningAgent, startAgent } from '../main.ts';
+import { hasVault } from '../vault/folder.ts';
+import { Vault } from '../vault/vault.ts';
+
+/** Where serve works. */
+export interface ServeOptions {
+  readonly config: string;
+  readonly configRequired: boolean;
+  readonly dataDir: string;
+  readonly socket: string;
+}
+
+/** The first descriptor that systemd passes (sd_listen_fds(3)). */
+const firstListenFd = 3;
+
+/** A socket that systemd has opened for this process, else the path. */
+function chooseAddress(path: string, mode: number): ListenAddress {
+  const { LISTEN_FDS: count, LISTEN_PID: pid } = process.env;
+  if (count === '1' && pid === String(process.pid)) return { fd: firstListenFd };
+  return { path, mode };
+}
+
+/** Ends the agent on SIGTERM and SIGINT, and locks it on SIGUSR2. Each may come twice. */
+function handleSignals(running: RunningAgent, log: Log, onStopped: () => void): void {
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    log.info('stopping', { signal });
+    if (stopping) return;
+    stopping = true;
+    running.stop().then(onStopped, (error: unknown) => {
+      log.error('the agent did not stop cleanly', { detail: describeError(error) });
+      process.exit(70);
+    });
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+  process.on('SIGUSR2', () => void running.agent.lock().catch((error: unknown) => log.error('lock failed', { detail: describeError(error) })));
+}
+
+/** Says on standard output where the agent is, in words a shell can read. */
+function announce(path: string): void {
+  process.stdout.on('error', () => undefined); // nobody waits for it any more
+  process.stdout.write(`export KMS_AGENT_SOCK=${path}\n`);
+}
+
+/** Runs the agent until a signal ends it. */
+export async function serve({ config, configRequired, dataDir, socket }: ServeOptions): Promise<void> {
+  const settings = await readSettings(config, configRequired);
+  const log = makeLog(settings.logLevel);
+  const listen = chooseAddress(socket, settings.socketMode);
+  const openVault = (): Vault | undefined => (hasVault(dataDir) ? Vault.open({ dataDir, clock: Date.now }) : undefined);
+  const running = await startAgent({ settings, log, listen, openVault });
+  handleSignals(running, log, () => process.exit(0));
+  announce(socket);
+  log.info('ready', { path: socket, state: running.agent.state });
+}
+
+/**
+ * Runs an agent whose vault lives in memory, already unlocked.
+ * @param command - ends the agent with it, and with its status; empty to stay until a signal.
+ */
+export async function serveDev({ socket, defaultKey, command }: { socket?: string; defaultKey: boolean; command: readonly string[] }): Promise<void> {
+  const folder = mkdtempSync(join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'kms-agent-dev-'));
+  const path = socket ?? join(folder, 'agent.sock');
+  const log = makeLog('warn');
+  const { vault } = await Vault.create({ clock: Date.now, slots: [] });
+  const running = await startAgent({ settings: defaultSettings, log, listen: { path }, openVault: () => vault });
+  const leave = (status: number): void => {
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(status);
+  };
+  handleSignals(running, log, () => leave(0));
+  if (defaultKey) await running.agent.open.lifecycle.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
+  if (command.length === 0) return announce(path);
+  const status = await runCommand(command, path);
+  await running.stop();
+  leave(status);
+}
+
+/** Runs a command with the agent's address in its environment. @returns its exit status, 128 + the signal if one ended it. */
+function runCommand([program = '', ...args]: readonly string[], path: string): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } });
+  child.on('error', (error) => {
+    process.stderr.write(`kms-agent: ${program} cannot be run: ${error.message}\n`);
+    resolve(127);
+  });
+  child.on('exit', (code, signal) => resolve(code ?? 128 + (signal ? constants.signals[signal] : 0)));
+  return promise;
+}

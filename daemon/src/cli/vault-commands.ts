@@ -1,0 +1,71 @@
+import type { Key } from '../keyring/key.ts';
+import { Keyring, mentionedBy } from '../keyring/keyring.ts';
+import { Lifecycle } from '../keyring/lifecycle.ts';
+import { SoftwareProvider } from '../providers/software/provider.ts';
+import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
+import { Vault } from '../vault/vault.ts';
+import { readNewSecret, readSecret } from './secrets.ts';
+
+/** What every command on a vault takes. */
+export interface VaultCommandOptions {
+  readonly dataDir: string;
+  readonly passphraseFd?: number;
+  readonly json?: boolean;
+}
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+function showRecoveryCode(code: string): void {
+  say('Recovery code, shown this once. Print it and keep it away from this machine:');
+  say(`\n    ${code}\n`);
+}
+
+/** Makes a vault with a passphrase slot, a recovery slot, and the default key. */
+export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCommandOptions & { defaultKey: boolean }): Promise<void> {
+  const passphrase = await readNewSecret('New passphrase for the vault: ', passphraseFd);
+  const slots = [{ type: 'passphrase', passphrase }, { type: 'recovery' }] as const;
+  const { vault, recoveryCode = '' } = await Vault.create({ dataDir, clock: Date.now, slots });
+  const key = defaultKey ? await makeDefaultKey(vault) : undefined;
+  vault.close();
+  if (json) return say(JSON.stringify({ dataDir, recoveryCode, ...(key ? { defaultKeyId: key.keyId } : {}) }));
+  say(`The vault is in ${dataDir}.`);
+  showRecoveryCode(recoveryCode);
+  say(key ? `Default key: ${key.keyId} (alias/default)` : 'No default key was made.');
+  say('Next: kms-agent serve, then kms unlock.');
+}
+
+async function makeDefaultKey(vault: Vault): Promise<Key> {
+  const keyring = new Keyring(vault, [new SoftwareProvider()]);
+  return await new Lifecycle(keyring, Date.now).createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
+}
+
+/** Makes a new root key. */
+export async function rekey({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
+  const passphrase = await readSecret('Passphrase of the vault: ', passphraseFd);
+  const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase });
+  if (json) return say(JSON.stringify({ recoveryCode, droppedKeyslots }));
+  for (const { type, label } of droppedKeyslots) say(`Removed: keyslot ${label} (${type}), whose secret was not given; add it again with kms keyslot add.`);
+  showRecoveryCode(recoveryCode);
+}
+
+/** Writes a sealed copy, also beside a running agent. */
+export async function backup({ dataDir, json }: VaultCommandOptions, file: string): Promise<void> {
+  await backupVault(dataDir, file);
+  say(json ? JSON.stringify({ file }) : `Sealed copy written to ${file}. It opens with the vault's keyslots of today.`);
+}
+
+/** Puts a backup in place of nothing. */
+export async function restore({ dataDir, json }: VaultCommandOptions, file: string): Promise<void> {
+  await restoreVault(file, dataDir);
+  say(json ? JSON.stringify({ dataDir }) : `The vault is in ${dataDir}.`);
+}
+
+/** Saves what still opens of a damaged vault. @returns whether everything was saved. */
+export async function salvage({ dataDir, passphraseFd, json }: VaultCommandOptions, newDataDir: string): Promise<void> {
+  const passphrase = await readSecret('Passphrase of the damaged vault: ', passphraseFd);
+  const { saved, findings, recoveryCode } = await salvageVault({ dataDir, clock: Date.now }, { passphrase }, newDataDir, mentionedBy);
+  if (json) return say(JSON.stringify({ newDataDir, saved, findings, recoveryCode }));
+  for (const finding of findings) say(`Damaged: ${finding}`);
+  say(`Saved ${saved} records to ${newDataDir}; the damaged vault was not touched.`);
+  showRecoveryCode(recoveryCode);
+}

@@ -1,0 +1,109 @@
+import { existsSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, systemSocketPath } from '@kms-agent/protocol';
+
+/** Every setting with its default; each is described in the operator's guide. Times are milliseconds, sizes bytes, 0 means never. */
+export const defaultSettings = {
+  idleLockMs: 0,
+  requestTimeoutMs: 30_000,
+  lockTimeoutMs: 10_000,
+  shutdownTimeoutMs: 5000,
+  maxFrameBytes: defaultMaxFrameBytes,
+  maxDepth: defaultMaxDepth,
+  maxInFlight: 256,
+  maxBatch: 256,
+  maxConnections: 4096,
+  maxUnreadBytes: 4_194_304,
+  stalledReaderMs: 30_000,
+  socketMode: 0o600,
+  logLevel: 'info' as 'error' | 'warn' | 'info' | 'debug',
+};
+
+/** Settings as they hold for the life of the process. */
+export type Settings = Readonly<typeof defaultSettings>;
+
+/** Where things are when nobody says otherwise. */
+export interface Places {
+  readonly dataDir: string;
+  readonly socketPath: string;
+  readonly configFile: string;
+}
+
+type Schema = Record<string, { type: 'integer'; minimum: number; maximum: number } | { type: 'string'; enum: string[] }>;
+
+const integer = (minimum: number, maximum: number): Schema[string] => ({ type: 'integer', minimum, maximum });
+const week = 604_800_000;
+
+/** JSON Schema of the settings file. */
+export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } = {
+  idleLockMs: integer(0, week),
+  requestTimeoutMs: integer(100, 3_600_000),
+  lockTimeoutMs: integer(100, 600_000),
+  shutdownTimeoutMs: integer(100, 600_000),
+  maxFrameBytes: integer(262_144, 16_777_216),
+  maxDepth: integer(8, 256),
+  maxInFlight: integer(1, 65_536),
+  maxBatch: integer(1, 65_536),
+  maxConnections: integer(1, 1_048_576),
+  maxUnreadBytes: integer(65_536, 1_073_741_824),
+  stalledReaderMs: integer(100, 3_600_000),
+  socketMode: integer(0, 0o666),
+  logLevel: { type: 'string', enum: ['error', 'warn', 'info', 'debug'] },
+};
+
+/** The usual places: systemd's for a service, those of the XDG base directories for a user. */
+export function findPlaces(env: NodeJS.ProcessEnv, home: string): Places {
+  const dataHome = env['XDG_DATA_HOME'] ?? join(home, '.local', 'share');
+  const configHome = env['XDG_CONFIG_HOME'] ?? join(home, '.config');
+  const runtime = env['XDG_RUNTIME_DIR'];
+  return {
+    dataDir: env['KMS_AGENT_DATA_DIR'] ?? env['STATE_DIRECTORY'] ?? join(dataHome, 'kms-agent'),
+    socketPath: env['KMS_AGENT_SOCK'] ?? (runtime ? join(runtime, 'kms-agent', 'agent.sock') : systemSocketPath),
+    configFile: env['KMS_AGENT_CONFIG'] ?? join(configHome, 'kms-agent', 'config.json'),
+  };
+}
+
+/** conf's own dependency takes over a dozen signals when it is imported; they are given back. */
+async function importConf(): Promise<typeof import('conf').default> {
+  const before = new Map(process.eventNames().map((name) => [name, new Set(process.listeners(name as NodeJS.Signals))])); // names of signals and events alike
+  const { default: Conf } = await import('conf');
+  for (const name of process.eventNames()) {
+    const known = before.get(name);
+    for (const listener of process.listeners(name as NodeJS.Signals)) if (!known?.has(listener)) process.off(name, listener);
+  }
+  return Conf;
+}
+
+/** @throws AgentError `ERR_STATE_CONFLICT` when others can write the file. */
+function checkPrivate(path: string): void {
+  const { mode, uid } = statSync(path);
+  const ours = uid === 0 || uid === process.geteuid?.();
+  if (!ours || (mode & 0o022) !== 0) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${path} can be written by other users; run: chmod go-w ${path}` });
+}
+
+/**
+ * Reads the settings once and freezes them: defaults where the file says nothing, or is not there and was not asked for.
+ * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, or a file that others can write.
+ */
+export async function readSettings(file: string, required: boolean): Promise<Settings> {
+  if (!existsSync(file)) {
+    if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}.` });
+    return Object.freeze({ ...defaultSettings });
+  }
+  checkPrivate(file);
+  const Conf = await importConf();
+  const options = {
+    cwd: dirname(file),
+    configName: basename(file, '.json'),
+    projectName: 'kms-agent',
+    schema: settingsSchema,
+    rootSchema: { additionalProperties: false },
+    clearInvalidConfig: false,
+  };
+  try {
+    return Object.freeze({ ...defaultSettings, ...(new Conf(options).store as Partial<Settings>) }); // the schema has checked it
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : 'it cannot be read';
+    throw new AgentError('ERR_STATE_CONFLICT', { hint: `The settings in ${file} are not valid: ${reason}` }, { cause });
+  }
+}

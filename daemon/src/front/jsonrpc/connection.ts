@@ -1,0 +1,197 @@
+import type { Socket } from 'node:net';
+import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError, parseFrame } from '@kms-agent/protocol';
+import type { Caller } from '../../caller/identity.ts';
+import { checkEnvelope, type Response } from './envelope.ts';
+import type { RpcServer } from './server.ts';
+
+/** Limits of the front; each is a setting of the same name. */
+export interface FrontLimits {
+  /** Longest frame in bytes, requests and answers. */
+  readonly maxFrameBytes: number;
+  /** Deepest nesting of JSON. */
+  readonly maxDepth: number;
+  /** Requests that run at a time on one connection; beyond it the agent stops reading. */
+  readonly maxInFlight: number;
+  /** Requests in one batch. */
+  readonly maxBatch: number;
+  /** Connections at a time. */
+  readonly maxConnections: number;
+  /** Bytes of answers that may wait for a peer that does not read; beyond it the agent stops reading. */
+  readonly maxUnreadBytes: number;
+  /** Milliseconds that a peer may leave its answers unread before the connection is closed. */
+  readonly stalledReaderMs: number;
+}
+
+/** Bytes that an error response may take, for what does not fit into a batch's answer. */
+const errorReserveBytes = 600;
+
+/** A frame that waits to run: its requests, and whether they came as a batch. */
+interface Pending {
+  readonly entries: readonly unknown[];
+  readonly batch: boolean;
+}
+
+/** One peer on a socket: cuts its stream into requests, keeps the limits, and writes answers once per turn of the event loop. */
+export class Connection {
+  readonly #socket: Socket;
+  readonly #caller: Caller;
+  readonly #server: RpcServer;
+  readonly #limits: FrontLimits;
+  readonly #reader: FrameReader;
+  readonly #frames: Buffer[] = [];
+  #held: Pending | undefined;
+  #inFlight = 0;
+  #outgoing: string[] = [];
+  #ended = false;
+  #refused = false;
+  #stallTimer: NodeJS.Timeout | undefined;
+
+  constructor(socket: Socket, caller: Caller, server: RpcServer, limits: FrontLimits) {
+    this.#socket = socket;
+    this.#caller = caller;
+    this.#server = server;
+    this.#limits = limits;
+    this.#reader = new FrameReader(limits);
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('drain', () => this.#resume());
+    socket.on('end', () => {
+      this.#ended = true;
+      this.#finish();
+    });
+    socket.on('close', () => clearTimeout(this.#stallTimer));
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Answers what runs, then closes. */
+  end(): void {
+    this.#ended = true;
+    this.#socket.pause();
+    this.#finish();
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#refused) return;
+    try {
+      this.#frames.push(...this.#reader.push(chunk));
+    } catch (error) {
+      if (!(error instanceof FrameTooLargeError)) throw error;
+      this.#frames.push(...error.complete);
+      this.#refused = true;
+      this.#ended = true;
+      this.#send(this.#server.refuse(this.#caller, error));
+      this.#socket.pause();
+    }
+    this.#resume();
+  }
+
+  /** Starts what may run now, and reads on only if nothing waits and the peer takes its answers. */
+  #resume(): void {
+    while (this.#startNext());
+    const full = this.#socket.writableLength > this.#limits.maxUnreadBytes;
+    if (this.#held || this.#frames.length > 0 || full) this.#socket.pause();
+    else if (!this.#ended) this.#socket.resume();
+    this.#watchStall(full);
+    this.#finish();
+  }
+
+  #startNext(): boolean {
+    if (this.#socket.writableLength > this.#limits.maxUnreadBytes) return false;
+    const frame = this.#held ? undefined : this.#frames.shift();
+    this.#held ??= frame && this.#parse(frame);
+    if (!this.#held) return frame !== undefined;
+    if (this.#inFlight > 0 && this.#inFlight + this.#held.entries.length > this.#limits.maxInFlight) return false;
+    const pending = this.#held;
+    this.#held = undefined;
+    void this.#run(pending).catch(() => this.#socket.destroy()); // nothing there rejects; if it does, this peer alone loses its connection
+    return true;
+  }
+
+  #parse(frame: Buffer): Pending | undefined {
+    try {
+      const value = parseFrame(frame, this.#limits.maxDepth);
+      if (!Array.isArray(value)) return { entries: [value], batch: false };
+      if (value.length === 0) throw new AgentError('ERR_INVALID_REQUEST');
+      if (value.length > this.#limits.maxBatch) throw new AgentError('ERR_TOO_LARGE', { hint: `A batch has at most ${this.#limits.maxBatch} requests.` });
+      return { entries: value, batch: true };
+    } catch (error) {
+      if (!isAgentError(error)) throw error;
+      this.#send(this.#server.refuse(this.#caller, error));
+      return undefined;
+    }
+  }
+
+  async #run({ entries, batch }: Pending): Promise<void> {
+    this.#inFlight += entries.length;
+    try {
+      const responses = (await Promise.all(entries.map((entry) => this.#runEntry(entry)))).filter((response) => response !== undefined);
+      if (responses.length > 0) this.#write(batch ? this.#encodeBatch(responses) : this.#encodeOne(responses[0]));
+    } finally {
+      this.#inFlight -= entries.length;
+    }
+    this.#resume();
+  }
+
+  async #runEntry(entry: unknown): Promise<Response | undefined> {
+    try {
+      return await this.#server.receive(checkEnvelope(entry), this.#caller);
+    } catch (error) {
+      if (!isAgentError(error)) throw error;
+      return this.#server.refuse(this.#caller, error);
+    }
+  }
+
+  #encodeOne(response: Response | undefined): string {
+    const frame = encodeFrame(response);
+    if (Buffer.byteLength(frame) <= this.#limits.maxFrameBytes) return frame;
+    return encodeFrame(this.#server.refuse(this.#caller, new AgentError('ERR_TOO_LARGE'), response?.id));
+  }
+
+  /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. */
+  #encodeBatch(responses: readonly Response[]): string {
+    let free = this.#limits.maxFrameBytes - responses.length * errorReserveBytes;
+    const texts = responses.map((response) => {
+      const text = JSON.stringify(response);
+      const bytes = Buffer.byteLength(text) + 1 - errorReserveBytes;
+      if (bytes > free) return JSON.stringify(this.#server.refuse(this.#caller, new AgentError('ERR_TOO_LARGE'), response.id));
+      free -= bytes;
+      return text;
+    });
+    return `[${texts.join(',')}]\n`;
+  }
+
+  #send(response: Response): void {
+    this.#write(encodeFrame(response));
+  }
+
+  #write(frame: string): void {
+    this.#outgoing.push(frame);
+    if (this.#outgoing.length === 1) setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    const text = this.#outgoing.join('');
+    this.#outgoing = [];
+    if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(text);
+    this.#finish();
+  }
+
+  #watchStall(full: boolean): void {
+    if (!full) {
+      clearTimeout(this.#stallTimer);
+      this.#stallTimer = undefined;
+    }
+    if (full && !this.#stallTimer) {
+      this.#stallTimer = setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs);
+      this.#stallTimer.unref();
+    }
+  }
+
+  /** Ends the socket when the peer has ended and everything it asked for is answered. */
+  #finish(): void {
+    const idle = this.#inFlight === 0 && this.#outgoing.length === 0 && this.#frames.length === 0 && !this.#held;
+    if (this.#ended && idle && this.#socket.writable) this.#socket.end();
+  }
+}

@@ -1,0 +1,79 @@
+import {
+  type AgentError,
+  decodeParams,
+  encodeError,
+  encodeResult,
+  isAgentError,
+  isMethodName,
+  type MethodName,
+  methodNames,
+  AgentError as ProtocolError,
+} from '@kms-agent/protocol';
+import { createJSONRPCErrorResponse, JSONRPCServer } from 'json-rpc-2.0';
+import type { Caller } from '../../caller/identity.ts';
+import type { Answer, Dispatch } from '../../dispatch/request.ts';
+import type { Envelope, Response } from './envelope.ts';
+
+/** Carries an answered error through the library to where it becomes a response. */
+class AnsweredError extends Error {
+  readonly answer: { requestId: string; error: AgentError };
+
+  constructor(answer: { requestId: string; error: AgentError }) {
+    super(answer.error.code);
+    this.answer = answer;
+  }
+}
+
+interface Context {
+  readonly caller: Caller;
+  readonly notification: boolean;
+}
+
+/** Turns checked envelopes into calls of the dispatcher, and answers into responses. The owner of json-rpc-2.0 on this side. */
+export class RpcServer {
+  readonly #dispatch: Dispatch;
+  readonly #server = new JSONRPCServer<Context>({ errorListener: () => undefined }); // the dispatcher has logged and recorded every error
+
+  constructor(dispatch: Dispatch) {
+    this.#dispatch = dispatch;
+    this.#server.mapErrorToJSONRPCErrorResponse = (id, error: unknown) => {
+      const { requestId, error: cause } =
+        error instanceof AnsweredError ? error.answer : { requestId: '', error: new ProtocolError('ERR_INTERNAL', {}, { cause: error }) };
+      const { code, message, data } = encodeError(cause, requestId);
+      return createJSONRPCErrorResponse(id, code, message, data);
+    };
+    for (const method of methodNames) this.#server.addMethod(method, (params, context) => this.#run(method, params, context));
+  }
+
+  /** Runs one request. @returns its response; undefined for a notification. Never rejects. */
+  async receive(envelope: Envelope, caller: Caller): Promise<Response | undefined> {
+    const { id = null } = envelope;
+    if (!isMethodName(envelope.method)) {
+      const refused = this.refuse(caller, new ProtocolError('ERR_METHOD_NOT_FOUND'), id, envelope.method);
+      return Object.hasOwn(envelope, 'id') ? refused : undefined;
+    }
+    const response = await this.#server.receive(envelope, { caller, notification: !Object.hasOwn(envelope, 'id') });
+    return (response ?? undefined) as Response | undefined; // the library's type has id optional; with a checked envelope it is there
+  }
+
+  /** The response to what never became a call. */
+  refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string): Response {
+    const answer = this.#dispatch.refuse(caller, error, method);
+    return { jsonrpc: '2.0', id, error: encodeError(error, answer.requestId) };
+  }
+
+  async #run(method: MethodName, params: unknown, { caller, notification }: Context): Promise<unknown> {
+    const answer = await this.#call(method, params, caller, notification);
+    if (answer.error) throw new AnsweredError({ requestId: answer.requestId, error: answer.error });
+    return encodeResult(method, answer.result);
+  }
+
+  async #call(method: MethodName, params: unknown, caller: Caller, notification: boolean): Promise<Answer> {
+    try {
+      return await this.#dispatch.dispatch({ caller, method, params: decodeParams(method, params), notification });
+    } catch (error) {
+      if (isAgentError(error)) return this.#dispatch.refuse(caller, error, method);
+      throw error;
+    }
+  }
+}

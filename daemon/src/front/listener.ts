@@ -1,0 +1,138 @@
+import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { AgentError, checkSocketPath, encodeError, encodeFrame } from '@kms-agent/protocol';
+import { readCaller } from '../caller/process.ts';
+import type { Dispatch } from '../dispatch/request.ts';
+import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
+import { RpcServer } from './jsonrpc/server.ts';
+
+/** Where to listen: a path, which is made and removed, or a socket that systemd has opened. */
+export type ListenAddress = { readonly path: string; readonly mode?: number; readonly groupId?: number } | { readonly fd: number };
+
+/** Milliseconds after which a refused connection may try again. */
+const busyRetryMs = 1000;
+
+const conflict = (hint: string, cause?: unknown): AgentError => new AgentError('ERR_STATE_CONFLICT', { hint }, { cause });
+
+/** Accepts connections and knows them all. */
+export class Listener {
+  readonly #server: Server;
+  readonly #rpc: RpcServer;
+  readonly #limits: FrontLimits;
+  readonly #connections = new Map<Socket, Connection>();
+  readonly #onError: (error: unknown) => void;
+  #path: { path: string; inode: number } | undefined;
+
+  /** @param onError - hears of a connection that could not be served; never fatal. */
+  constructor({ dispatch, limits, onError }: { dispatch: Dispatch; limits: FrontLimits; onError: (error: unknown) => void }) {
+    this.#rpc = new RpcServer(dispatch);
+    this.#limits = limits;
+    this.#onError = onError;
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+  }
+
+  get counts(): { connections: number; inFlight: number } {
+    return { connections: this.#connections.size, inFlight: [...this.#connections.values()].reduce((sum, { inFlight }) => sum + inFlight, 0) };
+  }
+
+  /**
+   * Starts accepting.
+   * @throws TypeError for a path that is too long; AgentError `ERR_STATE_CONFLICT` when somebody listens there or the file is not a socket of ours.
+   */
+  async listen(address: ListenAddress): Promise<void> {
+    if ('fd' in address) return await this.#start({ fd: address.fd });
+    const path = checkSocketPath(address.path);
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    await removeStaleSocket(path);
+    const oldMask = process.umask(0o177); // the socket is nobody else's even before its mode is set
+    try {
+      await this.#start({ path });
+    } finally {
+      process.umask(oldMask);
+    }
+    if (address.groupId !== undefined) chownSync(path, process.geteuid?.() ?? 0, address.groupId);
+    chmodSync(path, address.mode ?? 0o600);
+    this.#path = { path, inode: lstatSync(path).ino };
+  }
+
+  /** Accepts nobody any more, lets running requests end, and closes every connection within `deadlineMs`. */
+  async close(deadlineMs: number): Promise<void> {
+    this.#removeSocket();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.close(() => resolve());
+    for (const connection of this.#connections.values()) connection.end();
+    const timer = setTimeout(() => {
+      for (const socket of this.#connections.keys()) socket.destroy();
+    }, deadlineMs);
+    await promise;
+    clearTimeout(timer);
+  }
+
+  #start(where: { path: string } | { fd: number }): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.once('error', reject);
+    this.#server.listen(where, () => {
+      this.#server.off('error', reject);
+      this.#server.on('error', this.#onError);
+      resolve();
+    });
+    return promise;
+  }
+
+  #accept(socket: Socket): void {
+    socket.on('error', this.#onError);
+    if (this.#connections.size >= this.#limits.maxConnections) {
+      const error = new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs });
+      socket.end(encodeFrame({ jsonrpc: '2.0', id: null, error: encodeError(error, '') }));
+      socket.resume();
+      return;
+    }
+    try {
+      this.#connections.set(socket, new Connection(socket, readCaller(descriptorOf(socket)), this.#rpc, this.#limits));
+      socket.on('close', () => this.#connections.delete(socket));
+    } catch (error) {
+      this.#onError(error);
+      socket.destroy();
+    }
+  }
+
+  /** Removes the socket file, unless somebody else has put another there since. */
+  #removeSocket(): void {
+    if (!this.#path) return;
+    const { path, inode } = this.#path;
+    this.#path = undefined;
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat?.ino === inode) unlinkSync(path);
+  }
+}
+
+/** The descriptor of a connected socket; Node has no public way to it. */
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { _handle?: { fd?: number } }; // a private member of node:net, there since 0.10
+  if (handle?.fd === undefined || handle.fd < 0) throw new TypeError('the socket has no descriptor');
+  return handle.fd;
+}
+
+/** A socket file that nobody listens on, and that is ours, is removed; anything else is an error. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  if (!stat) return;
+  if (!stat.isSocket()) throw conflict(`${path} is there and is not a socket.`);
+  if (stat.uid !== process.geteuid?.()) throw conflict(`${path} is a socket of uid ${stat.uid}.`);
+  if (await isAnswered(path)) throw conflict(`Another agent listens on ${path}; stop it first.`);
+  unlinkSync(path);
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+  const socket = connect(path);
+  socket.on('connect', () => {
+    socket.destroy();
+    resolve(true);
+  });
+  socket.on('error', (error: NodeJS.ErrnoException) =>
+    error.code === 'ECONNREFUSED' ? resolve(false) : reject(conflict(`${path} cannot be checked: ${error.code}`, error)),
+  );
+  return promise;
+}

@@ -1,0 +1,134 @@
+import type { EncryptionAlgorithm, PaddingMode } from '@kms-agent/protocol';
+import { AgentError, beginsLikeBlob, decodeBlob, encodeBlob, encodeBlobHeader } from '@kms-agent/protocol';
+import { canEncrypt, type Encrypter } from '../providers/provider.ts';
+import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
+import type { Keyring } from './keyring.ts';
+import { abilitiesOf } from './metadata.ts';
+
+/** Uses that are counted in the vault ahead of time: one durable write for this many encryptions. */
+const useBlockSize = 65_536;
+
+/** What the raw operations share. */
+export interface RawInput {
+  readonly algorithm?: EncryptionAlgorithm;
+  readonly aad?: Uint8Array;
+  readonly iv?: Uint8Array;
+  readonly paddingMode?: PaddingMode;
+}
+
+/** Something that was encrypted, and with what. */
+export interface Sealed {
+  readonly key: Key;
+  readonly version: KeyVersionEntry;
+  readonly algorithm: EncryptionAlgorithm;
+  readonly ciphertextBlob: Uint8Array<ArrayBuffer>;
+  readonly iv?: Uint8Array<ArrayBuffer>;
+}
+
+/** Something that was decrypted, and with what. */
+export interface Opened {
+  readonly key: Key;
+  readonly version: KeyVersionEntry;
+  readonly algorithm: EncryptionAlgorithm;
+  readonly plaintext: Uint8Array<ArrayBuffer>;
+}
+
+const invalid = (path: string, reason: string): AgentError => new AgentError('ERR_INVALID_PARAMS', { path, reason });
+
+/** Bytes that nothing else shares memory with. */
+function own(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer } = bytes;
+  return buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength ? new Uint8Array(buffer) : new Uint8Array(bytes);
+}
+
+/** The length of IV that an algorithm takes; 0 for none. */
+const ivBytes: Record<EncryptionAlgorithm, number> = { AES_GCM: 12, AES_CBC: 16, AES_ECB: 0, RSAES_OAEP_SHA_256: 0, RSAES_OAEP_SHA_1: 0 };
+
+/** Refuses parameters that do not apply; nothing is ignored. */
+function checkApplies(algorithm: EncryptionAlgorithm, { aad, iv, paddingMode }: RawInput): void {
+  if (aad && algorithm !== 'AES_GCM') throw invalid('/aad', `does not apply to ${algorithm}`);
+  if (iv && iv.length !== ivBytes[algorithm])
+    throw invalid('/iv', ivBytes[algorithm] === 0 ? `does not apply to ${algorithm}` : `must be ${ivBytes[algorithm]} bytes for ${algorithm}`);
+  if (paddingMode && algorithm !== 'AES_CBC' && algorithm !== 'AES_ECB') throw invalid('/paddingMode', `does not apply to ${algorithm}`);
+}
+
+/** Raw operations may neither open nor make advance blobs, whose authenticated data begins with these bytes. */
+function checkRawAad(aad: Uint8Array | undefined): void {
+  if (aad && beginsLikeBlob(aad)) throw invalid('/aad', 'must not begin with 6b 6d 73, which is kept for advance blobs');
+}
+
+/** Encrypts and decrypts with keys of the keyring, raw and as advance blobs. */
+export class Cipher {
+  readonly #keyring: Keyring;
+
+  constructor(keyring: Keyring) {
+    this.#keyring = keyring;
+  }
+
+  /** Refuses a key that is not for encryption, or not symmetric where that is needed. */
+  requireSymmetric(key: Key): Key {
+    if (!key.keySpec.startsWith('AES_')) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This needs a symmetric key.' });
+    return key;
+  }
+
+  /** Raw: with the initial version unless told otherwise. */
+  async encrypt(key: Key, plaintext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Sealed> {
+    checkRawAad(input.aad);
+    const { algorithm, encrypter } = this.#choose(key, input.algorithm);
+    if (input.iv && algorithm === 'AES_GCM') throw invalid('/iv', 'is made by the agent for AES_GCM: one IV used twice would break the key');
+    checkApplies(algorithm, input);
+    const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
+    this.#keyring.countUse(key, version, useBlockSize);
+    const { ciphertext, iv } = await encrypter.encrypt(version, { ...input, algorithm, plaintext });
+    return { key, version, algorithm, ciphertextBlob: own(ciphertext), ...(iv ? { iv: own(iv) } : {}) };
+  }
+
+  /** Raw: with the initial version unless told otherwise. @throws AgentError `ERR_INVALID_CIPHERTEXT`. */
+  async decrypt(key: Key, ciphertext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Opened> {
+    checkRawAad(input.aad);
+    const { algorithm, encrypter } = this.#choose(key, input.algorithm);
+    checkApplies(algorithm, input);
+    if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
+    const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
+    const plaintext = await encrypter.decrypt(version, { ...input, algorithm, ciphertext });
+    return { key, version, algorithm, plaintext: own(plaintext) };
+  }
+
+  /** With the primary version, into a blob that names it. */
+  async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = new Uint8Array()): Promise<Sealed> {
+    const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
+    const version = primaryVersion(key);
+    this.#keyring.countUse(key, version, useBlockSize);
+    const header = encodeBlobHeader(version.keyVersionId);
+    const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, aad]) });
+    if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
+    return { key, version, algorithm: 'AES_GCM', ciphertextBlob: encodeBlob(header, iv, ciphertext) };
+  }
+
+  /**
+   * Opens an advance blob with the version that it names.
+   * @throws AgentError `ERR_INVALID_CIPHERTEXT` for whatever does not open, an unknown version and a version of another key included.
+   */
+  async advanceDecrypt(blob: Uint8Array, aad: Uint8Array = new Uint8Array(), expected: { keyId?: string; keyVersionId?: string } = {}): Promise<Opened> {
+    const parsed = decodeBlob(blob);
+    const key = parsed && this.#keyring.keyByVersion(parsed.keyVersionId);
+    const expectedKey = expected.keyId === undefined ? key : this.#keyring.resolve(expected.keyId);
+    if (expectedKey) this.requireSymmetric(expectedKey);
+    if (!parsed || !key || expectedKey !== key || (expected.keyVersionId ?? parsed.keyVersionId) !== parsed.keyVersionId)
+      throw new AgentError('ERR_INVALID_CIPHERTEXT');
+    const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
+    const version = findVersion(key, parsed.keyVersionId);
+    const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext: parsed.ciphertext, iv: parsed.iv, aad: Buffer.concat([parsed.header, aad]) });
+    return { key, version, algorithm, plaintext: own(plaintext) };
+  }
+
+  #choose(key: Key, wanted: EncryptionAlgorithm | undefined): { algorithm: EncryptionAlgorithm; encrypter: Encrypter } {
+    if (key.keyUsage !== 'ENCRYPT_DECRYPT') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'The key is for signatures.' });
+    const { encryptionAlgorithms } = abilitiesOf(this.#keyring, key);
+    const algorithm = wanted ?? encryptionAlgorithms[0];
+    if (!algorithm || !encryptionAlgorithms.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM');
+    const provider = this.#keyring.providerOf(key);
+    if (!canEncrypt(provider)) throw new AgentError('ERR_UNSUPPORTED_OPERATION');
+    return { algorithm, encrypter: provider };
+  }
+}

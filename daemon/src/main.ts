@@ -1,0 +1,78 @@
+import { readFileSync } from 'node:fs';
+import type { Settings } from './config.ts';
+import { Dispatcher } from './dispatch/dispatcher.ts';
+import { type ListenAddress, Listener } from './front/listener.ts';
+import { Agent } from './keyring/agent.ts';
+import { describeError, type Log } from './log.ts';
+import { makeHandlers } from './operations/index.ts';
+import { readProtections } from './os/protections.ts';
+import { Policy } from './policy/policy.ts';
+import { SoftwareProvider } from './providers/software/provider.ts';
+import type { Vault } from './vault/vault.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
+
+/** Bytes of a frame that its envelope and id may take beside a list. */
+const envelopeBytes = 1024;
+
+/** What an agent is built from. */
+export interface StartOptions {
+  readonly settings: Settings;
+  readonly listen: ListenAddress;
+  readonly log: Log;
+  readonly openVault: () => Vault | undefined;
+  readonly clock?: () => number;
+}
+
+/** An agent that answers. */
+export interface RunningAgent {
+  readonly agent: Agent;
+  /** Stops accepting, lets running requests end, locks, and gives everything back. */
+  stop(): Promise<void>;
+}
+
+/** Builds everything, wires it, and listens: the only place that makes a service. */
+export async function startAgent({ settings, listen, log, openVault, clock = Date.now }: StartOptions): Promise<RunningAgent> {
+  const onLockOverdue = (): void => {
+    log.error('requests did not end in time; leaving, because keys are still in memory');
+    process.exit(70);
+  };
+  const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
+  const agent = new Agent({ providers: [new SoftwareProvider()], clock, openVault, idleLockMs, lockTimeoutMs, onLockOverdue });
+  const policy = new Policy([0, process.geteuid?.() ?? 0]);
+  const handlers = makeHandlers({
+    agent,
+    version,
+    maxAnswerBytes: settings.maxFrameBytes - envelopeBytes,
+    isAdministrator: (caller) => policy.isAdministrator(caller),
+    counts: () => listener.counts,
+    protections: readProtections,
+    warnings: () =>
+      readProtections()
+        .filter(({ on }) => !on)
+        .map(({ name }) => `The protection ${name} is off.`),
+  });
+  const dispatcher: Dispatcher = new Dispatcher({
+    handlers,
+    policy,
+    gate: agent,
+    requestTimeoutMs,
+    record: ({ requestId, method, caller, error }) => log.debug('request', { requestId, method: method ?? '-', uid: caller.uid, code: error?.code ?? 'ok' }),
+    onInternalError: (requestId, method, error) =>
+      log.error('a request failed unexpectedly', { requestId, method: method ?? '-', detail: describeError(error) }),
+  });
+  const listener: Listener = new Listener({
+    dispatch: dispatcher,
+    limits: settings,
+    onError: (error) => log.debug('a connection failed', { detail: describeError(error) }),
+  });
+  await listener.listen(listen);
+  return {
+    agent,
+    stop: async () => {
+      dispatcher.stop();
+      await listener.close(settings.shutdownTimeoutMs);
+      await agent.close();
+    },
+  };
+}

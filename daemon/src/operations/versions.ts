@@ -1,0 +1,27 @@
+import { describeKey, describeVersion } from '../keyring/metadata.ts';
+import { takePage } from '../keyring/page.ts';
+import type { Handlers, OperationsContext } from './index.ts';
+
+type VersionMethods = 'createKeyVersion' | 'setPrimaryKeyVersion' | 'listKeyVersions' | 'describeKeyVersion';
+
+/** Versions of a key: rotation by hand. */
+export function versionOperations({ agent, maxAnswerBytes }: OperationsContext): Pick<Handlers, VersionMethods> {
+  return {
+    createKeyVersion: async (caller, params) => {
+      const { keyring, lifecycle } = agent.open;
+      const made = await lifecycle.createVersion(caller, keyring.resolve(params.keyId), params);
+      return describeVersion(keyring.keyById(made.keyId), made.keyVersionId);
+    },
+    setPrimaryKeyVersion: (_caller, { keyId, keyVersionId }) => {
+      const { keyring, lifecycle } = agent.open;
+      return describeKey(keyring, lifecycle.setPrimaryVersion(keyring.resolve(keyId), keyVersionId));
+    },
+    listKeyVersions: (_caller, params) => {
+      const key = agent.open.keyring.resolve(params.keyId);
+      const ids = key.versions.map((version) => version.keyVersionId).sort();
+      const { items, nextToken } = takePage(ids, params, key.keyId, maxAnswerBytes, (id) => describeVersion(key, id));
+      return { keyVersions: items, ...(nextToken ? { nextToken } : {}) };
+    },
+    describeKeyVersion: (_caller, { keyId, keyVersionId }) => describeVersion(agent.open.keyring.resolve(keyId), keyVersionId),
+  };
+}

@@ -1,0 +1,103 @@
+import type { EncryptionAlgorithm, KeySpec, KeyUsage, MessageType, PaddingMode, SignatureFormat, SigningAlgorithm } from '@kms-agent/protocol';
+
+/**
+ * One version of a key as its provider knows it. `material` is the provider's own state, sealed in the vault with the key:
+ * for `software` the raw AES key or the private key as PKCS#8 DER (RFC 5958), for a token what finds and proves the object.
+ */
+export interface MaterialRef {
+  readonly keyVersionId: string;
+  readonly keySpec: KeySpec;
+  readonly material: Uint8Array;
+}
+
+/** What generate made: the state to seal, and for asymmetric specs the public key as SPKI DER (RFC 5280 section 4.1.2.7). */
+export interface GeneratedMaterial {
+  readonly material: Uint8Array;
+  readonly publicKey?: Uint8Array;
+}
+
+/** What a provider offers for a spec and usage; the first of each list is the key's default. */
+export interface Abilities {
+  readonly encryptionAlgorithms: readonly EncryptionAlgorithm[];
+  readonly signingAlgorithms: readonly SigningAlgorithm[];
+}
+
+export interface EncryptInput {
+  readonly algorithm: EncryptionAlgorithm;
+  readonly plaintext: Uint8Array;
+  /** Absent means empty, AES_GCM only. */
+  readonly aad?: Uint8Array;
+  /** AES_CBC only, 16 bytes: the caller's own. For AES_GCM the provider always makes a fresh 12-byte one. */
+  readonly iv?: Uint8Array;
+  readonly paddingMode?: PaddingMode;
+}
+
+/** `ciphertext` is ciphertext ‖ 16-byte tag for AES_GCM, k bytes for RSA. `iv` is absent for RSA and AES_ECB. */
+export interface EncryptOutput {
+  readonly ciphertext: Uint8Array;
+  readonly iv?: Uint8Array;
+}
+
+export interface DecryptInput {
+  readonly algorithm: EncryptionAlgorithm;
+  readonly ciphertext: Uint8Array;
+  readonly aad?: Uint8Array;
+  readonly iv?: Uint8Array;
+  readonly paddingMode?: PaddingMode;
+}
+
+export interface SignInput {
+  readonly algorithm: SigningAlgorithm;
+  /** The message itself, or its 32-byte SHA-256 with `DIGEST`. */
+  readonly message: Uint8Array;
+  readonly messageType: MessageType;
+  /** EC only: `DER` (RFC 3279 section 2.2.3) or `P1363` (r ‖ s). */
+  readonly signatureFormat?: SignatureFormat;
+}
+
+export interface VerifyInput extends SignInput {
+  readonly signature: Uint8Array;
+}
+
+/** Can encrypt and decrypt. */
+export interface Encrypter {
+  encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput>;
+  /** @throws AgentError `ERR_INVALID_CIPHERTEXT` for whatever does not open, one answer for all causes. */
+  decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array>;
+}
+
+/** Can sign and verify. */
+export interface Signer {
+  sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array>;
+  /** False for a wrong, malformed or foreign signature. */
+  verify(ref: MaterialRef, input: VerifyInput): Promise<boolean>;
+}
+
+/**
+ * Where key material lives. A narrow required core; what else it can do is asked for with `canEncrypt` and `canSign`.
+ * Providers throw only AgentError.
+ */
+export interface Provider {
+  readonly name: string;
+  readonly kind: 'software' | 'pkcs11';
+  /** Undefined when the provider cannot hold keys of this spec and usage at all. */
+  abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined;
+  generate(keyVersionId: string, keySpec: KeySpec): Promise<GeneratedMaterial>;
+  /** SPKI DER. @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a symmetric key. */
+  publicKey(ref: MaterialRef): Promise<Uint8Array>;
+  /** Destroys the material where it lives. The caller forgets its own copy. */
+  destroy(ref: MaterialRef): Promise<void>;
+  /** Drops everything derived from key material that is held in memory. The provider stays usable. */
+  lock(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Narrows to a provider that can encrypt and decrypt. */
+export function canEncrypt(provider: Provider): provider is Provider & Encrypter {
+  return 'encrypt' in provider && 'decrypt' in provider;
+}
+
+/** Narrows to a provider that can sign and verify. */
+export function canSign(provider: Provider): provider is Provider & Signer {
+  return 'sign' in provider && 'verify' in provider;
+}

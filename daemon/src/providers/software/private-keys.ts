@@ -1,0 +1,110 @@
+import { createPrivateKey, createPublicKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
+import { EvpKey } from '../../os/evp.ts';
+import type { MaterialRef } from '../provider.ts';
+
+/** Forms of one private key, each made when it is first asked for. */
+interface Parsed {
+  readonly privateKey: KeyObject;
+  readonly publicKey: KeyObject;
+  readonly bytes: number;
+  evp?: EvpKey;
+  publicEvp?: EvpKey;
+  readonly decryptKeys: Map<string, webcrypto.CryptoKey>;
+}
+
+/** Bytes of secure heap that all parsed forms of a key may take: seen 1.4 KiB for one form of RSA_2048, allowed for three. */
+const parsedBytes: Record<string, number> = { RSA_2048: 4608, RSA_3072: 6656, EC_P256: 768, EC_P256K: 768 };
+
+/** Share of the secure heap that cached keys may take; the rest is for operations and for what awaits collection. */
+const cacheShare = 0.35;
+/** Share in use at which the oldest half is dropped and collected: a full secure heap fails every private operation. */
+const crowdedShare = 0.75;
+/** Bytes to plan with where there is no secure heap. */
+const heapBytesWithoutSecureHeap = 4_194_304;
+
+/** Parsed private keys, the most recently used ones: parsing costs more than an EC signature. */
+export class PrivateKeys {
+  readonly #parsed = new Map<string, Parsed>();
+  #bytes = 0;
+
+  privateKey(ref: MaterialRef): KeyObject {
+    return this.#find(ref).privateKey;
+  }
+
+  publicKey(ref: MaterialRef): KeyObject {
+    return this.#find(ref).publicKey;
+  }
+
+  /** For signing a given digest. */
+  evpKey(ref: MaterialRef): EvpKey {
+    const parsed = this.#find(ref);
+    parsed.evp ??= EvpKey.fromPrivate(ref.material);
+    return parsed.evp;
+  }
+
+  /** For verifying a given digest. */
+  publicEvpKey(ref: MaterialRef): EvpKey {
+    const parsed = this.#find(ref);
+    parsed.publicEvp ??= EvpKey.fromPublic(parsed.publicKey.export({ type: 'spki', format: 'der' }));
+    return parsed.publicEvp;
+  }
+
+  /** For RSAES-OAEP off the event loop, which only Web Crypto does. */
+  decryptKey(ref: MaterialRef, hash: 'SHA-256' | 'SHA-1'): webcrypto.CryptoKey {
+    const { decryptKeys, privateKey } = this.#find(ref);
+    const known = decryptKeys.get(hash);
+    if (known) return known;
+    const made = privateKey.toCryptoKey({ name: 'RSA-OAEP', hash }, false, ['decrypt']);
+    decryptKeys.set(hash, made);
+    return made;
+  }
+
+  /** Drops every key; a collection then frees what they held. */
+  clear(): void {
+    for (const id of this.#parsed.keys()) this.#drop(id);
+  }
+
+  drop(keyVersionId: string): void {
+    this.#drop(keyVersionId);
+  }
+
+  #find(ref: MaterialRef): Parsed {
+    const known = this.#parsed.get(ref.keyVersionId);
+    if (known) {
+      this.#parsed.delete(ref.keyVersionId); // a Map keeps the order of insertion: the last is the most recent
+      this.#parsed.set(ref.keyVersionId, known);
+      return known;
+    }
+    this.#makeRoom(parsedBytes[ref.keySpec] ?? 0);
+    const privateKey = createPrivateKey({
+      key: Buffer.from(ref.material.buffer, ref.material.byteOffset, ref.material.byteLength),
+      format: 'der',
+      type: 'pkcs8',
+    });
+    const parsed: Parsed = { privateKey, publicKey: createPublicKey(privateKey), bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
+    this.#parsed.set(ref.keyVersionId, parsed);
+    this.#bytes += parsed.bytes;
+    return parsed;
+  }
+
+  #makeRoom(bytes: number): void {
+    const heap = secureHeapUsed();
+    const limit = (heap.total || heapBytesWithoutSecureHeap) * cacheShare;
+    const crowded = heap.total > 0 && heap.used / heap.total > crowdedShare;
+    const keep = crowded ? this.#bytes / 2 : limit - bytes;
+    for (const id of this.#parsed.keys()) {
+      if (this.#bytes <= keep) break;
+      this.#drop(id);
+    }
+    if (crowded) globalThis.gc?.();
+  }
+
+  #drop(id: string): void {
+    const parsed = this.#parsed.get(id);
+    if (!parsed) return;
+    parsed.evp?.free();
+    parsed.publicEvp?.free();
+    this.#parsed.delete(id);
+    this.#bytes -= parsed.bytes;
+  }
+}

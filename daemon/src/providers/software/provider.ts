@@ -1,0 +1,99 @@
+import { generateKeyPair, randomFillSync } from 'node:crypto';
+import { AgentError, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import type {
+  Abilities,
+  DecryptInput,
+  Encrypter,
+  EncryptInput,
+  EncryptOutput,
+  GeneratedMaterial,
+  MaterialRef,
+  Provider,
+  Signer,
+  SignInput,
+  VerifyInput,
+} from '../provider.ts';
+import { Asymmetric } from './asymmetric.ts';
+import { Symmetric } from './symmetric.ts';
+
+type AsymmetricSpec = 'RSA_2048' | 'RSA_3072' | 'EC_P256' | 'EC_P256K';
+
+const none: Abilities = { encryptionAlgorithms: [], signingAlgorithms: [] };
+const rsaEncryption: Abilities = { ...none, encryptionAlgorithms: ['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] };
+const rsaSigning: Abilities = { ...none, signingAlgorithms: ['RSA_PSS_SHA_256', 'RSA_PKCS1_SHA_256'] };
+const rsa = { ENCRYPT_DECRYPT: rsaEncryption, SIGN_VERIFY: rsaSigning };
+const ec = { SIGN_VERIFY: { ...none, signingAlgorithms: ['ECDSA_SHA_256'] } } as const;
+
+/** What this provider holds, and for which usage. */
+const offers: { readonly [S in KeySpec]?: { readonly [U in KeyUsage]?: Abilities } } = {
+  AES_256: { ENCRYPT_DECRYPT: { ...none, encryptionAlgorithms: ['AES_GCM'] } },
+  RSA_2048: rsa,
+  RSA_3072: rsa,
+  EC_P256: ec,
+  EC_P256K: ec,
+};
+
+/** Key pairs are generated on the thread pool. Public exponent 65537; named curves of SEC 2. */
+function generatePair(keySpec: AsymmetricSpec): Promise<GeneratedMaterial> {
+  const { promise, resolve, reject } = Promise.withResolvers<GeneratedMaterial>();
+  const encoding = { publicKeyEncoding: { type: 'spki', format: 'der' }, privateKeyEncoding: { type: 'pkcs8', format: 'der' } } as const;
+  const done = (error: Error | null, publicKey: Uint8Array, privateKey: Uint8Array): void =>
+    error ? reject(error) : resolve({ material: privateKey, publicKey });
+  if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072') generateKeyPair('rsa', { modulusLength: keySpec === 'RSA_2048' ? 2048 : 3072, ...encoding }, done);
+  else generateKeyPair('ec', { namedCurve: keySpec === 'EC_P256' ? 'prime256v1' : 'secp256k1', ...encoding }, done);
+  return promise;
+}
+
+/** Keys made by the agent, in its memory while unlocked, with OpenSSL through node:crypto. */
+export class SoftwareProvider implements Provider, Encrypter, Signer {
+  readonly name = 'software';
+  readonly kind = 'software';
+  readonly #symmetric = new Symmetric();
+  readonly #asymmetric = new Asymmetric();
+
+  abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
+    return offers[keySpec]?.[keyUsage];
+  }
+
+  async generate(_keyVersionId: string, keySpec: KeySpec): Promise<GeneratedMaterial> {
+    if (keySpec === 'AES_256') return { material: randomFillSync(new Uint8Array(32)) };
+    if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072' || keySpec === 'EC_P256' || keySpec === 'EC_P256K') return await generatePair(keySpec);
+    throw new AgentError('ERR_UNSUPPORTED_OPERATION');
+  }
+
+  async publicKey(ref: MaterialRef): Promise<Uint8Array> {
+    if (ref.keySpec === 'AES_256') throw new AgentError('ERR_UNSUPPORTED_OPERATION');
+    return this.#asymmetric.publicKey(ref);
+  }
+
+  async encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput> {
+    return input.algorithm === 'AES_GCM' ? this.#symmetric.encrypt(ref, input) : this.#asymmetric.encrypt(ref, input);
+  }
+
+  async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
+    return input.algorithm === 'AES_GCM' ? this.#symmetric.decrypt(ref, input) : await this.#asymmetric.decrypt(ref, input);
+  }
+
+  async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
+    return await this.#asymmetric.sign(ref, input);
+  }
+
+  async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
+    return this.#asymmetric.verify(ref, input);
+  }
+
+  async destroy({ keyVersionId, material }: MaterialRef): Promise<void> {
+    this.#symmetric.drop(keyVersionId);
+    this.#asymmetric.drop(keyVersionId);
+    material.fill(0);
+  }
+
+  async lock(): Promise<void> {
+    this.#symmetric.clear();
+    this.#asymmetric.clear();
+  }
+
+  async close(): Promise<void> {
+    await this.lock();
+  }
+}

@@ -1,0 +1,193 @@
+import { backup, DatabaseSync, type StatementSync } from 'node:sqlite';
+import { AgentError } from '@kms-agent/protocol';
+
+/** Version of the file format; a newer one is refused. */
+export const formatVersion = 1;
+
+/** Milliseconds without a write after which the write-ahead log goes into the database file. */
+const checkpointQuietMs = 1000;
+
+/** A row of the record table: sealed, with what is authenticated beside it. */
+export interface RecordRow {
+  readonly kind: string;
+  readonly id: string;
+  readonly revision: bigint;
+  readonly salt: Uint8Array;
+  readonly sealed: Uint8Array;
+}
+
+/** A row to delete. */
+export interface DeletedRow {
+  readonly kind: string;
+  readonly id: string;
+  readonly deleted: true;
+}
+
+/** What one transaction writes. */
+export interface Transaction {
+  readonly records: readonly (RecordRow | DeletedRow)[];
+  readonly head: Omit<RecordRow, 'kind' | 'id'>;
+  /** All slots, when they change: id and JSON. */
+  readonly keyslots?: ReadonlyMap<string, string>;
+}
+
+const schema = `
+  CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID, STRICT;
+  CREATE TABLE keyslot (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID, STRICT;
+  CREATE TABLE record (kind TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, salt BLOB NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (kind, id)) WITHOUT ROWID, STRICT;
+  CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, salt BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
+`;
+
+const storeUnavailable = (cause: unknown): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', {}, { cause });
+
+/** The vault's SQLite file: WAL, synchronous=FULL, deleted content overwritten. The only place that speaks SQL. */
+export class Database {
+  readonly #db: DatabaseSync;
+  readonly #put: StatementSync;
+  readonly #delete: StatementSync;
+  readonly #putHead: StatementSync;
+  readonly #readOnly: boolean;
+  #quietTimer: NodeJS.Timeout | undefined;
+
+  private constructor(db: DatabaseSync, readOnly: boolean) {
+    this.#db = db;
+    this.#readOnly = readOnly;
+    this.#put = db.prepare('INSERT OR REPLACE INTO record (kind, id, revision, salt, sealed) VALUES (?, ?, ?, ?, ?)');
+    this.#delete = db.prepare('DELETE FROM record WHERE kind = ? AND id = ?');
+    this.#putHead = db.prepare('INSERT OR REPLACE INTO head (one, revision, salt, sealed) VALUES (1, ?, ?, ?)');
+  }
+
+  /** Makes an empty database for a new vault. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  static create(path: string, vaultId: Uint8Array): Database {
+    try {
+      const db = new DatabaseSync(path);
+      db.exec('PRAGMA journal_mode = WAL');
+      db.exec(schema);
+      const put = db.prepare('INSERT INTO meta (name, value) VALUES (?, ?)');
+      put.run('format', Buffer.from([formatVersion]));
+      put.run('vaultId', vaultId);
+      configure(db);
+      return new Database(db, false);
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+
+  /** @throws AgentError `ERR_STORE_UNAVAILABLE`: not a vault, damaged beyond reading, or not accessible. */
+  static open(path: string, { readOnly = false }: { readOnly?: boolean } = {}): Database {
+    try {
+      const db = new DatabaseSync(path, { readOnly });
+      configure(db);
+      const found = db.prepare("SELECT value FROM meta WHERE name = 'format'").get();
+      const version = found?.['value'] instanceof Uint8Array ? found['value'][0] : undefined;
+      if (version !== formatVersion) throw new RangeError(`the vault has format ${version}, this program reads ${formatVersion}`);
+      return new Database(db, readOnly);
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+
+  get vaultId(): Uint8Array {
+    return this.#read(() => asBytes(this.#db.prepare("SELECT value FROM meta WHERE name = 'vaultId'").get()?.['value']));
+  }
+
+  /** Slot bodies by id. */
+  keyslots(): Map<string, string> {
+    const rows = this.#read(() => this.#db.prepare('SELECT id, body FROM keyslot ORDER BY id').all());
+    return new Map(rows.map((row) => [String(row['id']), String(row['body'])]));
+  }
+
+  head(): Omit<RecordRow, 'kind' | 'id'> | undefined {
+    const row = this.#read(() => readBig(this.#db, 'SELECT revision, salt, sealed FROM head').get());
+    return row && { revision: BigInt(row['revision'] as bigint), salt: asBytes(row['salt']), sealed: asBytes(row['sealed']) }; // STRICT: an integer
+  }
+
+  /** Every sealed record, in order of kind and id. */
+  *records(): Generator<RecordRow> {
+    const rows = this.#read(() => readBig(this.#db, 'SELECT kind, id, revision, salt, sealed FROM record ORDER BY kind, id').all());
+    for (const row of rows) {
+      yield {
+        kind: String(row['kind']),
+        id: String(row['id']),
+        revision: BigInt(row['revision'] as bigint),
+        salt: asBytes(row['salt']),
+        sealed: asBytes(row['sealed']),
+      };
+    }
+  }
+
+  /**
+   * Writes all of a transaction or nothing; durable when it returns.
+   * @throws AgentError `ERR_STORE_UNAVAILABLE` for a full disk, an I/O error or a read-only file system.
+   */
+  write(transaction: Transaction): void {
+    try {
+      this.#db.exec('BEGIN IMMEDIATE');
+      this.#apply(transaction);
+      this.#db.exec('COMMIT');
+    } catch (cause) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw storeUnavailable(cause);
+    }
+    clearTimeout(this.#quietTimer);
+    this.#quietTimer = setTimeout(() => this.checkpoint(), checkpointQuietMs);
+    this.#quietTimer.unref();
+  }
+
+  /** Moves the write-ahead log into the file, so that a copy of the file alone is whole. A reader beside us may put it off. */
+  checkpoint(): void {
+    clearTimeout(this.#quietTimer);
+    if (!this.#readOnly) this.#read(() => this.#db.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get());
+  }
+
+  /** Copies the database while it is in use. */
+  async backup(path: string): Promise<void> {
+    try {
+      await backup(this.#db, path);
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+
+  close(): void {
+    clearTimeout(this.#quietTimer);
+    this.#db.close();
+  }
+
+  #apply({ records, head, keyslots }: Transaction): void {
+    for (const row of records) {
+      if ('deleted' in row) this.#delete.run(row.kind, row.id);
+      else this.#put.run(row.kind, row.id, row.revision, row.salt, row.sealed);
+    }
+    if (keyslots) {
+      this.#db.exec('DELETE FROM keyslot');
+      const put = this.#db.prepare('INSERT INTO keyslot (id, body) VALUES (?, ?)');
+      for (const [id, body] of keyslots) put.run(id, body);
+    }
+    this.#putHead.run(head.revision, head.salt, head.sealed);
+  }
+
+  #read<T>(read: () => T): T {
+    try {
+      return read();
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+}
+
+function configure(db: DatabaseSync): void {
+  db.exec('PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA busy_timeout = 2000; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY');
+}
+
+function readBig(db: DatabaseSync, sql: string): StatementSync {
+  const statement = db.prepare(sql);
+  statement.setReadBigInts(true);
+  return statement;
+}
+
+function asBytes(value: unknown): Uint8Array {
+  if (value instanceof Uint8Array) return value;
+  throw new TypeError('the vault holds no bytes where bytes belong');
+}

@@ -1,0 +1,171 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { AgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
+import { deriveKey, seal, unseal } from '../seal.ts';
+import { type Argon2Cost, type Argon2Queue, defaultCost } from './passphrase.ts';
+import { makeRecoveryCode, parseRecoveryCode } from './recovery.ts';
+
+/** What every slot wraps: the root key, and the start key of the audit record, which the agent never opens after init. */
+export interface Wrapped {
+  readonly rootKey: Buffer;
+  readonly auditStartKey: Buffer;
+}
+
+/** Type and parameters of a slot: all of it is authenticated by what it wraps. */
+interface SlotParameters {
+  readonly keyslotId: string;
+  readonly type: KeyslotType;
+  readonly label: string;
+  readonly creationTime: string;
+  readonly salt: string;
+  /** Of a passphrase slot. */
+  readonly cost?: Argon2Cost;
+}
+
+interface SlotBody extends SlotParameters {
+  readonly wrappedRootKey: WrappedKey;
+  readonly wrappedAuditStartKey: WrappedKey;
+}
+
+interface WrappedKey {
+  readonly salt: string;
+  readonly sealed: string;
+}
+
+/** The secret that a person gives: a passphrase or the recovery code. */
+export interface Secret {
+  readonly keyslotId?: string;
+  readonly passphrase: string;
+}
+
+/** A slot to make. */
+export interface NewKeyslot {
+  readonly type: KeyslotType;
+  readonly label?: string;
+  readonly passphrase?: string;
+}
+
+/** A slot's own key, open; it wraps and unwraps both keys. */
+export interface OpenKeyslot {
+  readonly keyslotId: string;
+  readonly wrappingKey: Buffer;
+}
+
+/** Slots that a person can open. */
+const personalTypes: ReadonlySet<KeyslotType> = new Set(['passphrase', 'recovery']);
+
+const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+const fromBase64 = (text: string): Buffer => Buffer.from(text, 'base64');
+
+/** @throws AgentError `ERR_STATE_CONFLICT` for a body that is no JSON: somebody changed the file. */
+function readBody(body: string): SlotBody {
+  try {
+    return JSON.parse(body) as SlotBody; // opened only if its parameters are what was sealed
+  } catch (cause) {
+    throw new AgentError(
+      'ERR_STATE_CONFLICT',
+      { hint: 'A keyslot of the vault is damaged; open the vault with kms-agent salvage and another slot.' },
+      { cause },
+    );
+  }
+}
+
+function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, salt, cost }: SlotParameters, which: string): Buffer {
+  return Buffer.from(JSON.stringify(['kms-agent keyslot 1', base64(vaultId), which, keyslotId, type, label, creationTime, salt, cost ?? null]));
+}
+
+function wrapKey(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, which: string, key: Uint8Array): WrappedKey {
+  const { salt, sealed } = seal(wrappingKey, slotAad(vaultId, parameters, which), key);
+  return { salt: base64(salt), sealed: base64(sealed) };
+}
+
+function wrapBoth(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, { rootKey, auditStartKey }: Wrapped): string {
+  const body: SlotBody = {
+    ...parameters,
+    wrappedRootKey: wrapKey(vaultId, parameters, wrappingKey, 'root key', rootKey),
+    wrappedAuditStartKey: wrapKey(vaultId, parameters, wrappingKey, 'audit start key', auditStartKey),
+  };
+  return JSON.stringify(body);
+}
+
+/** The ways into a vault: makes slots and opens them. */
+export class Keyslots {
+  readonly #vaultId: Uint8Array;
+  readonly #argon2: Argon2Queue;
+  readonly #cost: Argon2Cost;
+
+  constructor(vaultId: Uint8Array, argon2: Argon2Queue, cost: Argon2Cost = defaultCost) {
+    this.#vaultId = vaultId;
+    this.#argon2 = argon2;
+    this.#cost = cost;
+  }
+
+  /** Makes a slot. @returns its id and body, and for type recovery the code to show once. */
+  async make(slot: NewKeyslot, keys: Wrapped, nowMs: number): Promise<{ keyslotId: string; body: string; recoveryCode?: string }> {
+    const salt = randomBytes(32);
+    const code = slot.type === 'recovery' ? makeRecoveryCode() : undefined;
+    const parameters: SlotParameters = {
+      keyslotId: randomUUID(),
+      type: slot.type,
+      label: slot.label ?? slot.type,
+      creationTime: new Date(nowMs).toISOString(),
+      salt: base64(salt),
+      ...(slot.type === 'passphrase' ? { cost: this.#cost } : {}),
+    };
+    const wrappingKey = code ? deriveKey(code.secret, 'recovery keyslot', salt) : await this.#derivePassphrase(slot, salt);
+    code?.secret.fill(0);
+    const body = wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
+    wrappingKey.fill(0);
+    return { keyslotId: parameters.keyslotId, body, ...(code ? { recoveryCode: code.text } : {}) };
+  }
+
+  /**
+   * Finds the slot that a secret opens.
+   * @throws AgentError `ERR_UNLOCK_FAILED`; `ERR_BUSY`.
+   */
+  async open(bodies: ReadonlyMap<string, string>, secret: Secret): Promise<OpenKeyslot> {
+    const code = parseRecoveryCode(secret.passphrase);
+    for (const body of bodies.values()) {
+      const slot = readBody(body);
+      if (secret.keyslotId !== undefined && secret.keyslotId !== slot.keyslotId) continue;
+      const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
+      if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+    }
+    throw new AgentError('ERR_UNLOCK_FAILED');
+  }
+
+  /** One of the two keys of a slot; undefined when the wrapping key or the slot is not the right one. */
+  unwrap(body: string, wrappingKey: Uint8Array, which: 'root key' | 'audit start key'): Buffer | undefined {
+    const slot = readBody(body);
+    const { salt, sealed } = which === 'root key' ? slot.wrappedRootKey : slot.wrappedAuditStartKey;
+    return unseal(wrappingKey, slotAad(this.#vaultId, slot, which), { salt: fromBase64(salt), sealed: fromBase64(sealed) });
+  }
+
+  /** The same slot around other keys. */
+  rewrap(body: string, wrappingKey: Uint8Array, keys: Wrapped): string {
+    const { wrappedRootKey: _root, wrappedAuditStartKey: _audit, ...parameters } = readBody(body);
+    return wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
+  }
+
+  async #deriveFor({ type, salt, cost }: SlotBody, code: Buffer | undefined, passphrase: string): Promise<Buffer | undefined> {
+    if (type === 'recovery') return code && deriveKey(code, 'recovery keyslot', fromBase64(salt));
+    if (type === 'passphrase' && cost && !code) return await this.#argon2.derive(passphrase, fromBase64(salt), cost);
+    return undefined;
+  }
+
+  async #derivePassphrase({ type, passphrase }: NewKeyslot, salt: Uint8Array): Promise<Buffer> {
+    if (type !== 'passphrase') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `This agent makes no ${type} keyslots.` });
+    if (passphrase === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/passphrase', reason: 'is required for a passphrase keyslot' });
+    return await this.#argon2.derive(passphrase, salt, this.#cost);
+  }
+}
+
+/** What a slot shows of itself. */
+export function describeKeyslot(body: string): Keyslot {
+  const { keyslotId, type, label, creationTime } = readBody(body);
+  return { keyslotId, type, label, creationTime };
+}
+
+/** Whether a person can open the slot. */
+export function isPersonal(body: string): boolean {
+  return personalTypes.has(readBody(body).type);
+}

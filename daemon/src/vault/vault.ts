@@ -1,0 +1,327 @@
+import { randomBytes } from 'node:crypto';
+import { type AddKeyslotResult, AgentError, type Keyslot } from '@kms-agent/protocol';
+import { type Finding, VaultDamagedError } from './damage.ts';
+import { Database, type DeletedRow, type RecordRow } from './database.ts';
+import { claimFolder, type FolderClaim, makeVaultFile, vaultPath } from './folder.ts';
+import { Head, hashKeyslots } from './head.ts';
+import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped } from './keyslots/index.ts';
+import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
+import { deriveKey, recordAad, seal, tagOf, unseal } from './seal.ts';
+
+/** A record as its owner knows it; `plaintext` has a buffer of its own, which the reader zeroes. */
+export interface OpenRecord {
+  readonly kind: string;
+  readonly id: string;
+  readonly plaintext: Uint8Array;
+}
+
+/** A record to write or to delete. */
+export type Change = OpenRecord | DeletedRow;
+
+/** Names the records that a record points at, so that one that is gone can be named. */
+export type Mentions = (record: OpenRecord) => readonly { kind: string; id: string }[];
+
+/** An open slot and the root key that it gave. */
+export interface Opening {
+  readonly keyslotId: string;
+  readonly rootKey: Buffer;
+  wipe(): void;
+}
+
+export interface VaultOptions {
+  /** Folder of the vault; undefined for one that lives in memory. */
+  readonly dataDir?: string;
+  readonly clock: () => number;
+  readonly argon2Cost?: Argon2Cost;
+}
+
+interface OpenState {
+  readonly rootKey: Buffer;
+  readonly recordsKey: Buffer;
+  readonly headKey: Buffer;
+  head: Head;
+  /** Revision and tag of each record, by kind and id, to take it out of the head's sums. */
+  readonly index: Map<string, { revision: bigint; tag: Uint8Array }>;
+}
+
+const indexName = (kind: string, id: string): string => `${kind}\0${id}`;
+
+/**
+ * What is kept on disk: keyslots around one root key, and records sealed under keys derived from it.
+ * A commit is durable before it returns. Locked, it holds no key.
+ */
+export class Vault {
+  readonly #db: Database;
+  readonly #claim: FolderClaim | undefined;
+  readonly #vaultId: Uint8Array;
+  readonly #clock: () => number;
+  readonly #slots: Keyslots;
+  #bodies: Map<string, string>;
+  #open: OpenState | undefined;
+  #unread: OpenRecord[] = [];
+
+  private constructor(db: Database, claim: FolderClaim | undefined, { clock, argon2Cost }: VaultOptions) {
+    this.#db = db;
+    this.#claim = claim;
+    this.#vaultId = db.vaultId;
+    this.#clock = clock;
+    this.#slots = new Keyslots(this.#vaultId, new Argon2Queue(), argon2Cost);
+    this.#bodies = db.keyslots();
+  }
+
+  /**
+   * Makes a new vault, open, with the slots that are asked for.
+   * @returns the vault, and the recovery code if a recovery slot is among them.
+   * @throws AgentError `ERR_ALREADY_EXISTS`; `ERR_STATE_CONFLICT` when an agent holds the folder; `ERR_STORE_UNAVAILABLE`.
+   */
+  static async create(options: VaultOptions & { slots: readonly NewKeyslot[]; keys?: Wrapped }): Promise<{ vault: Vault; recoveryCode?: string }> {
+    const claim = options.dataDir === undefined ? undefined : claimFolder(options.dataDir, 'new');
+    const keys = options.keys ?? { rootKey: randomBytes(32), auditStartKey: randomBytes(32) };
+    const vaultId = randomBytes(16);
+    const keyslots = new Keyslots(vaultId, new Argon2Queue(), options.argon2Cost);
+    const made = await Promise.all(options.slots.map((slot) => keyslots.make(slot, keys, options.clock())));
+    const db = Database.create(options.dataDir === undefined ? ':memory:' : makeVaultFile(options.dataDir), vaultId);
+    const vault = new Vault(db, claim, options);
+    keys.auditStartKey.fill(0);
+    vault.#open = deriveState(keys.rootKey);
+    vault.#write([], new Map(made.map(({ keyslotId, body }) => [keyslotId, body])));
+    db.checkpoint();
+    const recoveryCode = made.find((slot) => slot.recoveryCode !== undefined)?.recoveryCode;
+    return { vault, ...(recoveryCode === undefined ? {} : { recoveryCode }) };
+  }
+
+  /**
+   * Opens a vault, locked, and keeps every other agent out of it.
+   * @throws AgentError `ERR_NOT_INITIALIZED`; `ERR_STATE_CONFLICT` when another agent holds it or its files are open to others; `ERR_STORE_UNAVAILABLE`.
+   */
+  static open(options: VaultOptions & { dataDir: string }): Vault {
+    const claim = claimFolder(options.dataDir, 'existing');
+    try {
+      return new Vault(Database.open(vaultPath(options.dataDir)), claim, options);
+    } catch (error) {
+      claim.release();
+      throw error;
+    }
+  }
+
+  get state(): 'LOCKED' | 'UNLOCKED' {
+    return this.#open ? 'UNLOCKED' : 'LOCKED';
+  }
+
+  /** Finds the slot that a secret opens and takes the root key out of it. @throws AgentError `ERR_UNLOCK_FAILED`, `ERR_BUSY`. */
+  async openKeyslot(secret: Secret): Promise<Opening> {
+    const slot = await this.#slots.open(this.#bodies, secret);
+    const rootKey = this.#slots.unwrap(this.#bodies.get(slot.keyslotId) ?? '', slot.wrappingKey, 'root key');
+    slot.wrappingKey.fill(0);
+    if (!rootKey) throw new AgentError('ERR_UNLOCK_FAILED');
+    return { keyslotId: slot.keyslotId, rootKey, wipe: () => rootKey.fill(0) };
+  }
+
+  /** Proves a secret without opening anything. @returns the id of its slot. @throws as openKeyslot. */
+  async verifySecret(secret: Secret): Promise<string> {
+    const opening = await this.openKeyslot(secret);
+    opening.wipe();
+    return opening.keyslotId;
+  }
+
+  /**
+   * Opens the vault with a root key and checks every record against the head. `records` then gives them once.
+   * @throws VaultDamagedError that names what is wrong; the vault stays locked.
+   */
+  unlockWith(opening: Opening, mentions: Mentions = () => []): void {
+    const state = deriveState(opening.rootKey);
+    const { findings, records } = this.#inspect(state, mentions);
+    if (findings.length > 0) {
+      for (const { plaintext } of records) plaintext.fill(0);
+      wipeState(state);
+      throw new VaultDamagedError(findings);
+    }
+    this.#open = state;
+    this.#unread = records;
+  }
+
+  /** Opens what can be opened of a damaged vault and says what cannot. The vault stays locked. */
+  salvageWith(opening: Opening, mentions: Mentions): { findings: Finding[]; records: OpenRecord[] } {
+    const state = deriveState(opening.rootKey);
+    const inspected = this.#inspect(state, mentions);
+    wipeState(state);
+    return inspected;
+  }
+
+  /** What unlockWith read, once; the caller zeroes each plaintext. */
+  records(): readonly OpenRecord[] {
+    const records = this.#unread;
+    this.#unread = [];
+    return records;
+  }
+
+  /**
+   * Writes changes in one transaction; durable when it returns.
+   * @throws AgentError `ERR_AGENT_LOCKED`; `ERR_STORE_UNAVAILABLE`: nothing changed.
+   */
+  commit(changes: readonly Change[]): void {
+    this.#write(changes);
+  }
+
+  /** A 32-byte key for one purpose, bound to this vault. @throws AgentError `ERR_AGENT_LOCKED`. */
+  deriveKey(purpose: string): Buffer {
+    return deriveKey(this.#requireOpen().rootKey, purpose);
+  }
+
+  /** Zeroes every key and moves the log into the file. */
+  lock(): void {
+    if (this.#open) wipeState(this.#open);
+    this.#open = undefined;
+    this.#unread = [];
+    this.#db.checkpoint();
+  }
+
+  listKeyslots(): Keyslot[] {
+    return [...this.#bodies.values()].map(describeKeyslot);
+  }
+
+  /** Adds a slot. @throws AgentError `ERR_UNLOCK_FAILED` when the proof is wrong; `ERR_UNSUPPORTED_OPERATION` for a type this agent cannot make. */
+  async addKeyslot({ proof, ...slot }: NewKeyslot & { proof: Secret }): Promise<AddKeyslotResult> {
+    this.#requireOpen();
+    const keys = this.#unwrapBoth(await this.#slots.open(this.#bodies, proof));
+    const { keyslotId, body, recoveryCode } = await this.#slots.make(slot, keys, this.#clock());
+    keys.rootKey.fill(0);
+    keys.auditStartKey.fill(0);
+    this.#write([], new Map([...this.#bodies, [keyslotId, body]]));
+    return { keyslot: describeKeyslot(body), ...(recoveryCode === undefined ? {} : { recoveryCode }) };
+  }
+
+  /** Removes a slot. @throws AgentError `ERR_UNLOCK_FAILED`; `ERR_STATE_CONFLICT` for the last one that a person can open, or one that is not there. */
+  async removeKeyslot({ keyslotId, proof }: { keyslotId: string; proof: Secret }): Promise<void> {
+    this.#requireOpen();
+    await this.verifySecret(proof);
+    const kept = new Map(this.#bodies);
+    if (!kept.delete(keyslotId)) throw new AgentError('ERR_STATE_CONFLICT', { hint: 'There is no such keyslot; listKeyslots shows them.' });
+    if (![...kept.values()].some(isPersonal))
+      throw new AgentError('ERR_STATE_CONFLICT', { hint: 'This is the last keyslot that a person can open; add another first.' });
+    this.#write([], kept);
+  }
+
+  /**
+   * Makes a new root key and seals everything anew, in one transaction. Only the slot of the proof is kept, and a new recovery slot is made:
+   * the other slots' secrets are not known, and old copies of them open only the old root key.
+   */
+  async rekey(proof: Secret): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
+    const slot = await this.#slots.open(this.#bodies, proof);
+    const old = this.#unwrapBoth({ ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
+    this.unlockWith({ keyslotId: slot.keyslotId, rootKey: old.rootKey, wipe: () => undefined });
+    const keys = { rootKey: randomBytes(32), auditStartKey: old.auditStartKey };
+    const kept = this.#slots.rewrap(this.#bodies.get(slot.keyslotId) ?? '', slot.wrappingKey, keys);
+    const recovery = await this.#slots.make({ type: 'recovery' }, keys, this.#clock());
+    const droppedKeyslots = this.listKeyslots().filter(({ keyslotId }) => keyslotId !== slot.keyslotId);
+    const records = this.records();
+    const { revision } = this.#requireOpen().head;
+    this.lock();
+    this.#open = deriveState(keys.rootKey);
+    this.#open.head.revision = revision;
+    this.#write(
+      records,
+      new Map([
+        [slot.keyslotId, kept],
+        [recovery.keyslotId, recovery.body],
+      ]),
+    );
+    for (const secret of [slot.wrappingKey, old.auditStartKey, ...records.map(({ plaintext }) => plaintext)]) secret.fill(0);
+    return { recoveryCode: recovery.recoveryCode ?? '', droppedKeyslots };
+  }
+
+  /** Writes a consistent sealed copy. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  async backup(path: string): Promise<void> {
+    await this.#db.backup(path);
+  }
+
+  close(): void {
+    this.lock();
+    this.#db.close();
+    this.#claim?.release();
+  }
+
+  #requireOpen(): OpenState {
+    if (!this.#open) throw new AgentError('ERR_AGENT_LOCKED');
+    return this.#open;
+  }
+
+  #unwrapBoth({ keyslotId, wrappingKey }: OpenKeyslot): Wrapped {
+    const body = this.#bodies.get(keyslotId) ?? '';
+    const rootKey = this.#slots.unwrap(body, wrappingKey, 'root key');
+    const auditStartKey = this.#slots.unwrap(body, wrappingKey, 'audit start key');
+    wrappingKey.fill(0);
+    if (rootKey && auditStartKey) return { rootKey, auditStartKey };
+    throw new AgentError('ERR_STATE_CONFLICT', { hint: 'The keyslot is damaged; use another one.' });
+  }
+
+  /** Memory follows the disk: the new head and slots count only after the transaction is durable. */
+  #write(changes: readonly Change[], keyslots?: Map<string, string>): void {
+    const state = this.#requireOpen();
+    const head = state.head.clone();
+    head.revision += 1n;
+    const rows = changes.map((change) => this.#sealRow(state, head, change));
+    if (keyslots) head.keyslotsHash = hashKeyslots(keyslots);
+    const sealedHead = seal(state.headKey, recordAad(this.#vaultId, 'head', '', head.revision), head.encode());
+    this.#db.write({ records: rows, head: { revision: head.revision, ...sealedHead }, ...(keyslots ? { keyslots } : {}) });
+    state.head = head;
+    if (keyslots) this.#bodies = keyslots;
+    for (const row of rows) {
+      if ('deleted' in row) state.index.delete(indexName(row.kind, row.id));
+      else state.index.set(indexName(row.kind, row.id), { revision: row.revision, tag: tagOf(row.sealed) });
+    }
+  }
+
+  #sealRow({ recordsKey, index }: OpenState, head: Head, change: Change): RecordRow | DeletedRow {
+    const { kind, id } = change;
+    const old = index.get(indexName(kind, id));
+    if (old) head.remove({ kind, id, ...old });
+    if ('deleted' in change) return change;
+    const sealed = seal(recordsKey, recordAad(this.#vaultId, kind, id, head.revision), change.plaintext);
+    head.add({ kind, id, revision: head.revision, tag: tagOf(sealed.sealed) });
+    return { kind, id, revision: head.revision, ...sealed };
+  }
+
+  #inspect(state: OpenState, mentions: Mentions): { findings: Finding[]; records: OpenRecord[] } {
+    const findings: Finding[] = [];
+    const records: OpenRecord[] = [];
+    const seen = new Head(state.headKey);
+    for (const row of this.#db.records()) {
+      const { kind, id, revision } = row;
+      seen.add({ kind, id, revision, tag: tagOf(row.sealed) });
+      state.index.set(indexName(kind, id), { revision, tag: tagOf(row.sealed) });
+      const plaintext = unseal(state.recordsKey, recordAad(this.#vaultId, kind, id, revision), row);
+      if (plaintext) records.push({ kind, id, plaintext });
+      else findings.push({ what: 'record', kind, id, reason: 'was changed or swapped' });
+    }
+    findings.push(...this.#checkHead(state, seen), ...findMissing(records, state.index, mentions));
+    return { findings, records };
+  }
+
+  #checkHead(state: OpenState, seen: Head): Finding[] {
+    const row = this.#db.head();
+    const encoded = row && unseal(state.headKey, recordAad(this.#vaultId, 'head', '', row.revision), row);
+    if (!encoded) return [{ what: 'head', reason: row ? 'was changed' : 'is missing' }];
+    state.head = Head.decode(state.headKey, encoded);
+    const findings: Finding[] = state.head
+      .differingBuckets(seen)
+      .map((bucket) => ({ what: 'bucket', bucket, reason: 'a record was dropped, added, changed or rolled back' }));
+    if (!state.head.keyslotsHash.equals(hashKeyslots(this.#db.keyslots()))) findings.push({ what: 'keyslots', reason: 'one was changed, added or removed' });
+    return findings;
+  }
+}
+
+function deriveState(rootKey: Buffer): OpenState {
+  const headKey = deriveKey(rootKey, 'head');
+  return { rootKey, recordsKey: deriveKey(rootKey, 'records'), headKey, head: new Head(headKey), index: new Map() };
+}
+
+function wipeState({ rootKey, recordsKey, headKey }: OpenState): void {
+  for (const key of [rootKey, recordsKey, headKey]) key.fill(0);
+}
+
+/** Records that others mention and that are not there. */
+function findMissing(records: readonly OpenRecord[], index: OpenState['index'], mentions: Mentions): Finding[] {
+  const missing = records.flatMap((record) => mentions(record)).filter(({ kind, id }) => !index.has(indexName(kind, id)));
+  return missing.map(({ kind, id }) => ({ what: 'record', kind, id, reason: 'is mentioned by another record and missing' }));
+}

@@ -1,0 +1,13 @@
+export * from './address.ts';
+export * from './blob.ts';
+export * from './errors.ts';
+export * from './frames.ts';
+export type * from './messages/agent.ts';
+export type * from './messages/crypto.ts';
+export type * from './messages/keys.ts';
+export type * from './messages/policy.ts';
+export type * from './methods.ts';
+export * from './names.ts';
+export * from './openrpc.ts';
+export { decodeBase64, durationSeconds, encodeBase64 } from './schema.ts';
+export * from './specs.ts';

@@ -1,0 +1,175 @@
+import { z } from 'zod';
+import type { AgentState, KeyslotType } from '../names.ts';
+import { agentStates, keyslotTypes } from '../names.ts';
+import { openEnum, schemaOf, text, timestamp, uuid } from '../schema.ts';
+
+export const noParams = schemaOf<Record<string, never>>()(z.strictObject({}) as unknown as z.ZodType<Record<string, never>>); // {} in zod's words
+
+/** A store of key material and how it is. */
+export interface ProviderStatus {
+  name: string;
+  kind: string;
+  state: 'ok' | 'down' | 'disabled';
+  token?: string;
+  error?: string;
+}
+
+/** A protection of the process and whether it is really on. */
+export interface ProtectionStatus {
+  name: string;
+  on: boolean;
+  detail?: string;
+}
+
+export interface AgentStatus {
+  version: string;
+  protocolVersion: number;
+  state: AgentState;
+  /** From here on: for administrators only. */
+  startTime?: string;
+  unlockTime?: string;
+  providers?: ProviderStatus[];
+  protections?: ProtectionStatus[];
+  counts?: { keys: number; connections: number; inFlight: number };
+  audit?: { state: string; seq: number };
+  warnings?: string[];
+}
+export const agentStatus = schemaOf<AgentStatus>()(
+  z.object({
+    version: z.string(),
+    protocolVersion: z.int(),
+    state: openEnum(agentStates),
+    startTime: timestamp().exactOptional(),
+    unlockTime: timestamp().exactOptional(),
+    providers: z
+      .array(
+        z.object({
+          name: z.string(),
+          kind: z.string(),
+          state: openEnum(['ok', 'down', 'disabled']),
+          token: z.string().exactOptional(),
+          error: z.string().exactOptional(),
+        }),
+      )
+      .exactOptional(),
+    protections: z.array(z.object({ name: z.string(), on: z.boolean(), detail: z.string().exactOptional() })).exactOptional(),
+    counts: z.object({ keys: z.int(), connections: z.int(), inFlight: z.int() }).exactOptional(),
+    audit: z.object({ state: z.string(), seq: z.int() }).exactOptional(),
+    warnings: z.array(z.string()).exactOptional(),
+  }),
+);
+
+/** Who the agent takes the caller for. */
+export interface WhoAmIResult {
+  uid: number;
+  user?: string;
+  gid: number;
+  groups: number[];
+  pid?: number;
+  exe?: string;
+  unit?: string;
+  administrator: boolean;
+  /** The alias of the key that is used when none is named. */
+  defaultKey: string;
+}
+export const whoAmIResult = schemaOf<WhoAmIResult>()(
+  z.object({
+    uid: z.int(),
+    user: z.string().exactOptional(),
+    gid: z.int(),
+    groups: z.array(z.int()),
+    pid: z.int().exactOptional(),
+    exe: z.string().exactOptional(),
+    unit: z.string().exactOptional(),
+    administrator: z.boolean(),
+    defaultKey: z.string(),
+  }),
+);
+
+const secret = () => text({ min: 1, max: 1024 });
+
+export interface UnlockParams {
+  /** Default: every slot that takes such a secret is tried. */
+  keyslotId?: string;
+  /** A passphrase, or the recovery code. */
+  passphrase?: string;
+  /** Name of the token to log in to. */
+  token?: string;
+  pin?: string;
+}
+export const unlockParams = schemaOf<UnlockParams>()(
+  z.strictObject({
+    keyslotId: uuid().exactOptional(),
+    passphrase: secret().exactOptional(),
+    token: text({ min: 1, max: 128 }).exactOptional(),
+    pin: secret().exactOptional(),
+  }),
+);
+
+/** One way into the vault. */
+export interface Keyslot {
+  keyslotId: string;
+  type: KeyslotType;
+  label: string;
+  creationTime: string;
+  lastUnlockTime?: string;
+}
+const keyslot = z.object({
+  keyslotId: z.string(),
+  type: openEnum(keyslotTypes),
+  label: z.string(),
+  creationTime: timestamp(),
+  lastUnlockTime: timestamp().exactOptional(),
+});
+
+export interface ListKeyslotsResult {
+  keyslots: Keyslot[];
+}
+export const listKeyslotsResult = schemaOf<ListKeyslotsResult>()(z.object({ keyslots: z.array(keyslot) }));
+
+/** The secret of an existing slot, asked even while unlocked: a process that may add a slot owns every key. */
+export interface Proof {
+  keyslotId?: string;
+  passphrase: string;
+}
+const proof = z.strictObject({ keyslotId: uuid().exactOptional(), passphrase: secret() });
+
+export interface AddKeyslotParams {
+  type: KeyslotType;
+  /** At most 256 bytes. */
+  label?: string;
+  /** For type passphrase: at least 8 bytes. */
+  passphrase?: string;
+  token?: string;
+  proof: Proof;
+}
+export const addKeyslotParams = schemaOf<AddKeyslotParams>()(
+  z.strictObject({
+    type: z.enum(keyslotTypes),
+    label: text({ max: 256 }).exactOptional(),
+    passphrase: text({ min: 8, max: 1024 }).exactOptional(),
+    token: text({ min: 1, max: 128 }).exactOptional(),
+    proof,
+  }),
+);
+
+export interface AddKeyslotResult {
+  keyslot: Keyslot;
+  /** For type recovery: shown this once. */
+  recoveryCode?: string;
+}
+export const addKeyslotResult = schemaOf<AddKeyslotResult>()(z.object({ keyslot, recoveryCode: z.string().exactOptional() }));
+
+export interface RemoveKeyslotParams {
+  keyslotId: string;
+  proof: Proof;
+}
+export const removeKeyslotParams = schemaOf<RemoveKeyslotParams>()(z.strictObject({ keyslotId: uuid(), proof }));
+
+/** An answer without content. */
+export type EmptyResult = Record<string, never>;
+export const emptyResult = schemaOf<EmptyResult>()(z.object({}) as unknown as z.ZodType<EmptyResult>); // {} in zod's words
+
+/** An OpenRPC 1.3 document. */
+export type OpenRpcDocument = Record<string, unknown>;
+export const openRpcDocument = schemaOf<OpenRpcDocument>()(z.record(z.string(), z.unknown()));

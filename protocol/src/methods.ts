@@ -1,0 +1,52 @@
+import type * as agent from './messages/agent.ts';
+import type * as crypto from './messages/crypto.ts';
+import type * as keys from './messages/keys.ts';
+
+/** Without parameters: `{}` or nothing at all. */
+export type NoParams = Record<string, never>;
+
+/**
+ * The table of methods: what each takes and what it answers.
+ * A row here without a schema in `specs.ts` or a handler in the agent does not compile.
+ */
+export interface Methods {
+  encrypt: { params: crypto.EncryptParams; result: crypto.EncryptResult };
+  decrypt: { params: crypto.DecryptParams; result: crypto.DecryptResult };
+  advanceEncrypt: { params: crypto.AdvanceEncryptParams; result: crypto.AdvanceEncryptResult };
+  advanceDecrypt: { params: crypto.AdvanceDecryptParams; result: crypto.AdvanceDecryptResult };
+  generateDataKey: { params: crypto.GenerateDataKeyParams; result: crypto.GenerateDataKeyResult };
+  advanceGenerateDataKey: { params: crypto.GenerateDataKeyParams; result: crypto.AdvanceGenerateDataKeyResult };
+  generateDataKeyWithoutPlaintext: { params: crypto.GenerateDataKeyParams; result: crypto.GenerateDataKeyWithoutPlaintextResult };
+  reEncrypt: { params: crypto.ReEncryptParams; result: crypto.ReEncryptResult };
+  sign: { params: crypto.SignParams; result: crypto.SignResult };
+  verify: { params: crypto.VerifyParams; result: crypto.VerifyResult };
+  getPublicKey: { params: crypto.GetPublicKeyParams; result: crypto.GetPublicKeyResult };
+  generateRandom: { params: crypto.GenerateRandomParams; result: crypto.GenerateRandomResult };
+
+  createKey: { params: keys.CreateKeyParams; result: keys.KeyMetadata };
+  describeKey: { params: keys.KeyIdParams; result: keys.KeyMetadata };
+  listKeys: { params: keys.ListKeysParams; result: keys.ListKeysResult };
+  updateKeyDescription: { params: keys.UpdateKeyDescriptionParams; result: keys.KeyMetadata };
+  createAlias: { params: keys.AliasParams; result: keys.Alias };
+  updateAlias: { params: keys.AliasParams; result: keys.Alias };
+  deleteAlias: { params: keys.DeleteAliasParams; result: agent.EmptyResult };
+  listAliases: { params: keys.ListAliasesParams; result: keys.ListAliasesResult };
+  createKeyVersion: { params: keys.CreateKeyVersionParams; result: keys.KeyVersion };
+  setPrimaryKeyVersion: { params: keys.KeyVersionParams; result: keys.KeyMetadata };
+  listKeyVersions: { params: keys.ListKeyVersionsParams; result: keys.ListKeyVersionsResult };
+  describeKeyVersion: { params: keys.KeyVersionParams; result: keys.KeyVersion };
+
+  status: { params: NoParams; result: agent.AgentStatus };
+  whoAmI: { params: NoParams; result: agent.WhoAmIResult };
+  unlock: { params: agent.UnlockParams; result: agent.AgentStatus };
+  lock: { params: NoParams; result: agent.AgentStatus };
+  listKeyslots: { params: NoParams; result: agent.ListKeyslotsResult };
+  addKeyslot: { params: agent.AddKeyslotParams; result: agent.AddKeyslotResult };
+  removeKeyslot: { params: agent.RemoveKeyslotParams; result: agent.EmptyResult };
+  'rpc.discover': { params: NoParams; result: agent.OpenRpcDocument };
+}
+
+/** A method as it is called on the wire. */
+export type MethodName = keyof Methods;
+export type MethodParams<M extends MethodName> = Methods[M]['params'];
+export type MethodResult<M extends MethodName> = Methods[M]['result'];

@@ -1,0 +1,55 @@
+// Prepares a checkout: packages, build, and with --test the Debian packages that tests use. Plain JavaScript for Node 18 and up.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const stamp = join(root, 'node_modules', '.kms-agent-setup');
+const lock = createHash('sha256')
+  .update(readFileSync(join(root, 'package-lock.json')))
+  .digest('hex');
+
+/** Debian packages that tests use, with a program or file of each. */
+const debianPackages = { openssl: '/usr/bin/openssl', 'util-linux': '/usr/bin/setpriv' };
+
+const say = (text) => console.error(`[setup] ${text}`);
+
+function run(program, args, options = {}) {
+  const { status, error } = spawnSync(program, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], ...options });
+  if (status === 0) return;
+  say(`${program} ${args.join(' ')} failed${error ? `: ${error.message}` : ` with status ${status}`}`);
+  process.exit(1);
+}
+
+// An unconditional npm ci would delete node_modules under a running agent.
+if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
+  say('installing packages: npm ci');
+  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, lock);
+}
+
+const node = join(root, 'node_modules', '.bin', 'node');
+const runtime = existsSync(node) ? node : process.execPath;
+const version = execFileSync(runtime, ['--version'], { encoding: 'utf8' }).trim();
+const [major, minor] = version.slice(1).split('.').map(Number);
+if (major < 24 || (major === 24 && minor < 15)) {
+  say(`needs Node 24.15 or newer. No packaged Node was found for ${process.platform} ${process.arch}, and this one is ${version}.`);
+  process.exit(1);
+}
+say(`building with Node ${version}: tsc -b`);
+run(runtime, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
+
+if (process.argv.includes('--test')) {
+  const missing = Object.entries(debianPackages)
+    .filter(([, path]) => !existsSync(path))
+    .map(([name]) => name);
+  const command = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
+  if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true')) {
+    say(`installing Debian packages: ${missing.join(' ')}`);
+    const sudo = process.getuid() === 0 ? [] : ['sudo'];
+    for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
+  } else if (missing.length > 0) say(`some tests will be skipped; to run them too: sudo ${command.join(' ')}`);
+}
