@@ -37,6 +37,9 @@ import {
   type ListKeysResult,
   type ListKeyVersionsParams,
   type ListKeyVersionsResult,
+  type MethodName,
+  type MethodParams,
+  type MethodResult,
   type OpenRpcDocument,
   type ReEncryptParams,
   type ReEncryptResult,
@@ -306,6 +309,11 @@ export class AgentClient implements AsyncDisposable {
   /** Answers the OpenRPC document of all methods. */
   discover(options?: CallOptions): Promise<OpenRpcDocument> {
     return this.#transport.call('rpc.discover', {}, options);
+  }
+
+  /** Calls any method by its name on the wire. */
+  call<M extends MethodName>(method: M, params: MethodParams<M>, options?: CallOptions): Promise<MethodResult<M>> {
+    return this.#transport.call(method, params, options);
   }
 
   /** Every key that passes the filters, page by page. */

@@ -69,7 +69,7 @@ export class TestAgent implements AsyncDisposable {
 
   /** Starts a program that prints its address when it is ready. */
   static async start(args: readonly string[], options: { command?: readonly string[]; env?: NodeJS.ProcessEnv } = {}): Promise<TestAgent> {
-    const [program = process.execPath, ...before] = [...(options.command ?? []), process.execPath];
+    const [program, before] = options.command ? [options.command[0] ?? '', [...options.command.slice(1), process.execPath]] : [process.execPath, []];
     const child = spawn(program, [...before, agentProgram, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: options.env ?? cleanEnv() });
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     let complaints = '';

@@ -1,4 +1,4 @@
-// Prepares a checkout: packages, build, and with --test the Debian packages that tests use. Plain JavaScript for Node 18 and up.
+// Prepares a checkout: packages, build, and the Debian packages that the tour and the tests use. Plain JavaScript for Node 18 and up.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -42,14 +42,12 @@ if (major < 24 || (major === 24 && minor < 15)) {
 say(`building with Node ${version}: tsc -b`);
 run(runtime, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
 
-if (process.argv.includes('--test')) {
-  const missing = Object.entries(debianPackages)
-    .filter(([, path]) => !existsSync(path))
-    .map(([name]) => name);
-  const command = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
-  if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true')) {
-    say(`installing Debian packages: ${missing.join(' ')}`);
-    const sudo = process.getuid() === 0 ? [] : ['sudo'];
-    for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
-  } else if (missing.length > 0) say(`some tests will be skipped; to run them too: sudo ${command.join(' ')}`);
-}
+const missing = Object.entries(debianPackages)
+  .filter(([, path]) => !existsSync(path))
+  .map(([name]) => name);
+const command = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
+if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true')) {
+  say(`installing Debian packages: ${missing.join(' ')}`);
+  const sudo = process.getuid() === 0 ? [] : ['sudo'];
+  for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
+} else if (missing.length > 0) say(`what needs them will be skipped; to have it too: sudo ${command.join(' ')}`);

@@ -1,10 +1,10 @@
+import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
 import type { Key } from '../keyring/key.ts';
 import { Keyring, mentionedBy } from '../keyring/keyring.ts';
 import { Lifecycle } from '../keyring/lifecycle.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
 import { Vault } from '../vault/vault.ts';
-import { readNewSecret, readSecret } from './secrets.ts';
 
 /** What every command on a vault takes. */
 export interface VaultCommandOptions {

@@ -1,6 +1,6 @@
 import { openSync, readFileSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError } from './errors.ts';
 
 /** A whole descriptor less one line ending at its end. */
 function readDescriptor(fd: number): string {

@@ -1,0 +1,40 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { addCompletion } from './completion.ts';
+import { addEverydayCommands } from './everyday.ts';
+import { addManagementCommands } from './manage.ts';
+import { exitStatusOf, explainError, type GlobalOptions } from './session.ts';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
+
+const program = new Command('kms')
+  .description('Encrypt, decrypt, sign and manage keys with the kms-agent on this machine.')
+  .version(version)
+  .option('--socket <path>', "the agent's socket (default: KMS_AGENT_SOCK, else the user's agent, else the system's)")
+  .option('--json', 'answer as JSON')
+  .option('--timeout <ms>', 'how long to wait for an answer', Number)
+  .addHelpText(
+    'after',
+    '\nExamples:\n  $ kms encrypt secret.txt -o secret.kms\n  $ kms key list\n\nExit status: 0 done or yes, 1 refused or not valid, 2 usage, 3 no agent, 4 locked or not initialized.',
+  );
+
+addEverydayCommands(program);
+addManagementCommands(program);
+addCompletion(program);
+
+/** Sub-commands are made before this is called on each: commander does not hand it down. */
+function throwInsteadOfExit(command: Command): void {
+  command.exitOverride();
+  for (const child of command.commands) throwInsteadOfExit(child);
+}
+throwInsteadOfExit(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else {
+    process.stderr.write(`kms: ${explainError(error, program.opts<GlobalOptions>().socket)}\n`);
+    process.exitCode = exitStatusOf(error);
+  }
+}

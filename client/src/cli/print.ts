@@ -1,0 +1,46 @@
+import { encodeBase64 } from '@kms-agent/protocol';
+
+const toJson = (_name: string, value: unknown): unknown => (value instanceof Uint8Array ? encodeBase64(value) : value);
+
+/** A result as JSON, bytes as base64: the form of the wire. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, toJson, 2)}\n`);
+}
+
+function describeValue(value: unknown): string {
+  if (Array.isArray(value)) return value.length === 0 ? '-' : value.map(describeValue).join(', ');
+  if (value instanceof Uint8Array) return encodeBase64(value);
+  if (typeof value === 'object' && value !== null)
+    return (
+      Object.entries(value)
+        .map(([name, inner]) => `${name}=${describeValue(inner)}`)
+        .join(' ') || '-'
+    );
+  return value === '' ? '-' : String(value);
+}
+
+/** A result as a page: a line a field. */
+export function printPage(result: object): void {
+  const entries = Object.entries(result);
+  const width = Math.max(0, ...entries.map(([name]) => name.length));
+  for (const [name, value] of entries) process.stdout.write(`${name.padEnd(width)}  ${describeValue(value)}\n`);
+}
+
+/** Rows under headings, as wide as they need to be. */
+export function printTable(headings: readonly string[], rows: readonly (readonly unknown[])[]): void {
+  const cells = [headings, ...rows.map((row) => row.map(describeValue))];
+  const widths = headings.map((_, column) => Math.max(...cells.map((row) => row[column]?.length ?? 0)));
+  for (const row of cells)
+    process.stdout.write(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd()}\n`,
+    );
+}
+
+/** A result as JSON if so asked, else as a page. */
+export function printResult(result: object, json: boolean | undefined): void {
+  if (json) printJson(result);
+  else printPage(result);
+}
