@@ -20,6 +20,7 @@ export class Wire implements Disposable {
     this.socket = socket;
     socket.on('data', (chunk: Buffer) => this.#take(chunk.toString('latin1')));
     socket.on('error', () => undefined); // a reset shows as the close that follows
+    socket.on('end', () => socket.end());
     socket.on('close', () => {
       this.closed = true;
       for (const resolve of this.#waiting.splice(0)) resolve(undefined);

@@ -42,6 +42,7 @@ export class Connection {
   #held: Pending | undefined;
   #inFlight = 0;
   #outgoing: string[] = [];
+  #outgoingChars = 0;
   #ended = false;
   #refused = false;
   #stallTimer: NodeJS.Timeout | undefined;
@@ -79,26 +80,35 @@ export class Connection {
     } catch (error) {
       if (!(error instanceof FrameTooLargeError)) throw error;
       this.#frames.push(...error.complete);
-      this.#refused = true;
-      this.#ended = true;
-      this.#send(this.#server.refuse(this.#caller, error));
-      this.#socket.pause();
+      this.#refuseStream(error);
     }
     this.#resume();
+  }
+
+  /** Nothing in the stream can be trusted any more: answers, then reads and drops the rest until the peer has seen it. */
+  #refuseStream(error: AgentError): void {
+    this.#refused = true;
+    this.#ended = true;
+    this.#send(this.#server.refuse(this.#caller, error));
+    this.#stallTimer ??= setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs).unref();
+  }
+
+  /** Answers that the peer has not taken yet are more than may wait. Those of this turn count: they are written at its end. */
+  get #isFull(): boolean {
+    return this.#socket.writableLength + this.#outgoingChars > this.#limits.maxUnreadBytes;
   }
 
   /** Starts what may run now, and reads on only if nothing waits and the peer takes its answers. */
   #resume(): void {
     while (this.#startNext());
-    const full = this.#socket.writableLength > this.#limits.maxUnreadBytes;
-    if (this.#held || this.#frames.length > 0 || full) this.#socket.pause();
-    else if (!this.#ended) this.#socket.resume();
-    this.#watchStall(full);
+    if (this.#held || this.#frames.length > 0 || this.#isFull) this.#socket.pause();
+    else if (!this.#ended || this.#refused) this.#socket.resume();
+    this.#watchStall();
     this.#finish();
   }
 
   #startNext(): boolean {
-    if (this.#socket.writableLength > this.#limits.maxUnreadBytes) return false;
+    if (this.#isFull) return false;
     const frame = this.#held ? undefined : this.#frames.shift();
     this.#held ??= frame && this.#parse(frame);
     if (!this.#held) return frame !== undefined;
@@ -168,25 +178,25 @@ export class Connection {
 
   #write(frame: string): void {
     this.#outgoing.push(frame);
+    this.#outgoingChars += frame.length;
     if (this.#outgoing.length === 1) setImmediate(() => this.#flush());
   }
 
   #flush(): void {
     const text = this.#outgoing.join('');
     this.#outgoing = [];
+    this.#outgoingChars = 0;
     if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(text);
-    this.#finish();
+    this.#resume();
   }
 
-  #watchStall(full: boolean): void {
-    if (!full) {
+  #watchStall(): void {
+    if (this.#refused) return;
+    if (!this.#isFull) {
       clearTimeout(this.#stallTimer);
       this.#stallTimer = undefined;
     }
-    if (full && !this.#stallTimer) {
-      this.#stallTimer = setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs);
-      this.#stallTimer.unref();
-    }
+    if (this.#isFull) this.#stallTimer ??= setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs).unref();
   }
 
   /** Ends the socket when the peer has ended and everything it asked for is answered. */
