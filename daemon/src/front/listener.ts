@@ -47,7 +47,7 @@ export class Listener {
     await removeStaleSocket(path);
     const oldMask = process.umask(0o177); // the socket is nobody else's even before its mode is set
     try {
-      await this.#start({ path });
+      await this.#start({ path, backlog: this.#limits.maxConnections });
     } finally {
       process.umask(oldMask);
     }
@@ -69,7 +69,7 @@ export class Listener {
     clearTimeout(timer);
   }
 
-  #start(where: { path: string } | { fd: number }): Promise<void> {
+  #start(where: { path: string; backlog: number } | { fd: number }): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.once('error', reject);
     this.#server.listen(where, () => {
