@@ -1,0 +1,117 @@
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { agentProgram, cleanEnv, type Finished, initVault, kmsProgram, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
+
+let folder: TempFolder;
+let agent: TestAgent;
+beforeAll(async () => {
+  folder = new TempFolder();
+  agent = await TestAgent.dev();
+  await kms(['key', 'create', '--spec', 'EC_P256', '--alias', 'alias/cli']);
+});
+afterAll(async () => {
+  await agent.end();
+  folder[Symbol.dispose]();
+});
+
+const kms = (args: readonly string[], input?: Uint8Array | string): Promise<Finished> =>
+  run(kmsProgram, args, { env: cleanEnv({ KMS_AGENT_SOCK: agent.socketPath }), ...(input === undefined ? {} : { input: Buffer.from(input) }) });
+
+test('encrypt and decrypt: through pipes, through files, as base64; a new file is 0600 and no old one is lost', async () => {
+  const secret = randomBytes(65_536);
+  const sealed = await kms(['encrypt', '--aad', 'x'], secret);
+  expect((await kms(['decrypt', '--aad', 'x'], sealed.stdout)).stdout.equals(secret)).toBe(true);
+  expect(await kms(['encrypt', '--base64', '-o', folder.join('out')], 'text')).toMatchObject({ code: 0 });
+  expect(statSync(folder.join('out')).mode & 0o777).toBe(0o600);
+  const before = readFileSync(folder.join('out'));
+  expect(await kms(['encrypt', '-o', folder.join('out')], 'other')).toMatchObject({ code: 2, stderr: expect.stringContaining('-f') as string });
+  expect(readFileSync(folder.join('out')).equals(before)).toBe(true);
+  expect((await kms(['decrypt', '--base64', folder.join('out')])).stdout.toString()).toBe('text');
+  expect((await kms(['encrypt', '-f', '-o', folder.join('out')], 'other')).code).toBe(0);
+  expect((await kms(['decrypt', folder.join('out')])).stdout.toString()).toBe('other');
+  expect(await kms(['encrypt'], randomBytes(65_537))).toMatchObject({ code: 2, stderr: expect.stringContaining('data-key') as string });
+});
+
+test('sign and verify: any size, and exit status 1 for what is not valid', async () => {
+  const big = randomBytes(300_000);
+  writeFileSync(folder.join('big'), big);
+  expect((await kms(['sign', '-k', 'alias/cli', folder.join('big'), '-o', folder.join('big.sig')])).code).toBe(0);
+  expect((await kms(['verify', '-k', 'alias/cli', folder.join('big.sig'), folder.join('big')])).code).toBe(0);
+  const { publicKey } = JSON.parse((await kms(['--json', 'public-key', '-k', 'alias/cli'])).stdout.toString()) as { publicKey: string };
+  writeFileSync(folder.join('pub.pem'), publicKey);
+  const openssl = spawnSync('openssl', ['dgst', '-sha256', '-verify', folder.join('pub.pem'), '-signature', folder.join('big.sig'), folder.join('big')], {
+    encoding: 'utf8',
+  });
+  expect(openssl.stdout.trim()).toBe('Verified OK');
+  expect(await kms(['verify', '-k', 'alias/cli', folder.join('big.sig')], 'something else')).toMatchObject({ code: 1 });
+});
+
+test('exit status: 1 refused, 2 usage, 3 no agent, 4 locked or without a vault; errors say what to do', async () => {
+  expect(await kms(['key', 'show', 'alias/none'])).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/^kms: ERR_ALIAS_NOT_FOUND: .*kms alias list/) as string,
+  });
+  expect((await kms(['key', 'frobnicate'])).code).toBe(2);
+  expect((await kms(['call', 'describeKey', '{'])).code).toBe(2);
+  expect((await kms(['call', 'describeKey', '{"keyId":"?"}'])).stderr).toContain('/keyId');
+  const nobody = await run(kmsProgram, ['status', '--socket', folder.join('none')]);
+  expect(nobody).toMatchObject({ code: 3, stderr: expect.stringContaining(folder.join('none')) as string });
+  using other = new TempFolder();
+  await using empty = await TestAgent.serve(other);
+  expect(await run(kmsProgram, ['encrypt', '--socket', empty.socketPath], { input: Buffer.from('x') })).toMatchObject({
+    code: 4,
+    stderr: expect.stringContaining('kms-agent init') as string,
+  });
+});
+
+test('unlock and keyslot add: secrets come through a descriptor', async () => {
+  using other = new TempFolder();
+  const recoveryCode = await initVault(other);
+  await using locked = await TestAgent.serve(other);
+  const args = (...words: string[]): string[] => ['--socket', locked.socketPath, ...words, '--passphrase-fd', '3'];
+  expect(await run(kmsProgram, ['--socket', locked.socketPath, 'encrypt'], { input: Buffer.from('x') })).toMatchObject({ code: 4 });
+  expect(await run(kmsProgram, args('unlock'), { secret: `${recoveryCode}\n` })).toMatchObject({ code: 0 });
+  expect(await run(kmsProgram, args('keyslot', 'add', 'recovery'), { secret: passphrase })).toMatchObject({ code: 0 });
+  expect((await run(kmsProgram, ['--socket', locked.socketPath, 'keyslot', 'list'])).stdout.toString().match(/recovery/g)?.length).toBeGreaterThanOrEqual(2);
+});
+
+test.each(['bash', 'zsh', 'fish'])('completion %s: knows the commands', async (shell) => {
+  const { stdout } = await kms(['completion', shell]);
+  for (const word of ['encrypt', 'rotate', 'aad-file']) expect(stdout.toString()).toContain(word);
+  if (shell === 'bash') expect(spawnSync('bash', ['-n'], { input: stdout }).status).toBe(0);
+});
+
+test('every command: has help', async () => {
+  const top = (await kms(['--help'])).stdout.toString();
+  const names = [...top.matchAll(/^ {2}([a-z][a-z-]*) /gm)].map(([, name]) => name ?? '').filter((name) => name !== 'help');
+  expect(names.length).toBeGreaterThan(12);
+  for (const help of await Promise.all(names.map((name) => kms([name, '--help'])))) expect([help.code, help.stdout.length > 60]).toEqual([0, true]);
+});
+
+test('kms-agent: backup beside the agent, restore, rekey and salvage, end to end', async () => {
+  using other = new TempFolder();
+  await initVault(other);
+  const vault = ['--data-dir', other.join('vault')];
+  const secret = `${passphrase}\n`;
+  const sealed = await (async () => {
+    await using running = await TestAgent.serve(other);
+    const client = await running.client();
+    await client.unlock({ passphrase });
+    const blob = await client.advanceEncrypt({ plaintext: new Uint8Array([9]) });
+    expect((await run(agentProgram, ['backup', other.join('backup.db'), ...vault])).code).toBe(0);
+    expect((await run(agentProgram, ['rekey', '--passphrase-fd', '3', ...vault], { secret })).code).toBe(1);
+    return blob;
+  })();
+  expect((await run(agentProgram, ['rekey', '--json', '--passphrase-fd', '3', ...vault], { secret })).code).toBe(0);
+  expect((await run(agentProgram, ['restore', other.join('backup.db'), '--data-dir', other.join('restored')])).code).toBe(0);
+  expect((await run(agentProgram, ['restore', other.join('backup.db'), ...vault])).code).toBe(1);
+  expect((await run(agentProgram, ['salvage', other.join('saved'), '--passphrase-fd', '3', ...vault], { secret })).code).toBe(0);
+  for (const name of ['vault', 'restored', 'saved']) {
+    await using agentThere = await TestAgent.start(['serve', '--data-dir', other.join(name), '--socket', other.join(`${name}.sock`)]);
+    const client = await agentThere.client();
+    await client.unlock({ passphrase });
+    expect((await client.advanceDecrypt(sealed)).plaintext).toEqual(new Uint8Array([9]));
+  }
+});
