@@ -8,6 +8,7 @@ import { makeHandlers } from './operations/index.ts';
 import { readProtections } from './os/protections.ts';
 import { Policy } from './policy/policy.ts';
 import { SoftwareProvider } from './providers/software/provider.ts';
+import { runSelfTest } from './providers/software/self-test.ts';
 import type { Vault } from './vault/vault.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
@@ -38,7 +39,9 @@ export async function startAgent({ settings, listen, log, openVault, clock = Dat
     process.exit(70);
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
-  const agent = new Agent({ providers: [new SoftwareProvider()], clock, openVault, idleLockMs, lockTimeoutMs, onLockOverdue });
+  const software = new SoftwareProvider();
+  await runSelfTest(software);
+  const agent = new Agent({ providers: [software], clock, openVault, idleLockMs, lockTimeoutMs, onLockOverdue });
   const policy = new Policy([0, process.geteuid?.() ?? 0]);
   const handlers = makeHandlers({
     agent,

@@ -88,6 +88,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
 function runCommand([program = '', ...args]: readonly string[], path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
   const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => child.kill(signal));
   child.on('error', (error) => {
     process.stderr.write(`kms-agent: ${program} cannot be run: ${error.message}\n`);
     resolve(127);

@@ -83,9 +83,14 @@ export class SoftwareProvider implements Provider, Encrypter, Signer {
   }
 
   async destroy({ keyVersionId, material }: MaterialRef): Promise<void> {
+    this.forget(keyVersionId);
+    material.fill(0);
+  }
+
+  /** Drops what is cached for a version. */
+  forget(keyVersionId: string): void {
     this.#symmetric.drop(keyVersionId);
     this.#asymmetric.drop(keyVersionId);
-    material.fill(0);
   }
 
   async lock(): Promise<void> {

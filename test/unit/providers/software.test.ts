@@ -1,0 +1,38 @@
+import { expect, test } from 'vitest';
+import { SoftwareProvider } from '../../../daemon/src/providers/software/provider.ts';
+import { runSelfTest } from '../../../daemon/src/providers/software/self-test.ts';
+
+test('runSelfTest: passes on this libcrypto, and fails on a provider that hashes a digest again or opens wrongly', async () => {
+  await expect(runSelfTest(new SoftwareProvider())).resolves.toBeUndefined();
+  class HashesAgain extends SoftwareProvider {
+    override async sign(...[ref, input]: Parameters<SoftwareProvider['sign']>): Promise<Uint8Array> {
+      return await super.sign(ref, { ...input, messageType: 'RAW' });
+    }
+  }
+  class OpensWrongly extends SoftwareProvider {
+    override async decrypt(): Promise<Uint8Array> {
+      return new Uint8Array(16).fill(1);
+    }
+  }
+  for (const provider of [new HashesAgain(), new OpensWrongly()]) await expect(runSelfTest(provider)).rejects.toMatchObject({ code: 'ERR_INTERNAL' });
+});
+
+test('encrypt: ten thousand IVs are all different', async () => {
+  const provider = new SoftwareProvider();
+  const ref = { keyVersionId: 'x', keySpec: 'AES_256' as const, material: new Uint8Array(32) };
+  const seen = new Set<string>();
+  for (let index = 0; index < 10_000; index += 1)
+    seen.add(Buffer.from((await provider.encrypt(ref, { algorithm: 'AES_GCM', plaintext: new Uint8Array(1) })).iv ?? []).toString('hex'));
+  expect(seen.size).toBe(10_000);
+});
+
+test('a full cache of private keys: the least recently used go, and every key still signs', { timeout: 120_000 }, async () => {
+  const provider = new SoftwareProvider();
+  const made = await provider.generate('seed', 'EC_P256');
+  const refs = Array.from({ length: 4000 }, (_, index) => ({ keyVersionId: `v${index}`, keySpec: 'EC_P256' as const, material: made.material }));
+  const input = { algorithm: 'ECDSA_SHA_256', message: new Uint8Array([1]), messageType: 'RAW' } as const;
+  for (const ref of refs) await provider.sign(ref, input);
+  const [first] = refs;
+  if (!first) throw new Error('there are none');
+  expect(await provider.verify(first, { ...input, signature: await provider.sign(first, input) })).toBe(true);
+});
