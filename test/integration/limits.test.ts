@@ -1,0 +1,63 @@
+import { writeFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+import { Wire } from '../kit/wire.ts';
+
+test('unlock: past one running and eight waiting attempts, ERR_BUSY with retryAfterMs', async () => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  await using agent = await TestAgent.serve(folder);
+  const kms = await agent.client();
+  const attempts = await Promise.allSettled(Array.from({ length: 12 }, () => kms.unlock({ passphrase })));
+  const refused = attempts.filter((attempt) => attempt.status === 'rejected');
+  expect(refused).toHaveLength(3);
+  for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ERR_BUSY', retryable: true, details: { retryAfterMs: 1000 } });
+});
+
+test('createKeyVersion: the thousand and first version is ERR_LIMIT_EXCEEDED', async () => {
+  await using agent = await TestAgent.dev();
+  const kms = await agent.client();
+  const { keyId } = await kms.createKey();
+  for (let made = 1; made < 1000; made += 1) await kms.createKeyVersion({ keyId });
+  await expect(kms.createKeyVersion({ keyId })).rejects.toMatchObject({ code: 'ERR_LIMIT_EXCEEDED' });
+  expect(await kms.describeKey({ keyId })).toMatchObject({ keyVersionCount: 1000 });
+  expect(await Array.fromAsync(kms.listAllKeyVersions({ keyId, limit: 300 }))).toHaveLength(1000);
+});
+
+test('SIGTERM: what runs is answered, what waits is ERR_SHUTTING_DOWN, and the exit status is 0', async () => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  writeFileSync(folder.join('config.json'), JSON.stringify({ maxInFlight: 2 }));
+  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
+  await (await agent.client()).unlock({ passphrase });
+  using wire = await Wire.open(agent.socketPath);
+  const requests = Array.from(
+    { length: 50 },
+    (_, id) => `${JSON.stringify({ jsonrpc: '2.0', id, method: 'createKey', params: { keySpec: 'RSA_2048', keyUsage: 'SIGN_VERIFY' } })}\n`,
+  );
+  wire.send(requests.join(''));
+  const first = await wire.answer();
+  const ended = agent.end();
+  const codes = new Set([first.error?.data['code'] ?? 'ok']);
+  for (let line = await wire.line(); line !== undefined; line = await wire.line())
+    codes.add((JSON.parse(line) as { error?: { data: { code: string } } }).error?.data.code ?? 'ok');
+  expect(await ended).toBe(0);
+  expect(codes).toEqual(new Set(['ok', 'ERR_SHUTTING_DOWN']));
+});
+
+test('a restart under a client: reads, cryptography and creations go on by themselves, each creation once', async () => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  const first = await TestAgent.serve(folder);
+  const kms = await first.client();
+  await kms.unlock({ passphrase });
+  const { keyId } = await kms.createKey({ clientToken: 'before' });
+  first.child.kill('SIGKILL');
+  await new Promise((resolve) => first.child.on('exit', resolve));
+  const describing = kms.status();
+  await using second = await TestAgent.serve(folder);
+  expect(await describing).toMatchObject({ state: 'LOCKED' });
+  await kms.unlock({ passphrase });
+  expect((await kms.createKey({ clientToken: 'before' })).keyId).toBe(keyId);
+  expect(second.child.exitCode).toBeNull();
+});
