@@ -110,8 +110,12 @@ export class Transport {
 
   async #connect(limits: CallLimits): Promise<Connection> {
     if (this.#closed) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false, hint: 'The client was closed.' });
-    const known = await this.#connection?.catch(() => undefined); // a failed try is forgotten: this is the next one
-    if (known?.isOpen) return known;
+    let current: Promise<Connection> | undefined;
+    do {
+      current = this.#connection;
+      const known = await current?.catch(() => undefined); // a failed try is forgotten: this is the next one
+      if (known?.isOpen) return known;
+    } while (this.#connection !== current); // another call has begun to connect meanwhile
     const opening = openConnection(this.#path, limits);
     this.#connection = opening;
     const connection = await opening;

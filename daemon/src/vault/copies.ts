@@ -3,7 +3,8 @@ import { AgentError, type Keyslot } from '@kms-agent/protocol';
 import { describeFinding } from './damage.ts';
 import { Database } from './database.ts';
 import { claimFolder, vaultPath } from './folder.ts';
-import type { Secret } from './keyslots/index.ts';
+import type { NewKeyslot, Secret } from './keyslots/index.ts';
+import { parseRecoveryCode } from './keyslots/recovery.ts';
 import { type Mentions, Vault, type VaultOptions } from './vault.ts';
 
 /** Copies a database file whole, log included, into a new 0600 file that appears only when it is complete. */
@@ -59,13 +60,14 @@ export interface SalvageReport {
   readonly recoveryCode: string;
 }
 
-/** Opens what can be opened of a damaged vault and writes it to a new one, under the same passphrase and a new recovery code. The old one is not touched. */
+/** Opens what can be opened of a damaged vault and writes it to a new one, under the same passphrase, if that was the proof, and a new recovery code. The old one is not touched. */
 export async function salvageVault(options: VaultOptions & { dataDir: string }, proof: Secret, newDataDir: string, mentions: Mentions): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
     const { findings, records } = damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
     const { dataDir: _, ...rest } = options;
-    const slots = [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }] as const;
+    const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
+    const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...rest, dataDir: newDataDir, slots });
     vault.commit(records);
     vault.close();

@@ -7,6 +7,9 @@ export const formatVersion = 1;
 /** Milliseconds without a write after which the write-ahead log goes into the database file. */
 const checkpointQuietMs = 1000;
 
+/** Milliseconds to wait for a lock of another process; nobody else writes, so only a backup that begins or ends can hold one. */
+const busyTimeoutMs = 250;
+
 /** A row of the record table: sealed, with what is authenticated beside it. */
 export interface RecordRow {
   readonly kind: string;
@@ -130,15 +133,25 @@ export class Database {
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
       throw storeUnavailable(cause);
     }
-    clearTimeout(this.#quietTimer);
-    this.#quietTimer = setTimeout(() => this.checkpoint(), checkpointQuietMs);
-    this.#quietTimer.unref();
+    this.#checkpointSoon();
   }
 
-  /** Moves the write-ahead log into the file, so that a copy of the file alone is whole. A reader beside us may put it off. */
-  checkpoint(): void {
+  /**
+   * Moves the write-ahead log into the file, so that a copy of the file alone is whole.
+   * @returns false when a reader beside us or a full disk puts it off: every write is durable in the log all the same.
+   */
+  checkpoint(): boolean {
     clearTimeout(this.#quietTimer);
-    if (!this.#readOnly) this.#read(() => this.#db.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get());
+    if (this.#readOnly) return true;
+    try {
+      this.#db.exec('PRAGMA busy_timeout = 0'); // it runs on the event loop: better later than waiting for a reader
+      return this.#db.prepare('PRAGMA wal_checkpoint(TRUNCATE)').get()?.['busy'] === 0;
+    } catch (error) {
+      if (error instanceof Error && 'errcode' in error) return false;
+      throw error;
+    } finally {
+      this.#db.exec(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
+    }
   }
 
   /** Copies the database while it is in use. */
@@ -153,6 +166,14 @@ export class Database {
   close(): void {
     clearTimeout(this.#quietTimer);
     this.#db.close();
+  }
+
+  #checkpointSoon(): void {
+    clearTimeout(this.#quietTimer);
+    this.#quietTimer = setTimeout(() => {
+      if (!this.checkpoint()) this.#checkpointSoon();
+    }, checkpointQuietMs);
+    this.#quietTimer.unref();
   }
 
   #apply({ records, head, keyslots }: Transaction): void {
@@ -178,7 +199,9 @@ export class Database {
 }
 
 function configure(db: DatabaseSync): void {
-  db.exec('PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA busy_timeout = 2000; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY');
+  db.exec(
+    `PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA busy_timeout = ${busyTimeoutMs}; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY`,
+  );
 }
 
 function readBig(db: DatabaseSync, sql: string): StatementSync {

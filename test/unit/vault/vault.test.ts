@@ -189,3 +189,23 @@ describe('copies', () => {
     await expect(readAll()).rejects.toBeInstanceOf(VaultDamagedError);
   });
 });
+
+test('salvage: opened with the recovery code, the new vault opens with its own new code', async () => {
+  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), mentions);
+  dataDir = folder.join('rescued');
+  expect(await readAll(newCode)).toEqual(everything);
+});
+
+test('lock: goes through while a reader beside the agent holds the log', async () => {
+  const vault = Vault.open(options());
+  vault.unlockWith(await vault.openKeyslot({ passphrase }));
+  const reader = new DatabaseSync(folder.join('vault', 'vault.db'));
+  reader.exec('BEGIN; SELECT count(*) FROM record');
+  reader.prepare('SELECT count(*) FROM record').get();
+  vault.commit([{ kind: 'key', id: 'd', plaintext: text('secret of d') }]);
+  vault.lock();
+  expect(vault.state).toBe('LOCKED');
+  reader.close();
+  vault.close();
+  expect((await readAll()).get('key d')).toBe('secret of d');
+});

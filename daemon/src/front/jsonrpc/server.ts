@@ -65,7 +65,17 @@ export class RpcServer {
   async #run(method: MethodName, params: unknown, { caller, notification }: Context): Promise<unknown> {
     const answer = await this.#call(method, params, caller, notification);
     if (answer.error) throw new AnsweredError({ requestId: answer.requestId, error: answer.error });
-    return encodeResult(method, answer.result);
+    try {
+      return encodeResult(method, answer.result);
+    } catch (cause) {
+      throw new AnsweredError(this.#refuseInternal(caller, method, cause));
+    }
+  }
+
+  /** Something of ours is wrong: the dispatcher logs and records it, and the caller hears only that. */
+  #refuseInternal(caller: Caller, method: MethodName, cause: unknown): { requestId: string; error: AgentError } {
+    const error = new ProtocolError('ERR_INTERNAL', {}, { cause });
+    return { requestId: this.#dispatch.refuse(caller, error, method).requestId, error };
   }
 
   async #call(method: MethodName, params: unknown, caller: Caller, notification: boolean): Promise<Answer> {
