@@ -34,6 +34,14 @@ test('encrypt and decrypt: through pipes, through files, as base64; a new file i
   expect(await kms(['encrypt'], randomBytes(65_537))).toMatchObject({ code: 2, stderr: expect.stringContaining('data-key') as string });
 });
 
+test('re-encrypt: the new blob opens under the other key, with its own authenticated data', async () => {
+  await kms(['key', 'create', '--alias', 'alias/moved']);
+  const sealed = (await kms(['encrypt', '--aad', 'old'], 'text')).stdout;
+  const moved = (await kms(['re-encrypt', '--aad', 'old', '--to', 'alias/moved', '--to-aad', 'new'], sealed)).stdout;
+  expect((await kms(['decrypt', '-k', 'alias/moved', '--aad', 'new'], moved)).stdout.toString()).toBe('text');
+  expect((await kms(['decrypt', '--aad', 'old'], moved)).code).toBe(1);
+});
+
 test('sign and verify: any size, and exit status 1 for what is not valid', async () => {
   const big = randomBytes(300_000);
   writeFileSync(folder.join('big'), big);

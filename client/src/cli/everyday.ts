@@ -99,6 +99,23 @@ function addCiphers(program: Command): void {
     });
 }
 
+/** Moves a ciphertext without showing its plaintext. */
+function addReEncryption(program: Command): void {
+  withAad(withKey(withBytes(program.command('re-encrypt').argument('[file]', 'what kms encrypt wrote (default: standard input)'))))
+    .requiredOption('--to <key>', 'key id or alias/NAME of the key to encrypt with')
+    .option('--to-aad <text>', 'authenticated data of the new ciphertext; the old one is never carried over')
+    .description('move a ciphertext to another key, or to the newest version of its own, inside the agent')
+    .addHelpText('after', '\nExample:\n  $ kms re-encrypt --to alias/archive secret.kms -o secret.new.kms')
+    .action(async (file: string | undefined, _options: object, command: Command) => {
+      const options = optionsOf<ByteOptions & AadOptions & KeyOption & { to: string; toAad?: string }>(command);
+      const destination = { destinationKeyId: options.to, ...(options.toAad === undefined ? {} : { destinationAad: utf8(options.toAad) }) };
+      const source = { ciphertextBlob: readBytes(file, options), ...chooseKey(options), ...readAad(options) };
+      const result = await withClient(command, (client) => client.reEncrypt({ ...source, ...destination }));
+      if (options.json) printJson(result);
+      else writeBytes(result.ciphertextBlob, options);
+    });
+}
+
 /** sign, verify and public-key. */
 function addSigning(program: Command): void {
   withSigning(withBytes(program.command('sign').argument('[file]', 'what to sign, of any size (default: standard input)')))
@@ -139,6 +156,7 @@ function addSigning(program: Command): void {
 /** Adds what people do every day. */
 export function addEverydayCommands(program: Command): void {
   addCiphers(program);
+  addReEncryption(program);
   addSigning(program);
   withBytes(program.command('random').argument('<bytes>', 'how many, 1 to 1024', Number))
     .description('random bytes from the agent')

@@ -1,3 +1,4 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { SoftwareProvider } from '../../../daemon/src/providers/software/provider.ts';
 import { runSelfTest } from '../../../daemon/src/providers/software/self-test.ts';
@@ -35,4 +36,21 @@ test('a full cache of private keys: the least recently used go, and every key st
   const [first] = refs;
   if (!first) throw new Error('there are none');
   expect(await provider.verify(first, { ...input, signature: await provider.sign(first, input) })).toBe(true);
+});
+
+test('encrypt: a raw AES-GCM ciphertext opens in node:crypto with the key, and what node:crypto made opens here', async () => {
+  const provider = new SoftwareProvider();
+  const key = randomBytes(32);
+  const ref = { keyVersionId: 'y', keySpec: 'AES_256' as const, material: new Uint8Array(key) };
+  const [plaintext, aad] = [randomBytes(1000), Buffer.from('context')];
+  const { ciphertext, iv } = await provider.encrypt(ref, { algorithm: 'AES_GCM', plaintext, aad });
+  if (!iv) throw new Error('there is no IV');
+  const decipher = createDecipheriv('aes-256-gcm', key, iv, { authTagLength: 16 });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(ciphertext.subarray(-16));
+  expect(Buffer.concat([decipher.update(ciphertext.subarray(0, -16)), decipher.final()]).equals(plaintext)).toBe(true);
+  const cipher = createCipheriv('aes-256-gcm', key, iv, { authTagLength: 16 });
+  cipher.setAAD(aad);
+  const foreign = Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+  expect(Buffer.from(await provider.decrypt(ref, { algorithm: 'AES_GCM', ciphertext: foreign, iv, aad })).equals(plaintext)).toBe(true);
 });
