@@ -19,8 +19,8 @@ function openTerminal(): number {
 async function askTerminal(prompt: string): Promise<string> {
   const fd = openTerminal();
   const terminal = new ReadStream(fd);
-  process.stderr.write(prompt);
   terminal.setRawMode(true);
+  process.stderr.write(prompt); // only now: what a quick hand types before would be echoed
   let line = '';
   try {
     for await (const chunk of terminal) {

@@ -106,6 +106,7 @@ test('keyslots: a proof is asked, slots come and go, and the last one that a per
   await kms.unlock({ passphrase: 'another passphrase', keyslotId: keyslot.keyslotId });
   const { keyslots } = await kms.listKeyslots();
   expect(keyslots.map(({ type }) => type).sort()).toEqual(['passphrase', 'passphrase', 'recovery']);
+  expect(keyslots.filter(({ lastUnlockTime }) => lastUnlockTime !== undefined)).toHaveLength(2);
   await expect(kms.addKeyslot({ type: 'recovery', proof: { passphrase: 'wrong' } })).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
   await new Promise((resolve) => setTimeout(resolve, 1050));
   const proof = { passphrase };

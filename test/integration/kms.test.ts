@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -122,4 +122,60 @@ test('kms-agent: backup beside the agent, restore, rekey and salvage, end to end
     await client.unlock({ passphrase });
     expect((await client.advanceDecrypt(sealed)).plaintext).toEqual(new Uint8Array([9]));
   }
+});
+
+/** Runs kms on a terminal of its own and types an answer at each prompt. @returns all that the terminal showed, and the exit status. */
+async function onTerminal(command: string, answers: readonly string[]): Promise<{ shown: string; code: number | null }> {
+  const terminal = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const waiting = [...answers];
+  let shown = '';
+  let asked = 0;
+  terminal.stdout.on('data', (chunk: Buffer) => {
+    shown += chunk.toString();
+    for (const prompts = shown.split(': ').length - 1; asked < prompts; asked += 1) terminal.stdin.write(`${waiting.shift() ?? ''}\r`);
+  });
+  const code = await new Promise<number | null>((resolve) => terminal.on('close', resolve));
+  return { shown, code };
+}
+
+test('init and unlock on a terminal: the passphrase is asked, twice when it is new, and never shown', async () => {
+  using own = new TempFolder();
+  const quoted = (program: string, args: string): string => `${process.execPath} ${program} ${args}`;
+  const init = await onTerminal(quoted(agentProgram, `init --data-dir ${own.join('vault')} --no-default-key`), [passphrase, passphrase]);
+  expect(init).toMatchObject({ code: 0, shown: expect.stringContaining('Recovery code') as string });
+  await using served = await TestAgent.serve(own);
+  const unlock = await onTerminal(quoted(kmsProgram, `--socket ${served.socketPath} unlock`), [passphrase]);
+  expect(unlock).toMatchObject({ code: 0, shown: expect.stringContaining('UNLOCKED') as string });
+  expect(init.shown + unlock.shown).not.toContain(passphrase);
+  const differing = await onTerminal(quoted(agentProgram, `init --data-dir ${own.join('other')}`), [passphrase, 'something else']);
+  expect(differing).toMatchObject({ code: 1, shown: expect.stringContaining('differ') as string });
+});
+
+test('a reader that goes away early: no stack trace', async () => {
+  const piped = spawnSync('bash', ['-c', `${process.execPath} ${kmsProgram} call rpc.discover | head -c 1; echo " \${PIPESTATUS[0]}"`], {
+    env: cleanEnv({ KMS_AGENT_SOCK: agent.socketPath }),
+    encoding: 'utf8',
+  });
+  expect([piped.stderr, piped.stdout]).toEqual(['', expect.stringMatching(/^\{ (0|141)\n$/)]);
+});
+
+test("kms-agent dev with a command: a signal is the command's, and the agent lives until it ends", async () => {
+  const child = spawn(
+    process.execPath,
+    [
+      agentProgram,
+      'dev',
+      '--',
+      'sh',
+      '-c',
+      'trap "kms_ended=1" TERM; echo ready; while [ -z "$kms_ended" ]; do sleep 0.05; done; test -S "$KMS_AGENT_SOCK" && exit 7',
+    ],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: cleanEnv(),
+    },
+  );
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  child.kill('SIGTERM');
+  expect(await new Promise((resolve) => child.on('exit', resolve))).toBe(7);
 });

@@ -61,3 +61,54 @@ test('a restart under a client: reads, cryptography and creations go on by thems
   expect((await kms.createKey({ clientToken: 'before' })).keyId).toBe(keyId);
   expect(second.child.exitCode).toBeNull();
 });
+
+/** Starts an agent with settings of its own, on an unlocked vault. */
+async function serveWith(folder: TempFolder, settings: object): Promise<TestAgent> {
+  await initVault(folder);
+  writeFileSync(folder.join('config.json'), JSON.stringify(settings));
+  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
+  await (await agent.client()).unlock({ passphrase });
+  return agent;
+}
+
+const slowKey = { keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' } as const;
+
+test('requestTimeoutMs: what takes longer is ERR_TIMEOUT and says that it may have run', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { requestTimeoutMs: 1000 });
+  const kms = await agent.client();
+  const attempts = await Promise.allSettled(Array.from({ length: 64 }, () => kms.createKey(slowKey)));
+  const late = attempts.filter((attempt) => attempt.status === 'rejected');
+  expect(late.length).toBeGreaterThan(0);
+  for (const { reason } of late)
+    expect(reason).toMatchObject({ code: 'ERR_TIMEOUT', retryable: true, details: { mayHaveRun: true }, requestId: expect.any(String) });
+});
+
+test('maxConnections: one more is answered ERR_BUSY with retryAfterMs and closed, and there is room again when one goes', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { maxConnections: 2 });
+  using kept = await Wire.open(agent.socketPath);
+  await kept.call('status');
+  {
+    using refused = await Wire.open(agent.socketPath);
+    expect(await refused.answer()).toMatchObject({ id: null, error: { data: { code: 'ERR_BUSY', retryAfterMs: 1000 } } });
+    expect(await refused.line()).toBeUndefined();
+  }
+  kept.socket.destroy();
+  await expect
+    .poll(async () => {
+      using again = await Wire.open(agent.socketPath);
+      return (await again.call('status')).error?.data['code'] ?? 'ok';
+    })
+    .toBe('ok');
+});
+
+test('lockTimeoutMs: an agent whose requests do not end leaves with status 70, because keys are still in memory', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { lockTimeoutMs: 100 });
+  using wire = await Wire.open(agent.socketPath);
+  for (let id = 0; id < 64; id += 1) wire.send(`${JSON.stringify({ jsonrpc: '2.0', id, method: 'createKey', params: slowKey })}\n`);
+  const ended = new Promise((resolve) => agent.child.on('exit', resolve));
+  wire.send(`${JSON.stringify({ jsonrpc: '2.0', id: 'lock', method: 'lock' })}\n`);
+  expect(await ended).toBe(70);
+});

@@ -12,7 +12,7 @@ const lock = createHash('sha256')
   .digest('hex');
 
 /** Debian packages that tests use, with a program or file of each. */
-const debianPackages = { openssl: '/usr/bin/openssl', 'util-linux': '/usr/bin/setpriv' };
+const debianPackages = { openssl: '/usr/bin/openssl', strace: '/usr/bin/strace', 'util-linux': '/usr/bin/setpriv' };
 
 const say = (text) => console.error(`[setup] ${text}`);
 

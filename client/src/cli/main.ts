@@ -29,6 +29,10 @@ function throwInsteadOfExit(command: Command): void {
 }
 throwInsteadOfExit(program);
 
+/** A reader that has seen enough, as in `kms key list | head`, ends this as it ends any other program. */
+const endedBySigpipe = 141;
+process.stdout.on('error', () => process.exit(endedBySigpipe));
+
 try {
   await program.parseAsync();
 } catch (error) {

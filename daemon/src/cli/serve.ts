@@ -76,7 +76,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);
   };
-  handleSignals(running, log, () => leave(0));
+  if (command.length === 0) handleSignals(running, log, () => leave(0));
   if (defaultKey) await running.agent.open.lifecycle.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
   if (command.length === 0) return announce(path);
   const status = await runCommand(command, path);
@@ -84,11 +84,15 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
   leave(status);
 }
 
-/** Runs a command with the agent's address in its environment. @returns its exit status, 128 + the signal if one ended it. */
+/**
+ * Runs a command with the agent's address in its environment. Signals are the command's, and the agent ends when it does.
+ * @returns its exit status, 128 + the signal if one ended it.
+ */
 function runCommand([program = '', ...args]: readonly string[], path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
   const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => child.kill(signal));
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT')); // a terminal sends it to the command as well
   child.on('error', (error) => {
     process.stderr.write(`kms-agent: ${program} cannot be run: ${error.message}\n`);
     resolve(127);

@@ -1,4 +1,4 @@
-import { AgentError, type AgentState } from '@kms-agent/protocol';
+import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import type { Provider } from '../providers/provider.ts';
 import type { Vault } from '../vault/vault.ts';
 import { Cipher } from './cipher.ts';
@@ -96,6 +96,7 @@ export class Agent {
         if (this.state === 'UNLOCKED') return opening.wipe();
         vault.unlockWith(opening, mentionedBy);
         this.#load(vault);
+        this.#noteUnlock(vault, opening.keyslotId);
       });
     });
   }
@@ -137,6 +138,15 @@ export class Agent {
     this.#lastUse = this.unlockTime;
     this.#gate.open();
     this.#watchIdle();
+  }
+
+  /** A vault that cannot be written opens all the same: what it holds can be used, and listKeyslots then shows the time before. */
+  #noteUnlock(vault: Vault, keyslotId: string): void {
+    try {
+      vault.noteUnlock(keyslotId);
+    } catch (error) {
+      if (!isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
+    }
   }
 
   #watchIdle(): void {

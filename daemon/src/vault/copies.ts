@@ -3,9 +3,10 @@ import { AgentError, type Keyslot } from '@kms-agent/protocol';
 import { describeFinding } from './damage.ts';
 import { Database } from './database.ts';
 import { claimFolder, vaultPath } from './folder.ts';
+import type { Mentions } from './inspection.ts';
 import type { NewKeyslot, Secret } from './keyslots/index.ts';
 import { parseRecoveryCode } from './keyslots/recovery.ts';
-import { type Mentions, Vault, type VaultOptions } from './vault.ts';
+import { Vault, type VaultOptions } from './vault.ts';
 
 /** Copies a database file whole, log included, into a new 0600 file that appears only when it is complete. */
 async function copyDatabase(from: string, into: string): Promise<void> {

@@ -3,23 +3,14 @@ import { type AddKeyslotResult, AgentError, type Keyslot } from '@kms-agent/prot
 import { type Finding, VaultDamagedError } from './damage.ts';
 import { Database, type DeletedRow, type RecordRow } from './database.ts';
 import { claimFolder, type FolderClaim, makeVaultFile, vaultPath } from './folder.ts';
-import { Head, hashKeyslots } from './head.ts';
-import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped } from './keyslots/index.ts';
+import { type Head, hashKeyslots } from './head.ts';
+import { deriveState, indexName, inspect, type Mentions, type OpenRecord, type OpenState, wipeState } from './inspection.ts';
+import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped, withUnlockTime } from './keyslots/index.ts';
 import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
-import { deriveKey, recordAad, seal, tagOf, unseal } from './seal.ts';
-
-/** A record as its owner knows it; `plaintext` has a buffer of its own, which the reader zeroes. */
-export interface OpenRecord {
-  readonly kind: string;
-  readonly id: string;
-  readonly plaintext: Uint8Array;
-}
+import { deriveKey, recordAad, seal, tagOf } from './seal.ts';
 
 /** A record to write or to delete. */
 export type Change = OpenRecord | DeletedRow;
-
-/** Names the records that a record points at, so that one that is gone can be named. */
-export type Mentions = (record: OpenRecord) => readonly { kind: string; id: string }[];
 
 /** An open slot and the root key that it gave. */
 export interface Opening {
@@ -34,17 +25,6 @@ export interface VaultOptions {
   readonly clock: () => number;
   readonly argon2Cost?: Argon2Cost;
 }
-
-interface OpenState {
-  readonly rootKey: Buffer;
-  readonly recordsKey: Buffer;
-  readonly headKey: Buffer;
-  head: Head;
-  /** Revision and tag of each record, by kind and id, to take it out of the head's sums. */
-  readonly index: Map<string, { revision: bigint; tag: Uint8Array }>;
-}
-
-const indexName = (kind: string, id: string): string => `${kind}\0${id}`;
 
 /**
  * What is kept on disk: keyslots around one root key, and records sealed under keys derived from it.
@@ -130,7 +110,7 @@ export class Vault {
    */
   unlockWith(opening: Opening, mentions: Mentions = () => []): void {
     const state = deriveState(opening.rootKey);
-    const { findings, records } = this.#inspect(state, mentions);
+    const { findings, records } = inspect(this.#db, this.#vaultId, state, mentions);
     if (findings.length > 0) {
       for (const { plaintext } of records) plaintext.fill(0);
       wipeState(state);
@@ -143,7 +123,7 @@ export class Vault {
   /** Opens what can be opened of a damaged vault and says what cannot. The vault stays locked. */
   salvageWith(opening: Opening, mentions: Mentions): { findings: Finding[]; records: OpenRecord[] } {
     const state = deriveState(opening.rootKey);
-    const inspected = this.#inspect(state, mentions);
+    const inspected = inspect(this.#db, this.#vaultId, state, mentions);
     wipeState(state);
     return inspected;
   }
@@ -174,6 +154,12 @@ export class Vault {
     this.#open = undefined;
     this.#unread = [];
     this.#db.checkpoint();
+  }
+
+  /** Remembers when a slot opened the vault. @throws AgentError `ERR_AGENT_LOCKED`, `ERR_STORE_UNAVAILABLE`. */
+  noteUnlock(keyslotId: string): void {
+    const body = this.#bodies.get(keyslotId);
+    if (body !== undefined) this.#write([], new Map(this.#bodies).set(keyslotId, withUnlockTime(body, this.#clock())));
   }
 
   listKeyslots(): Keyslot[] {
@@ -281,47 +267,4 @@ export class Vault {
     head.add({ kind, id, revision: head.revision, tag: tagOf(sealed.sealed) });
     return { kind, id, revision: head.revision, ...sealed };
   }
-
-  #inspect(state: OpenState, mentions: Mentions): { findings: Finding[]; records: OpenRecord[] } {
-    const findings: Finding[] = [];
-    const records: OpenRecord[] = [];
-    const seen = new Head(state.headKey);
-    for (const row of this.#db.records()) {
-      const { kind, id, revision } = row;
-      seen.add({ kind, id, revision, tag: tagOf(row.sealed) });
-      state.index.set(indexName(kind, id), { revision, tag: tagOf(row.sealed) });
-      const plaintext = unseal(state.recordsKey, recordAad(this.#vaultId, kind, id, revision), row);
-      if (plaintext) records.push({ kind, id, plaintext });
-      else findings.push({ what: 'record', kind, id, reason: 'was changed or swapped' });
-    }
-    findings.push(...this.#checkHead(state, seen), ...findMissing(records, state.index, mentions));
-    return { findings, records };
-  }
-
-  #checkHead(state: OpenState, seen: Head): Finding[] {
-    const row = this.#db.head();
-    const encoded = row && unseal(state.headKey, recordAad(this.#vaultId, 'head', '', row.revision), row);
-    if (!encoded) return [{ what: 'head', reason: row ? 'was changed' : 'is missing' }];
-    state.head = Head.decode(state.headKey, encoded);
-    const findings: Finding[] = state.head
-      .differingBuckets(seen)
-      .map((bucket) => ({ what: 'bucket', bucket, reason: 'a record was dropped, added, changed or rolled back' }));
-    if (!state.head.keyslotsHash.equals(hashKeyslots(this.#db.keyslots()))) findings.push({ what: 'keyslots', reason: 'one was changed, added or removed' });
-    return findings;
-  }
-}
-
-function deriveState(rootKey: Buffer): OpenState {
-  const headKey = deriveKey(rootKey, 'head');
-  return { rootKey, recordsKey: deriveKey(rootKey, 'records'), headKey, head: new Head(headKey), index: new Map() };
-}
-
-function wipeState({ rootKey, recordsKey, headKey }: OpenState): void {
-  for (const key of [rootKey, recordsKey, headKey]) key.fill(0);
-}
-
-/** Records that others mention and that are not there. */
-function findMissing(records: readonly OpenRecord[], index: OpenState['index'], mentions: Mentions): Finding[] {
-  const missing = records.flatMap((record) => mentions(record)).filter(({ kind, id }) => !index.has(indexName(kind, id)));
-  return missing.map(({ kind, id }) => ({ what: 'record', kind, id, reason: 'is mentioned by another record and missing' }));
 }

@@ -3,8 +3,9 @@ import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../../daemon/src/vault/copies.ts';
 import { VaultDamagedError } from '../../../daemon/src/vault/damage.ts';
+import type { OpenRecord } from '../../../daemon/src/vault/inspection.ts';
 import { parseRecoveryCode } from '../../../daemon/src/vault/keyslots/recovery.ts';
-import { type OpenRecord, Vault } from '../../../daemon/src/vault/vault.ts';
+import { Vault } from '../../../daemon/src/vault/vault.ts';
 import { TempFolder } from '../../kit/agent.ts';
 
 const passphrase = 'correct horse battery staple';

@@ -22,6 +22,8 @@ interface SlotParameters {
 }
 
 interface SlotBody extends SlotParameters {
+  /** Not authenticated by what the slot wraps, but like all of it by the head. */
+  readonly lastUnlockTime?: string;
   readonly wrappedRootKey: WrappedKey;
   readonly wrappedAuditStartKey: WrappedKey;
 }
@@ -142,7 +144,7 @@ export class Keyslots {
 
   /** The same slot around other keys. */
   rewrap(body: string, wrappingKey: Uint8Array, keys: Wrapped): string {
-    const { wrappedRootKey: _root, wrappedAuditStartKey: _audit, ...parameters } = readBody(body);
+    const { wrappedRootKey: _root, wrappedAuditStartKey: _audit, ...parameters } = readBody(body); // lastUnlockTime goes along
     return wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
   }
 
@@ -161,8 +163,13 @@ export class Keyslots {
 
 /** What a slot shows of itself. */
 export function describeKeyslot(body: string): Keyslot {
-  const { keyslotId, type, label, creationTime } = readBody(body);
-  return { keyslotId, type, label, creationTime };
+  const { keyslotId, type, label, creationTime, lastUnlockTime } = readBody(body);
+  return { keyslotId, type, label, creationTime, ...(lastUnlockTime === undefined ? {} : { lastUnlockTime }) };
+}
+
+/** The same slot with the time at which it last opened the vault. */
+export function withUnlockTime(body: string, nowMs: number): string {
+  return JSON.stringify({ ...readBody(body), lastUnlockTime: new Date(nowMs).toISOString() });
 }
 
 /** Whether a person can open the slot. */
