@@ -16,6 +16,10 @@ export const defaultSettings = {
   maxUnreadBytes: 4_194_304,
   stalledReaderMs: 30_000,
   socketMode: 0o600,
+  lookIntervalMs: 60_000,
+  maxOffMs: 259_200_000,
+  maxUsesPerVersion: 4_294_967_296,
+  useBlockSize: 65_536,
   logLevel: 'info' as 'error' | 'warn' | 'info' | 'debug',
 };
 
@@ -48,6 +52,10 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   maxUnreadBytes: integer(65_536, 1_073_741_824),
   stalledReaderMs: integer(100, 3_600_000),
   socketMode: integer(0, 0o666),
+  lookIntervalMs: integer(10, 3_600_000),
+  maxOffMs: integer(0, 31_622_400_000),
+  maxUsesPerVersion: integer(16, 4_294_967_296),
+  useBlockSize: integer(1, 1_048_576),
   logLevel: { type: 'string', enum: ['error', 'warn', 'info', 'debug'] },
 };
 

@@ -1,7 +1,22 @@
 import winston from 'winston';
 
 /** The only fields that reach the log: what is not named here cannot leak. */
-const allowedFields = ['requestId', 'method', 'code', 'uid', 'pid', 'path', 'state', 'keys', 'connections', 'signal', 'detail'] as const;
+const allowedFields = [
+  'requestId',
+  'method',
+  'code',
+  'uid',
+  'pid',
+  'path',
+  'state',
+  'keys',
+  'connections',
+  'signal',
+  'act',
+  'keyId',
+  'keyVersionId',
+  'detail',
+] as const;
 
 /** Fields of a log line. */
 export type LogFields = Partial<Record<(typeof allowedFields)[number], string | number>>;

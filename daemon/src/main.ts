@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
+import type { ServiceOf } from './caller/process.ts';
 import type { Settings } from './config.ts';
 import { Dispatcher } from './dispatch/dispatcher.ts';
 import { type ListenAddress, Listener } from './front/listener.ts';
 import { Agent } from './keyring/agent.ts';
+import type { TimeSource } from './keyring/clock.ts';
 import { describeError, type Log } from './log.ts';
 import { makeHandlers } from './operations/index.ts';
+import { findTargets } from './operations/targets.ts';
 import { readProtections } from './os/protections.ts';
+import { machineTime } from './os/time.ts';
 import { Policy } from './policy/policy.ts';
 import { SoftwareProvider } from './providers/software/provider.ts';
 import { runSelfTest } from './providers/software/self-test.ts';
@@ -22,7 +26,10 @@ export interface StartOptions {
   readonly listen: ListenAddress;
   readonly log: Log;
   readonly openVault: () => Vault | undefined;
-  readonly clock?: () => number;
+  /** Default: the machine's. */
+  readonly time?: TimeSource;
+  /** Says which system unit a caller runs in, when it is a service. Default: nobody is one, until units are known to the agent. */
+  readonly serviceOf?: ServiceOf;
 }
 
 /** An agent that answers. */
@@ -33,7 +40,7 @@ export interface RunningAgent {
 }
 
 /** Builds everything, wires it, and listens: the only place that makes a service. */
-export async function startAgent({ settings, listen, log, openVault, clock = Date.now }: StartOptions): Promise<RunningAgent> {
+export async function startAgent({ settings, listen, log, openVault, time = machineTime, serviceOf = () => undefined }: StartOptions): Promise<RunningAgent> {
   const onLockOverdue = (): void => {
     log.error('requests did not end in time; leaving, because keys are still in memory');
     process.exit(70);
@@ -41,8 +48,18 @@ export async function startAgent({ settings, listen, log, openVault, clock = Dat
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
   const software = new SoftwareProvider();
   await runSelfTest(software);
-  const agent = new Agent({ providers: [software], clock, openVault, idleLockMs, lockTimeoutMs, onLockOverdue });
-  const policy = new Policy([0, process.geteuid?.() ?? 0]);
+  const agent = new Agent({
+    providers: [software],
+    time,
+    openVault,
+    idleLockMs,
+    lockTimeoutMs,
+    onLockOverdue,
+    limits: { maxUses: settings.maxUsesPerVersion, blockSize: settings.useBlockSize, lookIntervalMs: settings.lookIntervalMs, maxOffMs: settings.maxOffMs },
+    onAct: ({ act, keyId, keyVersionId }) => log.info('the agent acted on a key by itself', { act, keyId, ...(keyVersionId ? { keyVersionId } : {}) }),
+    onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
+  });
+  const policy = new Policy([0, process.geteuid?.() ?? 0], (params) => findTargets(agent, params));
   const handlers = makeHandlers({
     agent,
     version,
@@ -67,6 +84,7 @@ export async function startAgent({ settings, listen, log, openVault, clock = Dat
   const listener: Listener = new Listener({
     dispatch: dispatcher,
     limits: settings,
+    serviceOf,
     onError: (error) => log.debug('a connection failed', { detail: describeError(error) }),
   });
   await listener.listen(listen);

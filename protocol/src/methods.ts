@@ -1,6 +1,7 @@
 import type * as agent from './messages/agent.ts';
 import type * as crypto from './messages/crypto.ts';
 import type * as keys from './messages/keys.ts';
+import type * as life from './messages/life.ts';
 
 /** Without parameters: `{}` or nothing at all. */
 export type NoParams = Record<string, never>;
@@ -27,6 +28,13 @@ export interface Methods {
   describeKey: { params: keys.KeyIdParams; result: keys.KeyMetadata };
   listKeys: { params: keys.ListKeysParams; result: keys.ListKeysResult };
   updateKeyDescription: { params: keys.UpdateKeyDescriptionParams; result: keys.KeyMetadata };
+  enableKey: { params: life.OnlyKeyIdParams; result: keys.KeyMetadata };
+  disableKey: { params: life.OnlyKeyIdParams; result: keys.KeyMetadata };
+  scheduleKeyDeletion: { params: life.ScheduleKeyDeletionParams; result: keys.KeyMetadata };
+  cancelKeyDeletion: { params: life.OnlyKeyIdParams; result: keys.KeyMetadata };
+  setDeletionProtection: { params: life.SetDeletionProtectionParams; result: keys.KeyMetadata };
+  tagKey: { params: life.TagKeyParams; result: keys.KeyMetadata };
+  untagKey: { params: life.UntagKeyParams; result: keys.KeyMetadata };
   createAlias: { params: keys.AliasParams; result: keys.Alias };
   updateAlias: { params: keys.AliasParams; result: keys.Alias };
   deleteAlias: { params: keys.DeleteAliasParams; result: agent.EmptyResult };
@@ -35,11 +43,16 @@ export interface Methods {
   setPrimaryKeyVersion: { params: keys.KeyVersionParams; result: keys.KeyMetadata };
   listKeyVersions: { params: keys.ListKeyVersionsParams; result: keys.ListKeyVersionsResult };
   describeKeyVersion: { params: keys.KeyVersionParams; result: keys.KeyVersion };
+  updateRotationPolicy: { params: life.UpdateRotationPolicyParams; result: keys.KeyMetadata };
+  getParametersForImport: { params: life.GetParametersForImportParams; result: life.GetParametersForImportResult };
+  importKeyMaterial: { params: life.ImportKeyMaterialParams; result: life.ImportKeyMaterialResult };
+  deleteKeyMaterial: { params: life.OnlyKeyIdParams; result: keys.KeyMetadata };
 
   status: { params: NoParams; result: agent.AgentStatus };
   whoAmI: { params: NoParams; result: agent.WhoAmIResult };
   unlock: { params: agent.UnlockParams; result: agent.AgentStatus };
   lock: { params: NoParams; result: agent.AgentStatus };
+  confirmClock: { params: NoParams; result: agent.AgentStatus };
   listKeyslots: { params: NoParams; result: agent.ListKeyslotsResult };
   addKeyslot: { params: agent.AddKeyslotParams; result: agent.AddKeyslotResult };
   removeKeyslot: { params: agent.RemoveKeyslotParams; result: agent.EmptyResult };

@@ -27,6 +27,12 @@ export type ProtectionLevel = (typeof protectionLevels)[number];
 export const origins = ['GENERATED', 'EXTERNAL'] as const;
 export type Origin = (typeof origins)[number];
 
+export const importWrappingKeySpecs = ['RSA_3072', 'RSA_4096', 'RSA_2048'] as const;
+export type ImportWrappingKeySpec = (typeof importWrappingKeySpecs)[number];
+
+export const importWrappingAlgorithms = ['RSAES_OAEP_SHA_256', 'RSA_AES_KEY_WRAP_SHA_256', 'RSAES_OAEP_SHA_1'] as const;
+export type ImportWrappingAlgorithm = (typeof importWrappingAlgorithms)[number];
+
 export const keyStates = ['Enabled', 'Disabled', 'PendingDeletion', 'PendingImport', 'Unavailable'] as const;
 export type KeyState = (typeof keyStates)[number];
 

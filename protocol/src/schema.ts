@@ -106,6 +106,14 @@ export const keyReference = () =>
 /** RFC 3339 in UTC with milliseconds, as `Date.prototype.toISOString` writes it. */
 export const timestamp = () => z.string();
 
+const isTime = (value: string): boolean => {
+  const time = Date.parse(value);
+  return !Number.isNaN(time) && new Date(time).toISOString() === value;
+};
+
+/** A timestamp as a parameter: exactly the form that answers have. */
+export const timestampParam = () => z.string().refine(isTime, 'must be a time such as 2030-01-31T12:00:00.000Z');
+
 const unitSeconds = { d: 86_400, h: 3_600, m: 60, s: 1 } as const;
 
 /** Seconds of a duration `<int>` + `d`, `h`, `m` or `s`; NaN if the text is none. */
@@ -113,6 +121,12 @@ export function durationSeconds(value: string): number {
   const match = /^([1-9][0-9]{0,9})([dhms])$/.exec(value);
   if (!match) return Number.NaN;
   return Number(match[1]) * unitSeconds[match[2] as keyof typeof unitSeconds]; // the pattern admits only these letters
+}
+
+/** The shortest text of a whole number of seconds: `30d`, `12h`, `90s`. */
+export function formatDuration(seconds: number): string {
+  const unit = (['d', 'h', 'm'] as const).find((name) => seconds % unitSeconds[name] === 0) ?? 's';
+  return `${seconds / unitSeconds[unit]}${unit}`;
 }
 
 /** A duration between two others, bounds included. */
@@ -133,6 +147,8 @@ export const keySpecParam = () => {
   });
 };
 
+/** The name of a tag: 1 to 128 characters. */
+export const tagName = () => z.string().min(1).max(128);
+
 /** Tags: at most 50, names 1 to 128 and values at most 256 characters. */
-export const tags = () =>
-  z.record(z.string().min(1).max(128), z.string().max(256)).refine((value) => Object.keys(value).length <= 50, 'must be at most 50 tags');
+export const tags = () => z.record(tagName(), z.string().max(256)).refine((value) => Object.keys(value).length <= 50, 'must be at most 50 tags');

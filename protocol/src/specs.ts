@@ -3,6 +3,7 @@ import { AgentError } from './errors.ts';
 import * as agent from './messages/agent.ts';
 import * as crypto from './messages/crypto.ts';
 import * as keys from './messages/keys.ts';
+import * as life from './messages/life.ts';
 import type { MethodName, MethodParams, MethodResult } from './methods.ts';
 
 /** Everything both sides must know of a method to carry it. */
@@ -52,6 +53,13 @@ export const specs: { readonly [M in MethodName]: MethodSpec<M> } = {
   describeKey: spec(keys.keyIdParams, keys.keyMetadata, 'Answers what is known about a key.'),
   listKeys: spec(keys.listKeysParams, keys.listKeysResult, 'Lists keys, sorted by id.'),
   updateKeyDescription: changing(spec(keys.updateKeyDescriptionParams, keys.keyMetadata, "Changes a key's description."), false),
+  enableKey: changing(spec(life.onlyKeyIdParams, keys.keyMetadata, 'Lets a disabled key be used again.'), true),
+  disableKey: changing(spec(life.onlyKeyIdParams, keys.keyMetadata, 'Stops every use of a key until it is enabled.'), true),
+  scheduleKeyDeletion: changing(spec(life.scheduleKeyDeletionParams, keys.keyMetadata, 'Destroys a key for good when its window ends.'), false),
+  cancelKeyDeletion: changing(spec(life.onlyKeyIdParams, keys.keyMetadata, 'Takes a scheduled deletion back.'), false),
+  setDeletionProtection: changing(spec(life.setDeletionProtectionParams, keys.keyMetadata, 'Protects a key against deletion, or lifts that.'), false),
+  tagKey: changing(spec(life.tagKeyParams, keys.keyMetadata, 'Adds tags to a key.'), true),
+  untagKey: changing(spec(life.untagKeyParams, keys.keyMetadata, 'Removes tags from a key.'), true),
   createAlias: changing(spec(keys.aliasParams, keys.alias, 'Makes an alias of a key.'), false),
   updateAlias: changing(spec(keys.aliasParams, keys.alias, 'Moves an alias to another key.'), true),
   deleteAlias: changing(spec(keys.deleteAliasParams, agent.emptyResult, 'Deletes an alias; the key stays.'), false),
@@ -60,11 +68,23 @@ export const specs: { readonly [M in MethodName]: MethodSpec<M> } = {
   setPrimaryKeyVersion: changing(spec(keys.keyVersionParams, keys.keyMetadata, 'Chooses the version that advance operations and sign use.'), false),
   listKeyVersions: spec(keys.listKeyVersionsParams, keys.listKeyVersionsResult, 'Lists the versions of a key, oldest first.'),
   describeKeyVersion: spec(keys.keyVersionParams, keys.keyVersion, 'Answers what is known about a version.'),
+  updateRotationPolicy: changing(spec(life.updateRotationPolicyParams, keys.keyMetadata, 'Turns automatic rotation on or off.'), false),
+  getParametersForImport: spec(
+    life.getParametersForImportParams,
+    life.getParametersForImportResult,
+    'Answers a public key to wrap key material with, and the token that imports it.',
+  ),
+  importKeyMaterial: changing(
+    spec(life.importKeyMaterialParams, life.importKeyMaterialResult, 'Puts wrapped key material into a key of origin EXTERNAL.'),
+    false,
+  ),
+  deleteKeyMaterial: changing(spec(life.onlyKeyIdParams, keys.keyMetadata, 'Deletes imported material at once; the same can be imported again.'), false),
 
   status: keyless(spec(agent.noParams, agent.agentStatus, 'Says how the agent is.')),
   whoAmI: keyless(spec(agent.noParams, agent.whoAmIResult, 'Says who the agent takes the caller for.')),
   unlock: keyless(spec(agent.unlockParams, agent.agentStatus, 'Opens the vault.'), false),
   lock: keyless(spec(agent.noParams, agent.agentStatus, 'Forgets every key until the next unlock.')),
+  confirmClock: changing(spec(agent.noParams, agent.agentStatus, 'Says that the wall clock is right, so that destruction and expiry go on.'), false),
   listKeyslots: keyless(spec(agent.noParams, agent.listKeyslotsResult, 'Lists the ways into the vault.')),
   addKeyslot: changing(spec(agent.addKeyslotParams, agent.addKeyslotResult, 'Adds a way into the vault.'), false),
   removeKeyslot: changing(spec(agent.removeKeyslotParams, agent.emptyResult, 'Removes a way into the vault.'), false),

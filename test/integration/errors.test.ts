@@ -33,7 +33,11 @@ test('what a key cannot do: ERR_UNSUPPORTED_OPERATION, and an algorithm it has n
     kms.createKey({ keySpec: 'EC_P256', keyUsage: 'ENCRYPT_DECRYPT' }),
     kms.createKey({ protectionLevel: 'HSM' }),
     kms.createKey({ origin: 'EXTERNAL' }),
-    kms.createKey({ rotationInterval: '30d' }),
+    kms.createKey({ keySpec: 'EC_P256', rotationInterval: '30d' }),
+    kms.createKey({ unlockLifetime: '1h' }),
+    kms.updateRotationPolicy({ keyId: ec, enabled: true, rotationInterval: '30d' }),
+    kms.getParametersForImport({ keyId: ec }),
+    kms.deleteKeyMaterial({ keyId: ec }),
     kms.createKey({ aliasName: 'alias/service/x' }),
   ];
   for (const attempt of await Promise.allSettled(unsupported)) expect(attempt).toMatchObject({ reason: { code: 'ERR_UNSUPPORTED_OPERATION' } });

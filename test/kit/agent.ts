@@ -118,8 +118,8 @@ export class TestAgent implements AsyncDisposable {
 }
 
 /** Makes a vault in a folder. @returns the recovery code. */
-export async function initVault(folder: TempFolder): Promise<string> {
-  const { code, stdout, stderr } = await run(agentProgram, ['init', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json'], {
+export async function initVault(folder: TempFolder, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await run(agentProgram, ['init', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json', ...args], {
     secret: `${passphrase}\n`,
   });
   if (code !== 0) throw new Error(`init ended with ${code}: ${stderr}`);

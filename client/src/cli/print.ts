@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from 'node:util';
 import { encodeBase64 } from '@kms-agent/protocol';
 
 const toJson = (_name: string, value: unknown): unknown => (value instanceof Uint8Array ? encodeBase64(value) : value);
@@ -26,14 +27,26 @@ export function printPage(result: object): void {
   for (const [name, value] of entries) process.stdout.write(`${name.padEnd(width)}  ${describeValue(value)}\n`);
 }
 
+const colors: Readonly<Record<string, string>> = { Enabled: '32', Disabled: '33', PendingDeletion: '31', PendingImport: '36', Unavailable: '31' };
+
+/** A key state, in colour on a terminal that wants it (https://no-color.org). */
+export function paintState(state: string): string {
+  const color = Object.hasOwn(colors, state) ? colors[state] : undefined;
+  const isWanted = process.stdout.isTTY && !process.env['NO_COLOR'];
+  return isWanted && color ? `\u001b[${color}m${state}\u001b[0m` : state;
+}
+
+/** Columns that a text takes, colours not counted. */
+const widthOf = (text: string): number => stripVTControlCharacters(text).length;
+
 /** Rows under headings, as wide as they need to be. */
 export function printTable(headings: readonly string[], rows: readonly (readonly unknown[])[]): void {
   const cells = [headings, ...rows.map((row) => row.map(describeValue))];
-  const widths = headings.map((_, column) => Math.max(...cells.map((row) => row[column]?.length ?? 0)));
+  const widths = headings.map((_, column) => cells.reduce((widest, row) => Math.max(widest, widthOf(row[column] ?? '')), 0));
   for (const row of cells)
     process.stdout.write(
       `${row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .map((cell, column) => cell + ' '.repeat(Math.max((widths[column] ?? 0) - widthOf(cell), 0)))
         .join('  ')
         .trimEnd()}\n`,
     );

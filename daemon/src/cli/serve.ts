@@ -77,7 +77,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
     process.exit(status);
   };
   if (command.length === 0) handleSignals(running, log, () => leave(0));
-  if (defaultKey) await running.agent.open.lifecycle.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
+  if (defaultKey) await running.agent.open.creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
   if (command.length === 0) return announce(path);
   const status = await runCommand(command, path);
   await running.stop();

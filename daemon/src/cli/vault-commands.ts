@@ -1,7 +1,9 @@
 import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
+import { Aliases } from '../keyring/aliases.ts';
+import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
-import { Keyring, mentionedBy } from '../keyring/keyring.ts';
-import { Lifecycle } from '../keyring/lifecycle.ts';
+import { Keyring } from '../keyring/keyring.ts';
+import { mentionedBy } from '../keyring/records.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
 import { Vault } from '../vault/vault.ts';
@@ -35,8 +37,9 @@ export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCom
 }
 
 async function makeDefaultKey(vault: Vault): Promise<Key> {
-  const keyring = new Keyring(vault, [new SoftwareProvider()]);
-  return await new Lifecycle(keyring, Date.now).createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
+  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true });
+  const creation = new Creation(keyring, new Aliases(keyring), () => undefined);
+  return await creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
 }
 
 /** Makes a new root key. */

@@ -71,7 +71,7 @@ export class Dispatcher implements Dispatch {
     if (this.#stopping) throw new AgentError('ERR_SHUTTING_DOWN');
     const { needsKeys } = specs[method];
     if (needsKeys) gate.requireUnlocked();
-    policy.authorize(caller, method);
+    policy.authorize(caller, method, params);
     const handler = handlers[method] as (caller: Caller, params: MethodParams<M>) => Promise<MethodResult<M>> | MethodResult<M>; // the union over methods collapses to this one
     const work = needsKeys ? gate.withKeys(() => handler(caller, params)) : handler(caller, params);
     return work instanceof Promise ? await this.#withDeadline(work) : work;

@@ -2,7 +2,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { AgentError, checkSocketPath, encodeError, encodeFrame } from '@kms-agent/protocol';
-import { readCaller } from '../caller/process.ts';
+import { readCaller, type ServiceOf } from '../caller/process.ts';
 import type { Dispatch } from '../dispatch/request.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
 import { RpcServer } from './jsonrpc/server.ts';
@@ -15,17 +15,27 @@ const busyRetryMs = 1000;
 
 const conflict = (hint: string, cause?: unknown): AgentError => new AgentError('ERR_STATE_CONFLICT', { hint }, { cause });
 
+/** What a listener works with. */
+export interface ListenerOptions {
+  readonly dispatch: Dispatch;
+  readonly limits: FrontLimits;
+  readonly serviceOf: ServiceOf;
+  /** Hears of a connection that could not be served; never fatal. */
+  readonly onError: (error: unknown) => void;
+}
+
 /** Accepts connections and knows them all. */
 export class Listener {
   readonly #server: Server;
   readonly #rpc: RpcServer;
   readonly #limits: FrontLimits;
   readonly #connections = new Map<Socket, Connection>();
+  readonly #serviceOf: ServiceOf;
   readonly #onError: (error: unknown) => void;
   #path: { path: string; inode: number } | undefined;
 
-  /** @param onError - hears of a connection that could not be served; never fatal. */
-  constructor({ dispatch, limits, onError }: { dispatch: Dispatch; limits: FrontLimits; onError: (error: unknown) => void }) {
+  constructor({ dispatch, limits, serviceOf, onError }: ListenerOptions) {
+    this.#serviceOf = serviceOf;
     this.#rpc = new RpcServer(dispatch);
     this.#limits = limits;
     this.#onError = onError;
@@ -89,7 +99,7 @@ export class Listener {
       return;
     }
     try {
-      this.#connections.set(socket, new Connection(socket, readCaller(descriptorOf(socket)), this.#rpc, this.#limits));
+      this.#connections.set(socket, new Connection(socket, readCaller(descriptorOf(socket), this.#serviceOf), this.#rpc, this.#limits));
       socket.on('close', () => this.#connections.delete(socket));
     } catch (error) {
       this.#onError(error);

@@ -1,30 +1,27 @@
 import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import type { Provider } from '../providers/provider.ts';
 import type { Vault } from '../vault/vault.ts';
-import { Cipher } from './cipher.ts';
+import type { AgentAct } from './acts.ts';
+import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
-import { Keyring, mentionedBy } from './keyring.ts';
-import { type Clock, Lifecycle } from './lifecycle.ts';
-import { Signer } from './signer.ts';
+import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
+import { mentionedBy } from './records.ts';
 import { Throttle } from './throttle.ts';
-
-/** Everything that works on keys, there only while the vault is unlocked. */
-export interface OpenKeyring {
-  readonly keyring: Keyring;
-  readonly lifecycle: Lifecycle;
-  readonly cipher: Cipher;
-  readonly signer: Signer;
-}
 
 export interface AgentOptions {
   readonly providers: readonly Provider[];
-  readonly clock: Clock;
+  readonly time: TimeSource;
+  readonly limits: KeyringLimits;
   /** Opens the vault, locked; undefined while there is none yet. */
   readonly openVault: () => Vault | undefined;
   /** Milliseconds that lock waits for running requests; past it `onLockOverdue` is called. */
   readonly lockTimeoutMs: number;
   /** The requests that run do not end: the process must go, because it still holds keys. */
   readonly onLockOverdue: () => void;
+  /** Hears of each act of the agent's own. */
+  readonly onAct: (act: AgentAct) => void;
+  /** Hears of what an administrator should look at. */
+  readonly onWarning: (warning: string, error?: unknown) => void;
   /** Milliseconds without a request that needs keys after which the agent locks itself; 0 for never. */
   readonly idleLockMs: number;
 }
@@ -35,6 +32,7 @@ export class Agent {
   readonly providers: readonly Provider[];
   readonly #options: AgentOptions;
   readonly #gate = new Gate();
+  readonly #clock: BelievableClock;
   readonly #throttle: Throttle;
   #vault: Vault | undefined;
   #open: OpenKeyring | undefined;
@@ -46,9 +44,10 @@ export class Agent {
   constructor(options: AgentOptions) {
     this.#options = options;
     this.providers = options.providers;
-    this.startTime = options.clock();
+    this.startTime = options.time.wall();
     this.#lastUse = this.startTime;
-    this.#throttle = new Throttle(options.clock);
+    this.#throttle = new Throttle(() => options.time.wall());
+    this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
     if (this.#vault?.state === 'UNLOCKED') this.#load(this.#vault);
   }
@@ -80,7 +79,7 @@ export class Agent {
   }
 
   async withKeys<T>(work: () => Promise<T> | T): Promise<T> {
-    this.#lastUse = this.#options.clock();
+    this.#lastUse = this.#options.time.wall();
     return await this.#gate.pass(work);
   }
 
@@ -101,6 +100,24 @@ export class Agent {
     });
   }
 
+  /** What an administrator should know of the keys; one line each. */
+  get warnings(): string[] {
+    const jumpMs = this.#clock.observe();
+    const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
+    return [
+      ...(jumpMs === 0 ? [] : [jump]),
+      ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
+    ];
+  }
+
+  /** An administrator says that the wall clock is right: destruction and expiry go on. */
+  confirmClock(): void {
+    const { watch } = this.open;
+    this.#clock.confirm();
+    watch.keepTick();
+    watch.start();
+  }
+
   /** Runs what asks for the proof of a secret, under the same throttle as unlock. */
   async prove<T>(uid: number, work: () => Promise<T>): Promise<T> {
     return await this.#throttle.attempt(uid, work);
@@ -111,6 +128,7 @@ export class Agent {
     await this.#inTurn(async () => {
       const open = this.#open;
       if (!open) return;
+      open.watch.stop();
       const overdue = setTimeout(this.#options.onLockOverdue, this.#options.lockTimeoutMs);
       await this.#gate.close();
       clearTimeout(overdue);
@@ -130,13 +148,17 @@ export class Agent {
   }
 
   #load(vault: Vault): void {
-    const { clock, providers } = this.#options;
-    const keyring = new Keyring(vault, providers);
-    keyring.load();
-    this.#open = { keyring, lifecycle: new Lifecycle(keyring, clock), cipher: new Cipher(keyring), signer: new Signer(keyring) };
-    this.unlockTime = clock();
+    const { time, providers, limits, onAct, onWarning } = this.#options;
+    try {
+      this.#open = openKeyring({ vault, providers, time, clock: this.#clock, gate: this.#gate, limits, onAct, onWarning });
+    } catch (error) {
+      vault.lock();
+      throw error;
+    }
+    this.unlockTime = time.wall();
     this.#lastUse = this.unlockTime;
     this.#gate.open();
+    this.#open.watch.start();
     this.#watchIdle();
   }
 
@@ -150,9 +172,11 @@ export class Agent {
   }
 
   #watchIdle(): void {
-    const { idleLockMs, clock } = this.#options;
+    const { idleLockMs, time } = this.#options;
     if (idleLockMs === 0) return;
-    const remainingMs = this.#lastUse + idleLockMs - clock();
+    const now = time.wall();
+    this.#lastUse = Math.min(this.#lastUse, now); // the clock may have been set back
+    const remainingMs = this.#lastUse + idleLockMs - now;
     if (remainingMs <= 0 && this.#gate.inside === 0) {
       void this.lock().catch(this.#options.onLockOverdue);
       return;

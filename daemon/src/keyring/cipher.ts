@@ -1,12 +1,11 @@
 import type { EncryptionAlgorithm, PaddingMode } from '@kms-agent/protocol';
 import { AgentError, beginsLikeBlob, decodeBlob, encodeBlob, encodeBlobHeader } from '@kms-agent/protocol';
 import { canEncrypt, type Encrypter } from '../providers/provider.ts';
-import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
+import type { Budget } from './budget.ts';
+import { findVersion, initialVersion, type Key, type KeyVersionEntry } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { abilitiesOf } from './metadata.ts';
-
-/** Uses that are counted in the vault ahead of time: one durable write for this many encryptions. */
-const useBlockSize = 65_536;
+import { isSymmetric } from './rules.ts';
 
 /** What the raw operations share. */
 export interface RawInput {
@@ -60,14 +59,16 @@ function checkRawAad(aad: Uint8Array | undefined): void {
 /** Encrypts and decrypts with keys of the keyring, raw and as advance blobs. */
 export class Cipher {
   readonly #keyring: Keyring;
+  readonly #budget: Budget;
 
-  constructor(keyring: Keyring) {
+  constructor(keyring: Keyring, budget: Budget) {
     this.#keyring = keyring;
+    this.#budget = budget;
   }
 
   /** Refuses a key that is not for encryption, or not symmetric where that is needed. */
   requireSymmetric(key: Key): Key {
-    if (!key.keySpec.startsWith('AES_')) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This needs a symmetric key.' });
+    if (!isSymmetric(key.keySpec)) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This needs a symmetric key.' });
     return key;
   }
 
@@ -78,7 +79,8 @@ export class Cipher {
     if (input.iv && algorithm === 'AES_GCM') throw invalid('/iv', 'is made by the agent for AES_GCM: one IV used twice would break the key');
     checkApplies(algorithm, input);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
-    this.#keyring.countUse(key, version, useBlockSize);
+    this.#use(key);
+    if (isSymmetric(key.keySpec)) this.#budget.count(key, version);
     const { ciphertext, iv } = await encrypter.encrypt(version, { ...input, algorithm, plaintext });
     return { key, version, algorithm, ciphertextBlob: own(ciphertext), ...(iv ? { iv: own(iv) } : {}) };
   }
@@ -90,6 +92,7 @@ export class Cipher {
     checkApplies(algorithm, input);
     if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
+    this.#use(key);
     const plaintext = await encrypter.decrypt(version, { ...input, algorithm, ciphertext });
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
@@ -97,8 +100,9 @@ export class Cipher {
   /** With the primary version, into a blob that names it. */
   async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = new Uint8Array()): Promise<Sealed> {
     const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
-    const version = primaryVersion(key);
-    this.#keyring.countUse(key, version, useBlockSize);
+    this.#use(key);
+    const version = await this.#budget.freshPrimary(key);
+    this.#budget.count(key, version);
     const header = encodeBlobHeader(version.keyVersionId);
     const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, aad]) });
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
@@ -118,8 +122,15 @@ export class Cipher {
       throw new AgentError('ERR_INVALID_CIPHERTEXT');
     const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
     const version = findVersion(key, parsed.keyVersionId);
+    this.#use(key);
     const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext: parsed.ciphertext, iv: parsed.iv, aad: Buffer.concat([parsed.header, aad]) });
     return { key, version, algorithm, plaintext: own(plaintext) };
+  }
+
+  /** @throws AgentError what the key's state answers. */
+  #use(key: Key): void {
+    this.#keyring.requireState(key, 'cryptography');
+    this.#keyring.noteUse(key);
   }
 
   #choose(key: Key, wanted: EncryptionAlgorithm | undefined): { algorithm: EncryptionAlgorithm; encrypter: Encrypter } {

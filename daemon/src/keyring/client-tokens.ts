@@ -1,6 +1,7 @@
 import { AgentError } from '@kms-agent/protocol';
-import type { ClientTokenEntry, Keyring } from './keyring.ts';
-import type { Clock } from './lifecycle.ts';
+import type { Clock } from './clock.ts';
+import type { Keyring } from './keyring.ts';
+import type { ClientTokenEntry } from './records.ts';
 
 /** How long a token answers its first result. */
 const lifetimeMs = 24 * 3_600_000;

@@ -1,22 +1,42 @@
 import type { KeySpec, KeyUsage, Origin, ProtectionLevel } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
 import type { MaterialRef } from '../providers/provider.ts';
+import type { StoredState } from './state.ts';
+
+/** Most versions that a key may have. */
+export const maxKeyVersions = 1000;
 
 /** One version: immutable material, and how often it encrypted. */
 export interface KeyVersionEntry extends MaterialRef {
   readonly creationTime: number;
-  /** Messages encrypted; never more than `reservedUses`. */
+  /** Messages encrypted with AES; never more than `reservedUses`. */
   useCount: number;
   /** Uses that the vault already counts, so that a crash can only over-count. */
   reservedUses: number;
+  /** How often the vault had been restored when the version was made; the counts of one from before the last time are not known. */
+  readonly restores: number;
   /** SPKI DER of an asymmetric version. */
   readonly publicKey?: Uint8Array;
+}
+
+/** Automatic rotation, on or off. */
+export interface RotationPolicy {
+  readonly enabled: boolean;
+  readonly intervalMs?: number;
+}
+
+/** When a key was last used; written lazily, and shared by all copies of a key. */
+export interface Usage {
+  lastUsedTime: number;
+  writtenTime: number;
 }
 
 /** A key with all its versions, oldest first. Times are milliseconds since the epoch. */
 export interface Key {
   readonly keyId: string;
   readonly defaultKind?: 'CMK' | 'SERVICE';
+  /** The unit that a service key belongs to. */
+  readonly service?: string;
   readonly keySpec: KeySpec;
   readonly keyUsage: KeyUsage;
   readonly protectionLevel: ProtectionLevel;
@@ -25,63 +45,40 @@ export interface Key {
   readonly provider: string;
   readonly creator: string;
   readonly creationTime: number;
-  description: string;
-  tags: Record<string, string>;
-  deletionProtection: boolean;
-  primaryKeyVersionId: string;
-  versions: readonly KeyVersionEntry[];
+  readonly description: string;
+  readonly tags: Readonly<Record<string, string>>;
+  readonly disabled: boolean;
+  /** Present while the key is scheduled for deletion. */
+  readonly deletionTime?: number;
+  readonly deletionProtection: { readonly enabled: boolean; readonly description?: string };
+  readonly rotation: RotationPolicy;
+  readonly lastRotationTime: number;
+  readonly materialExpireTime?: number;
+  /** Keyed check value of the imported material, base64: only the same may be imported again. */
+  readonly checkValue?: string;
+  readonly primaryKeyVersionId: string;
+  /** The version of a key without material has an empty one. */
+  readonly versions: readonly KeyVersionEntry[];
+  readonly usage: Usage;
 }
 
-/** The fields that stand in clear inside the sealed record; material follows it as bytes, never as text. */
-type KeyHeader = Omit<Key, 'versions'> & {
-  versions: { keyVersionId: string; creationTime: number; uses: number; materialBytes: number; publicKeyBytes: number }[];
-};
-
-const lengthBytes = 4;
-
-/** Sealed form of a key: u32 length ‖ JSON of everything but material ‖ material and public key of each version, oldest first. */
-export function encodeKey(key: Key): Uint8Array {
-  const { versions, ...rest } = key;
-  const header: KeyHeader = {
-    ...rest,
-    versions: versions.map(({ keyVersionId, creationTime, reservedUses, material, publicKey }) => ({
-      keyVersionId,
-      creationTime,
-      uses: reservedUses,
-      materialBytes: material.length,
-      publicKeyBytes: publicKey?.length ?? 0,
-    })),
-  };
-  const json = Buffer.from(JSON.stringify(header));
-  const parts = versions.flatMap(({ material, publicKey }) => (publicKey ? [material, publicKey] : [material]));
-  const record = Buffer.alloc(parts.reduce((sum, part) => sum + part.length, lengthBytes + json.length));
-  record.writeUInt32BE(json.length);
-  json.copy(record, lengthBytes);
-  let offset = lengthBytes + json.length;
-  for (const part of parts) {
-    record.set(part, offset);
-    offset += part.length;
-  }
-  return record;
+/** The stored part of a key's state at a time. */
+export function storedStateOf(key: Key, isExpired: boolean): StoredState {
+  const hasMaterial = !isExpired && (key.origin === 'GENERATED' || initialVersion(key).material.length > 0);
+  return { disabled: key.disabled, pendingDeletion: key.deletionTime !== undefined, hasMaterial };
 }
 
-/** Reads a sealed form that encodeKey wrote. Material is copied, so that the caller may zero `record`. */
-export function decodeKey(record: Uint8Array): Key {
-  const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
-  const headerEnd = lengthBytes + bytes.readUInt32BE();
-  const { versions, ...rest } = JSON.parse(bytes.toString('utf8', lengthBytes, headerEnd)) as KeyHeader; // authenticated: only encodeKey writes it
-  let offset = headerEnd;
-  const take = (length: number): Uint8Array => {
-    if (offset + length > bytes.length) throw new AgentError('ERR_INTERNAL', {}, { cause: new RangeError('a key record is shorter than it says') });
-    const part = new Uint8Array(bytes.subarray(offset, offset + length));
-    offset += length;
-    return part;
-  };
-  const entries = versions.map(({ keyVersionId, creationTime, uses, materialBytes, publicKeyBytes }) => {
-    const entry = { keyVersionId, creationTime, keySpec: rest.keySpec, material: take(materialBytes), useCount: uses, reservedUses: uses };
-    return publicKeyBytes > 0 ? { ...entry, publicKey: take(publicKeyBytes) } : entry;
-  });
-  return { ...rest, versions: entries };
+/** When time alone changes the key next: rotation, destruction or expiry. Undefined for never. Its state may still suspend that. */
+export function dueTimeOf(key: Key): number | undefined {
+  const times = [key.deletionTime, key.materialExpireTime, nextRotationTime(key)].filter((time) => time !== undefined);
+  return times.length === 0 ? undefined : Math.min(...times);
+}
+
+/** When the key rotates next; undefined when it does not, or cannot now. */
+export function nextRotationTime(key: Key): number | undefined {
+  const { rotation, lastRotationTime, versions } = key;
+  if (!rotation.enabled || rotation.intervalMs === undefined || versions.length >= maxKeyVersions) return undefined;
+  return lastRotationTime + rotation.intervalMs;
 }
 
 /** The version that raw operations use: the first one for ever. */
@@ -101,6 +98,14 @@ export function findVersion(key: Key, keyVersionId: string): KeyVersionEntry {
 /** The version that advance operations and sign use. */
 export function primaryVersion(key: Key): KeyVersionEntry {
   return findVersion(key, key.primaryKeyVersionId);
+}
+
+/** Messages that all versions together encrypted. */
+export const countUses = (key: Key): number => key.versions.reduce((sum, version) => sum + version.useCount, 0);
+
+/** Whether the use count of a version is right: not after the vault was put back from a backup. */
+export function isCountKnown(version: KeyVersionEntry, restores: number): boolean {
+  return version.restores === restores;
 }
 
 /** Overwrites the material of every version; the key is of no more use. */

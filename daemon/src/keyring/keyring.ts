@@ -1,77 +1,81 @@
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import type { Provider } from '../providers/provider.ts';
-import type { Change, Vault } from '../vault/vault.ts';
-import { decodeKey, encodeKey, type Key, type KeyVersionEntry, wipeKey } from './key.ts';
+import type { Vault } from '../vault/vault.ts';
+import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
+import { dueTimeOf, type Key, storedStateOf, wipeKey } from './key.ts';
+import { decodeKey, type KeyIndex, readIndex } from './record.ts';
+import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
+import { SortedIds } from './sorted-ids.ts';
+import { type KeyAct, requireState, type StoredKeyState, type StoredState, stateOf } from './state.ts';
 
-/** An alias as it is kept. Times are milliseconds since the epoch. */
-export interface AliasEntry {
-  readonly aliasName: string;
-  readonly keyId: string;
-  readonly creationTime: number;
-  readonly lastUpdateTime: number;
+/** The time, and whether it can be believed when something would be lost for good. */
+export interface LifeClock {
+  now(): number;
+  isBelievable(): boolean;
 }
 
-/** What an idempotent creation made, remembered for 24 hours. */
-export interface ClientTokenEntry {
-  readonly id: string;
-  readonly method: string;
-  readonly keyId: string;
-  readonly keyVersionId: string;
-  readonly time: number;
-}
-
-/** The alias of the key that is used when none is named. */
-export const defaultAlias = 'alias/default';
-
-/** Which record another one points at, so that the vault can name what is gone. */
-export function mentionedBy(record: { kind: string; plaintext: Uint8Array }): { kind: string; id: string }[] {
-  if (record.kind !== 'alias') return [];
-  const { keyId } = decodeJson<AliasEntry>(record.plaintext);
-  return [{ kind: 'key', id: keyId }];
-}
-
-function decodeJson<T>(plaintext: Uint8Array): T {
-  return JSON.parse(Buffer.from(plaintext).toString('utf8')) as T; // authenticated: only this class writes such records
-}
-
-const encodeJson = (value: unknown): Uint8Array => Buffer.from(JSON.stringify(value));
+/** Milliseconds that a written lastUsedTime may be behind. */
+const usageGrainMs = 3_600_000;
 
 /** All keys in memory while unlocked, and the one place that changes them: memory follows a durable commit, never the other way. */
 export class Keyring {
   readonly vault: Vault;
+  readonly aliases = new AliasBook();
+  /** Ids of keys in order; UUIDv7, so that is oldest first. */
+  readonly keyIds = new SortedIds();
+  /** When time alone changes a key, by id. */
+  readonly dueTimes = new Map<string, number>();
+  readonly clock: LifeClock;
   readonly #providers: ReadonlyMap<string, Provider>;
-  readonly #keys = new Map<string, Key>();
-  readonly #keyOfVersion = new Map<string, Key>();
-  readonly #aliases = new Map<string, AliasEntry>();
-  readonly #aliasesOfKey = new Map<string, Set<string>>();
+  /** A key is read from its record when it is first asked for; the record is plaintext, and wiped like a key. */
+  readonly #keys = new Map<string, Key | Uint8Array>();
+  readonly #keyOfVersion = new Map<string, string>();
+  readonly #tombstones = new Map<string, Tombstone>();
   readonly #clientTokens = new Map<string, ClientTokenEntry>();
+  /** Keys that were used since the unlock. */
+  readonly #used = new Set<string>();
+  #facts: VaultFacts = { restores: 0 };
 
-  constructor(vault: Vault, providers: readonly Provider[]) {
+  constructor(vault: Vault, providers: readonly Provider[], clock: LifeClock) {
     this.vault = vault;
+    this.clock = clock;
     this.#providers = new Map(providers.map((provider) => [provider.name, provider]));
   }
 
-  /** Reads every record of the unlocked vault. */
+  /** Takes over every record of the unlocked vault. */
   load(): void {
-    for (const { kind, plaintext } of this.vault.records()) {
-      if (kind === 'key') this.#putKey(decodeKey(plaintext));
-      else if (kind === 'alias') this.#putAlias(decodeJson<AliasEntry>(plaintext));
-      else if (kind === 'clientToken') this.#putClientToken(decodeJson<ClientTokenEntry>(plaintext));
-      plaintext.fill(0);
+    const tokens: ClientTokenEntry[] = [];
+    for (const { kind, id, plaintext } of this.vault.records()) {
+      if (kind === 'key') this.#index(id, plaintext, readIndex(plaintext));
+      else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
+      else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
+      else if (kind === 'clientToken') tokens.push(decodeJson<ClientTokenEntry>(plaintext));
+      else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
+      if (kind !== 'key') plaintext.fill(0);
     }
+    for (const token of tokens.sort((a, b) => a.time - b.time)) this.#clientTokens.set(token.id, token);
+    if (this.vault.wasRestored) this.#countRestore();
   }
 
   /** Forgets every key and overwrites what it held; exact use counts are written first. */
   async lock(): Promise<void> {
     this.#settleUses();
-    for (const key of this.#keys.values()) wipeKey(key);
-    for (const map of [this.#keys, this.#keyOfVersion, this.#aliases, this.#aliasesOfKey, this.#clientTokens]) map.clear();
+    for (const entry of this.#keys.values()) {
+      if (entry instanceof Uint8Array) entry.fill(0);
+      else wipeKey(entry);
+    }
+    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.#used];
+    for (const held of all) held.clear();
     await Promise.all([...this.#providers.values()].map((provider) => provider.lock()));
     this.vault.lock();
   }
 
   get keyCount(): number {
     return this.#keys.size;
+  }
+
+  get facts(): VaultFacts {
+    return this.#facts;
   }
 
   get providers(): readonly Provider[] {
@@ -84,21 +88,26 @@ export class Keyring {
     return provider;
   }
 
-  /** Ids in order; UUIDv7, so that is oldest first. */
-  keyIds(): string[] {
-    return [...this.#keys.keys()].sort();
+  /** @throws AgentError `ERR_KEY_NOT_FOUND`, with `deletionTime` for a key that was destroyed. */
+  keyById(keyId: string): Key {
+    const key = this.findKey(keyId);
+    if (key) return key;
+    const tombstone = this.#tombstones.get(keyId);
+    throw new AgentError('ERR_KEY_NOT_FOUND', tombstone ? { deletionTime: new Date(tombstone.deletionTime).toISOString() } : {});
   }
 
-  /** @throws AgentError `ERR_KEY_NOT_FOUND`. */
-  keyById(keyId: string): Key {
-    const key = this.#keys.get(keyId);
-    if (!key) throw new AgentError('ERR_KEY_NOT_FOUND');
+  findKey(keyId: string): Key | undefined {
+    const entry = this.#keys.get(keyId);
+    if (!(entry instanceof Uint8Array)) return entry;
+    const key = decodeKey(entry);
+    this.#keys.set(keyId, key);
     return key;
   }
 
   /** The key that owns a version, if any. */
   keyByVersion(keyVersionId: string): Key | undefined {
-    return this.#keyOfVersion.get(keyVersionId);
+    const keyId = this.#keyOfVersion.get(keyVersionId);
+    return keyId === undefined ? undefined : this.findKey(keyId);
   }
 
   /**
@@ -107,118 +116,131 @@ export class Keyring {
    */
   resolve(reference: string | undefined): Key {
     if (reference === undefined) {
-      const alias = this.#aliases.get(defaultAlias);
+      const alias = this.aliases.find(defaultAlias);
       if (!alias)
         throw new AgentError('ERR_KEY_NOT_FOUND', {
           hint: 'There is no default key; name one with keyId, or make it with createKey and aliasName alias/default.',
         });
       return this.keyById(alias.keyId);
     }
-    return this.keyById(reference.startsWith('alias/') ? this.aliasByName(reference).keyId : reference);
+    return this.keyById(reference.startsWith('alias/') ? this.aliases.get(reference).keyId : reference);
   }
 
-  /** @throws AgentError `ERR_ALIAS_NOT_FOUND`. */
-  aliasByName(aliasName: string): AliasEntry {
-    const alias = this.#aliases.get(aliasName);
-    if (!alias) throw new AgentError('ERR_ALIAS_NOT_FOUND');
-    return alias;
+  /** The stored part of the state, as it is now. */
+  storedStateOf(key: Key): StoredState {
+    const { materialExpireTime } = key;
+    return storedStateOf(key, materialExpireTime !== undefined && materialExpireTime <= this.clock.now() && this.clock.isBelievable());
   }
 
-  hasAlias(aliasName: string): boolean {
-    return this.#aliases.has(aliasName);
+  stateOf(key: Key): StoredKeyState {
+    return stateOf(this.storedStateOf(key));
   }
 
-  /** Alias names in order, all or those of one key. */
-  aliasNames(keyId?: string): string[] {
-    return [...(keyId === undefined ? this.#aliases.keys() : (this.#aliasesOfKey.get(keyId) ?? []))].sort();
+  /** @throws AgentError whatever the table of states answers for this act. */
+  requireState(key: Key, act: KeyAct): void {
+    requireState(this.storedStateOf(key), act);
   }
 
   clientToken(id: string): ClientTokenEntry | undefined {
     return this.#clientTokens.get(id);
   }
 
+  /** Client tokens made before `time`; they are kept in the order of their times. */
+  clientTokensBefore(time: number): string[] {
+    const ids: string[] = [];
+    for (const token of this.#clientTokens.values()) {
+      if (token.time >= time) break;
+      ids.push(token.id);
+    }
+    return ids;
+  }
+
   /**
    * Makes changes durable, then visible. All or none.
    * @throws AgentError `ERR_STORE_UNAVAILABLE`: nothing changed.
    */
-  commit(changes: {
-    keys?: readonly Key[];
-    aliases?: readonly AliasEntry[];
-    deletedAliases?: readonly string[];
-    clientTokens?: readonly ClientTokenEntry[];
-    expiredTokens?: readonly string[];
-  }): void {
-    const { keys = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [] } = changes;
-    const sealed: Change[] = [
-      ...keys.map((key) => ({ kind: 'key', id: key.keyId, plaintext: encodeKey(key) })),
-      ...aliases.map((alias) => ({ kind: 'alias', id: alias.aliasName, plaintext: encodeJson(alias) })),
-      ...clientTokens.map((token) => ({ kind: 'clientToken', id: token.id, plaintext: encodeJson(token) })),
-      ...deletedAliases.map((id) => ({ kind: 'alias', id, deleted: true }) as const),
-      ...expiredTokens.map((id) => ({ kind: 'clientToken', id, deleted: true }) as const),
-    ];
+  commit(changes: KeyringChanges): void {
+    const sealed = encodeChanges(changes);
     try {
       this.vault.commit(sealed);
     } finally {
       for (const change of sealed) if ('plaintext' in change) change.plaintext.fill(0);
     }
-    for (const name of deletedAliases) this.#dropAlias(name);
+    const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
+    for (const name of deletedAliases) this.aliases.drop(name);
     for (const id of expiredTokens) this.#clientTokens.delete(id);
+    for (const tombstone of destroyed) this.#bury(tombstone);
     for (const key of keys) this.#putKey(key);
-    for (const alias of aliases) this.#putAlias(alias);
-    for (const token of clientTokens) this.#putClientToken(token);
+    for (const alias of aliases) this.aliases.put(alias);
+    for (const token of clientTokens) this.#clientTokens.set(token.id, token);
+    if (facts) this.#facts = facts;
   }
 
-  /** Client tokens made before `time`. */
-  clientTokensBefore(time: number): string[] {
-    return [...this.#clientTokens.values()].filter((token) => token.time < time).map((token) => token.id);
+  /** Overwrites what the vault's file may still hold of records that are gone. */
+  scrub(): void {
+    this.vault.scrub();
   }
 
-  /** Counts one use; the vault hears of it a block ahead, so that a crash can only over-count. */
-  countUse(key: Key, version: KeyVersionEntry, blockSize: number): void {
-    if (version.useCount >= version.reservedUses) {
-      version.reservedUses = version.useCount + blockSize;
-      try {
-        this.commit({ keys: [this.keyById(key.keyId)] }); // the newest copy: `key` may be older than a change
-      } catch (error) {
-        version.reservedUses = version.useCount;
-        throw error;
-      }
+  /** Notes that a key is used now. Nothing is written on the way of a request. */
+  noteUse(key: Key): void {
+    key.usage.lastUsedTime = this.clock.now();
+    this.#used.add(key.keyId);
+  }
+
+  /** Keys that were used since the unlock. */
+  usedKeys(): Key[] {
+    return [...this.#used].map((keyId) => this.findKey(keyId)).filter((key) => key !== undefined);
+  }
+
+  /** Writes when keys were last used, for at most `limit` keys whose record is an hour behind. */
+  writeUsage(limit: number): void {
+    const behind: Key[] = [];
+    for (const keyId of this.#used) {
+      const key = this.findKey(keyId);
+      if (key && key.usage.lastUsedTime - key.usage.writtenTime >= usageGrainMs && behind.push(key) === limit) break;
     }
-    version.useCount += 1;
+    if (behind.length > 0) this.commit({ keys: behind });
+  }
+
+  /** A backup does not know how often its keys were used after it was made: no version from before it is trusted to count. */
+  #countRestore(): void {
+    const facts = { ...this.#facts, restores: this.#facts.restores + 1 };
+    this.vault.commitRestored(encodeChanges({ facts }));
+    this.#facts = facts;
   }
 
   #settleUses(): void {
-    const unsettled = [...this.#keys.values()].filter((key) => key.versions.some((version) => version.reservedUses > version.useCount));
-    if (unsettled.length === 0) return;
+    const unsettled = this.usedKeys();
     for (const key of unsettled) for (const version of key.versions) version.reservedUses = version.useCount;
+    if (unsettled.length === 0) return;
     try {
       this.commit({ keys: unsettled });
     } catch (error) {
-      if (!(error instanceof AgentError) || error.code !== 'ERR_STORE_UNAVAILABLE') throw error;
+      if (!isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
       // A vault that cannot be written keeps the higher counts it has: that over-counts, and lock must go on.
     }
   }
 
   #putKey(key: Key): void {
-    this.#keys.set(key.keyId, key);
-    for (const version of key.versions) this.#keyOfVersion.set(version.keyVersionId, key);
+    key.usage.writtenTime = key.usage.lastUsedTime;
+    this.#index(key.keyId, key, { keyVersionIds: key.versions.map(({ keyVersionId }) => keyVersionId), dueTime: dueTimeOf(key) });
   }
 
-  #putAlias(alias: AliasEntry): void {
-    this.#dropAlias(alias.aliasName);
-    this.#aliases.set(alias.aliasName, alias);
-    const names = this.#aliasesOfKey.get(alias.keyId) ?? new Set();
-    this.#aliasesOfKey.set(alias.keyId, names.add(alias.aliasName));
+  #index(keyId: string, entry: Key | Uint8Array, { keyVersionIds, dueTime }: KeyIndex): void {
+    this.#keys.set(keyId, entry);
+    this.keyIds.add(keyId);
+    for (const keyVersionId of keyVersionIds) this.#keyOfVersion.set(keyVersionId, keyId);
+    if (dueTime === undefined) this.dueTimes.delete(keyId);
+    else this.dueTimes.set(keyId, dueTime);
   }
 
-  #dropAlias(aliasName: string): void {
-    const alias = this.#aliases.get(aliasName);
-    if (!alias) return;
-    this.#aliases.delete(aliasName);
-    this.#aliasesOfKey.get(alias.keyId)?.delete(aliasName);
-  }
-
-  #putClientToken(token: ClientTokenEntry): void {
-    this.#clientTokens.set(token.id, token);
+  #bury(tombstone: Tombstone): void {
+    const { keyId } = tombstone;
+    for (const { keyVersionId } of this.findKey(keyId)?.versions ?? []) this.#keyOfVersion.delete(keyVersionId);
+    this.#keys.delete(keyId);
+    this.keyIds.delete(keyId);
+    this.dueTimes.delete(keyId);
+    this.#used.delete(keyId);
+    this.#tombstones.set(keyId, tombstone);
   }
 }

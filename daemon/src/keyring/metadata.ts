@@ -1,8 +1,10 @@
-import type { Alias, KeyFilters, KeyMetadata, KeyType, KeyVersion } from '@kms-agent/protocol';
-import { AgentError } from '@kms-agent/protocol';
+import type { Alias, KeyFilters, KeyMetadata, KeyType, KeyVersion, RotationStatus } from '@kms-agent/protocol';
+import { AgentError, formatDuration } from '@kms-agent/protocol';
 import type { Abilities } from '../providers/provider.ts';
-import { findVersion, initialVersion, type Key } from './key.ts';
-import type { AliasEntry, Keyring } from './keyring.ts';
+import type { AliasEntry } from './alias-book.ts';
+import { countUses, findVersion, initialVersion, type Key, nextRotationTime } from './key.ts';
+import type { Keyring } from './keyring.ts';
+import type { StoredKeyState } from './state.ts';
 
 /** RFC 3339 in UTC with milliseconds. */
 const formatTime = (timeMs: number): string => new Date(timeMs).toISOString();
@@ -22,30 +24,48 @@ export function abilitiesOf(keyring: Keyring, key: Key): Abilities {
   return abilities;
 }
 
+function describeRotation(key: Key, state: StoredKeyState): RotationStatus {
+  const { rotation, lastRotationTime } = key;
+  const next = nextRotationTime(key);
+  const isOn = state === 'Enabled' && next !== undefined;
+  return {
+    status: isOn ? 'Enabled' : rotation.enabled ? 'Suspended' : 'Disabled',
+    ...(rotation.intervalMs === undefined ? {} : { rotationInterval: formatDuration(rotation.intervalMs / 1000) }),
+    lastRotationTime: formatTime(lastRotationTime),
+    ...(isOn ? { nextRotationTime: formatTime(next) } : {}),
+  };
+}
+
 /** The key as callers see it. */
 export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
   const { encryptionAlgorithms, signingAlgorithms } = abilitiesOf(keyring, key);
+  const keyState = keyring.stateOf(key);
+  const { deletionTime, materialExpireTime, usage } = key;
   return {
     keyId: key.keyId,
     keyType: keyTypeOf(key),
     ...(key.defaultKind ? { defaultKind: key.defaultKind } : {}),
+    ...(key.service === undefined ? {} : { service: key.service }),
     keySpec: key.keySpec,
     keyUsage: key.keyUsage,
-    keyState: 'Enabled',
+    keyState,
     protectionLevel: key.protectionLevel,
     origin: key.origin,
     description: key.description,
-    aliases: keyring.aliasNames(key.keyId),
-    tags: key.tags,
+    aliases: keyring.aliases.namesOf(key.keyId),
+    tags: { ...key.tags },
     creator: key.creator,
     creationTime: formatTime(key.creationTime),
     primaryKeyVersionId: key.primaryKeyVersionId,
     keyVersionCount: key.versions.length,
-    rotation: { status: 'Disabled' },
-    deletionProtection: { enabled: key.deletionProtection },
+    rotation: describeRotation(key, keyState),
+    ...(deletionTime === undefined ? {} : { deletionTime: formatTime(deletionTime) }),
+    deletionProtection: key.deletionProtection,
+    ...(materialExpireTime === undefined ? {} : { materialExpireTime: formatTime(materialExpireTime) }),
     encryptionAlgorithms: [...encryptionAlgorithms],
     signingAlgorithms: [...signingAlgorithms],
-    useCount: key.versions.reduce((sum, version) => sum + version.useCount, 0),
+    ...(usage.lastUsedTime === 0 ? {} : { lastUsedTime: formatTime(usage.lastUsedTime) }),
+    useCount: countUses(key),
   };
 }
 
@@ -67,16 +87,17 @@ export function describeAlias({ aliasName, keyId, creationTime, lastUpdateTime }
   return { aliasName, keyId, creationTime: formatTime(creationTime), lastUpdateTime: formatTime(lastUpdateTime) };
 }
 
-function hasAliasWithPrefix(key: KeyMetadata, prefixes: readonly string[]): boolean {
+function hasAliasWithPrefix(aliases: readonly string[], prefixes: readonly string[]): boolean {
   const full = prefixes.map((prefix) => (prefix.startsWith('alias/') ? prefix : `alias/${prefix}`));
-  return key.aliases.some((alias) => full.some((prefix) => alias.startsWith(prefix)));
+  return aliases.some((alias) => full.some((prefix) => alias.startsWith(prefix)));
 }
 
 /** Whether a key passes the filters: AND between fields, OR inside one. */
-export function matchesFilters(key: KeyMetadata, filters: KeyFilters): boolean {
-  const fields = ['keyState', 'keySpec', 'keyUsage', 'protectionLevel', 'keyType', 'origin'] as const;
-  const admits = (field: (typeof fields)[number]): boolean => filters[field] === undefined || filters[field].some((value) => value === key[field]);
-  if (!fields.every(admits)) return false;
-  if (filters.aliasPrefix && !hasAliasWithPrefix(key, filters.aliasPrefix)) return false;
+export function matchesFilters(keyring: Keyring, key: Key, filters: KeyFilters): boolean {
+  const admits = (choices: readonly string[] | undefined, value: string): boolean => choices === undefined || choices.includes(value);
+  if (!admits(filters.keySpec, key.keySpec) || !admits(filters.keyUsage, key.keyUsage) || !admits(filters.protectionLevel, key.protectionLevel)) return false;
+  if (!admits(filters.origin, key.origin) || !admits(filters.keyType, keyTypeOf(key))) return false;
+  if (filters.keyState && !admits(filters.keyState, keyring.stateOf(key))) return false;
+  if (filters.aliasPrefix && !hasAliasWithPrefix(keyring.aliases.namesOf(key.keyId), filters.aliasPrefix)) return false;
   return Object.entries(filters.tags ?? {}).every(([name, value]) => Object.hasOwn(key.tags, name) && key.tags[name] === value);
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { AgentError } from '@kms-agent/protocol';
+import type { SortedIds } from './sorted-ids.ts';
 
 /** Which slice of a sorted list is wanted. */
 export interface PageRequest {
@@ -29,31 +30,36 @@ function readToken(token: string | undefined, filters: unknown): string {
 
 const makeToken = (after: string, filters: unknown): string => Buffer.from(`${fingerprint(filters)}\n${after}`).toString('base64url');
 
+/** Ids that one page looks at: with filters that nothing passes, a page is empty rather than long to wait for. */
+const maxScanned = 5000;
+
 /**
  * Cuts one page out of sorted ids. What is there during the whole walk appears exactly once: a page continues after an id, not at a count.
- * The page ends early where the answer would exceed `maxBytes`.
+ * The page ends early where the answer would exceed `maxBytes`, or after 5000 ids that were filtered out.
  *
  * @param read - the item of an id, or undefined where it is filtered out.
  */
 export function takePage<T>(
-  ids: readonly string[],
+  ids: SortedIds,
   request: PageRequest,
   filters: unknown,
   maxBytes: number,
   read: (id: string) => T | undefined,
 ): { items: T[]; nextToken?: string } {
-  const after = readToken(request.nextToken, filters);
   const limit = request.limit ?? defaultLimit;
   const items: T[] = [];
   let bytes = envelopeReserveBytes;
-  let last = after;
-  for (const id of ids) {
-    if (id <= after) continue;
+  let last = readToken(request.nextToken, filters);
+  const start = ids.indexAfter(last);
+  for (let index = start; index < ids.length; index += 1) {
+    const id = ids.at(index) ?? '';
+    if (items.length === limit || index - start === maxScanned) return { items, nextToken: makeToken(last, filters) };
     const item = read(id);
-    if (item === undefined) continue;
-    bytes += Buffer.byteLength(JSON.stringify(item)) + 1;
-    if (items.length > 0 && (items.length === limit || bytes > maxBytes)) return { items, nextToken: makeToken(last, filters) };
-    items.push(item);
+    if (item !== undefined) {
+      bytes += Buffer.byteLength(JSON.stringify(item)) + 1;
+      if (items.length > 0 && bytes > maxBytes) return { items, nextToken: makeToken(last, filters) };
+      items.push(item);
+    }
     last = id;
   }
   return { items };

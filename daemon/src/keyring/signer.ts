@@ -4,6 +4,7 @@ import { canSign, type Signer as ProviderSigner, type SignInput } from '../provi
 import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { abilitiesOf } from './metadata.ts';
+import { isSymmetric } from './rules.ts';
 
 /** Versions that verify tries when none is named. */
 const maxVerifyVersions = 32;
@@ -25,7 +26,7 @@ export interface SignChoices {
 }
 
 /** SPKI DER as PEM (RFC 7468 section 13). */
-function encodePem(spki: Uint8Array): string {
+export function encodePublicKeyPem(spki: Uint8Array): string {
   const lines =
     Buffer.from(spki)
       .toString('base64')
@@ -45,6 +46,7 @@ export class Signer {
   async sign(key: Key, request: SignRequest): Promise<{ version: KeyVersionEntry; signature: Uint8Array<ArrayBuffer>; choices: SignChoices }> {
     const { signer, choices } = this.#choose(key, request);
     const version = request.keyVersionId === undefined ? primaryVersion(key) : findVersion(key, request.keyVersionId);
+    this.#use(key);
     const signature = await signer.sign(version, { ...choices, message: request.message });
     return { version, signature: new Uint8Array(signature), choices };
   }
@@ -57,6 +59,7 @@ export class Signer {
     const { signer, choices } = this.#choose(key, request);
     const input: SignInput = { ...choices, message: request.message };
     const named = request.keyVersionId === undefined ? undefined : findVersion(key, request.keyVersionId);
+    this.#use(key);
     for (const version of named ? [named] : key.versions.slice(-maxVerifyVersions).reverse()) {
       if (await signer.verify(version, { ...input, signature: request.signature })) return { version, valid: true, choices };
     }
@@ -65,11 +68,18 @@ export class Signer {
 
   /** Of the version that sign, or encrypt for an encryption key, would use. @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a symmetric key. */
   async getPublicKey(key: Key, keyVersionId?: string): Promise<GetPublicKeyResult> {
-    if (key.keySpec.startsWith('AES_')) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'A symmetric key has no public key.' });
+    if (isSymmetric(key.keySpec)) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'A symmetric key has no public key.' });
     const usual = key.keyUsage === 'SIGN_VERIFY' ? primaryVersion(key) : initialVersion(key);
     const version = keyVersionId === undefined ? usual : findVersion(key, keyVersionId);
+    this.#keyring.requireState(key, 'publicKey');
     const spki = version.publicKey ?? (await this.#keyring.providerOf(key).publicKey(version));
-    return { keyId: key.keyId, keyVersionId: version.keyVersionId, publicKey: encodePem(spki), keySpec: key.keySpec, keyUsage: key.keyUsage };
+    return { keyId: key.keyId, keyVersionId: version.keyVersionId, publicKey: encodePublicKeyPem(spki), keySpec: key.keySpec, keyUsage: key.keyUsage };
+  }
+
+  /** @throws AgentError what the key's state answers. */
+  #use(key: Key): void {
+    this.#keyring.requireState(key, 'cryptography');
+    this.#keyring.noteUse(key);
   }
 
   #choose(key: Key, { algorithm: wanted, messageType = 'RAW', signatureFormat }: SignRequest): { signer: ProviderSigner; choices: SignChoices } {

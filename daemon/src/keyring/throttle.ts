@@ -1,5 +1,5 @@
 import { AgentError } from '@kms-agent/protocol';
-import type { Clock } from './lifecycle.ts';
+import type { Clock } from './clock.ts';
 
 /** First delay after a wrong secret, the factor is two. */
 const firstDelayMs = 1000;

@@ -1,10 +1,11 @@
 import { AgentError, type AgentStatus, makeOpenRpcDocument, protocolVersion } from '@kms-agent/protocol';
 import type { Caller } from '../caller/identity.ts';
-import { defaultAlias } from '../keyring/keyring.ts';
+import { defaultAlias } from '../keyring/alias-book.ts';
+import { serviceAliasOf } from '../keyring/creation.ts';
 import { findUserName } from '../os/users.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
-type AgentMethods = 'status' | 'whoAmI' | 'unlock' | 'lock' | 'listKeyslots' | 'addKeyslot' | 'removeKeyslot' | 'rpc.discover';
+type AgentMethods = 'status' | 'whoAmI' | 'unlock' | 'lock' | 'confirmClock' | 'listKeyslots' | 'addKeyslot' | 'removeKeyslot' | 'rpc.discover';
 
 const formatTime = (timeMs: number): string => new Date(timeMs).toISOString();
 
@@ -19,7 +20,7 @@ function describeStatus({ agent, version, counts, protections, warnings }: Opera
     providers: agent.providers.map(({ name, kind }) => ({ name, kind, state: 'ok' })),
     protections: protections(),
     counts: { keys: agent.keyCount, ...counts() },
-    warnings: warnings(),
+    warnings: [...warnings(), ...agent.warnings],
   };
 }
 
@@ -34,7 +35,9 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       const { uid, gid, groups, pid } = caller;
       const user = findUserName(uid);
       const known = { ...(user === undefined ? {} : { user }), ...(pid === undefined ? {} : { pid }) };
-      return { uid, ...known, gid, groups: [...groups], administrator: isAdministrator(caller), defaultKey: defaultAlias };
+      const service = caller.service();
+      const defaultKey = service === undefined ? defaultAlias : serviceAliasOf(service);
+      return { uid, ...known, gid, groups: [...groups], administrator: isAdministrator(caller), defaultKey };
     },
     unlock: async (caller, { keyslotId, passphrase, token, pin }) => {
       if (token !== undefined || pin !== undefined) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This agent has no token.' });
@@ -45,6 +48,10 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
     },
     lock: async (caller) => {
       await agent.lock();
+      return status(caller);
+    },
+    confirmClock: (caller) => {
+      agent.confirmClock();
       return status(caller);
     },
     listKeyslots: () => ({ keyslots: agent.vault.listKeyslots() }),

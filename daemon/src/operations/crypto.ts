@@ -1,5 +1,7 @@
 import { AgentError, type EncryptionAlgorithm, type GenerateDataKeyParams, type PaddingMode } from '@kms-agent/protocol';
+import type { Caller } from '../caller/identity.ts';
 import type { Opened, Sealed } from '../keyring/cipher.ts';
+import type { Key } from '../keyring/key.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
 type CryptoMethods =
@@ -58,16 +60,23 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
     return await cipher.decrypt(symmetricOnly ? cipher.requireSymmetric(key) : key, ciphertextBlob, params, keyVersionId);
   };
 
-  const makeDataKey = async (params: GenerateDataKeyParams): Promise<{ plaintext: Uint8Array<ArrayBuffer>; sealed: Sealed }> => {
-    const { keyring, cipher } = agent.open;
+  /** The key that is named; else that of the caller's service, made when it is first wanted, or the default key. */
+  const chooseKey = async (caller: Caller, keyId: string | undefined): Promise<Key> => {
+    const { keyring, creation } = agent.open;
+    const service = keyId === undefined ? caller.service() : undefined;
+    return service === undefined ? keyring.resolve(keyId) : await creation.serviceKey(service);
+  };
+
+  const makeDataKey = async (caller: Caller, params: GenerateDataKeyParams): Promise<{ plaintext: Uint8Array<ArrayBuffer>; sealed: Sealed }> => {
+    const key = await chooseKey(caller, params.keyId);
     const plaintext = makeRandom(dataKeyLength(params));
-    return { plaintext, sealed: await cipher.advanceEncrypt(keyring.resolve(params.keyId), plaintext, params.aad) };
+    return { plaintext, sealed: await agent.open.cipher.advanceEncrypt(key, plaintext, params.aad) };
   };
 
   return {
-    encrypt: async (_caller, params) => {
-      const { keyring, cipher } = agent.open;
-      const sealed = await cipher.encrypt(keyring.resolve(params.keyId), params.plaintext, params, params.keyVersionId);
+    encrypt: async (caller, params) => {
+      const key = await chooseKey(caller, params.keyId);
+      const sealed = await agent.open.cipher.encrypt(key, params.plaintext, params, params.keyVersionId);
       const { ciphertextBlob, algorithm, iv } = sealed;
       return { ...refer(sealed), ciphertextBlob, algorithm, ...(iv ? { iv } : {}), ...withPadding(params.paddingMode) };
     },
@@ -76,29 +85,29 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
       const opened = await cipher.decrypt(keyring.resolve(params.keyId), params.ciphertextBlob, params, params.keyVersionId);
       return { ...refer(opened), plaintext: opened.plaintext, algorithm: opened.algorithm, ...withPadding(params.paddingMode) };
     },
-    advanceEncrypt: async (_caller, { keyId, plaintext, aad }) => {
-      const { keyring, cipher } = agent.open;
-      const sealed = await cipher.advanceEncrypt(keyring.resolve(keyId), plaintext, aad);
+    advanceEncrypt: async (caller, { keyId, plaintext, aad }) => {
+      const key = await chooseKey(caller, keyId);
+      const sealed = await agent.open.cipher.advanceEncrypt(key, plaintext, aad);
       return { ...refer(sealed), ciphertextBlob: sealed.ciphertextBlob, algorithm: sealed.algorithm };
     },
     advanceDecrypt: async (_caller, params) => {
       const opened = await openAny(params, true);
       return { ...refer(opened), plaintext: opened.plaintext, algorithm: opened.algorithm };
     },
-    generateDataKey: async (_caller, params) => {
-      const { keyring, cipher } = agent.open;
+    generateDataKey: async (caller, params) => {
+      const { cipher } = agent.open;
+      const key = cipher.requireSymmetric(await chooseKey(caller, params.keyId));
       const plaintext = makeRandom(dataKeyLength(params));
-      const key = cipher.requireSymmetric(keyring.resolve(params.keyId));
       const sealed = await cipher.encrypt(key, plaintext, { algorithm: 'AES_GCM', ...(params.aad ? { aad: params.aad } : {}) });
       if (!sealed.iv) throw new TypeError('AES_GCM made no IV');
       return { ...refer(sealed), plaintext, ciphertextBlob: sealed.ciphertextBlob, iv: sealed.iv, algorithm: sealed.algorithm };
     },
-    advanceGenerateDataKey: async (_caller, params) => {
-      const { plaintext, sealed } = await makeDataKey(params);
+    advanceGenerateDataKey: async (caller, params) => {
+      const { plaintext, sealed } = await makeDataKey(caller, params);
       return { ...refer(sealed), plaintext, ciphertextBlob: sealed.ciphertextBlob, algorithm: sealed.algorithm };
     },
-    generateDataKeyWithoutPlaintext: async (_caller, params) => {
-      const { plaintext, sealed } = await makeDataKey(params);
+    generateDataKeyWithoutPlaintext: async (caller, params) => {
+      const { plaintext, sealed } = await makeDataKey(caller, params);
       plaintext.fill(0);
       return { ...refer(sealed), ciphertextBlob: sealed.ciphertextBlob, algorithm: sealed.algorithm };
     },

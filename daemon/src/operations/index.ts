@@ -5,6 +5,7 @@ import { agentOperations } from './agent.ts';
 import { aliasOperations } from './aliases.ts';
 import { cryptoOperations } from './crypto.ts';
 import { keyOperations } from './keys.ts';
+import { materialOperations } from './material.ts';
 import { versionOperations } from './versions.ts';
 
 /** What runs a method. */
@@ -33,6 +34,7 @@ export function makeHandlers(context: OperationsContext): Handlers {
     ...keyOperations(context),
     ...aliasOperations(context),
     ...versionOperations(context),
+    ...materialOperations(context),
     ...agentOperations(context),
   };
 }

@@ -1,26 +1,58 @@
+import type { Key } from '../keyring/key.ts';
 import { describeKey, matchesFilters } from '../keyring/metadata.ts';
+import type { OpenKeyring } from '../keyring/open-keyring.ts';
 import { takePage } from '../keyring/page.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
+type KeyMethods =
+  | 'createKey'
+  | 'describeKey'
+  | 'listKeys'
+  | 'updateKeyDescription'
+  | 'enableKey'
+  | 'disableKey'
+  | 'scheduleKeyDeletion'
+  | 'cancelKeyDeletion'
+  | 'setDeletionProtection'
+  | 'tagKey'
+  | 'untagKey'
+  | 'updateRotationPolicy';
+
 /** Making, showing and changing keys. */
-export function keyOperations({ agent, maxAnswerBytes }: OperationsContext): Pick<Handlers, 'createKey' | 'describeKey' | 'listKeys' | 'updateKeyDescription'> {
+export function keyOperations({ agent, maxAnswerBytes }: OperationsContext): Pick<Handlers, KeyMethods> {
+  /** Changes a key and answers it as it is then. */
+  const change = (keyId: string, work: (open: OpenKeyring, key: Key) => Key): ReturnType<typeof describeKey> => {
+    const { keyring } = agent.open;
+    const changed = work(agent.open, keyring.resolve(keyId));
+    agent.open.watch.note(changed);
+    return describeKey(keyring, changed);
+  };
+
   return {
     createKey: async (caller, params) => {
-      const { keyring, lifecycle } = agent.open;
-      return describeKey(keyring, await lifecycle.createKey(caller, params));
+      const { keyring, creation, watch } = agent.open;
+      const key = await creation.createKey(caller, params);
+      watch.note(key);
+      return describeKey(keyring, key);
     },
     describeKey: (_caller, { keyId }) => describeKey(agent.open.keyring, agent.open.keyring.resolve(keyId)),
     listKeys: (_caller, params) => {
       const { keyring } = agent.open;
-      const { items, nextToken } = takePage(keyring.keyIds(), params, params.filters, maxAnswerBytes, (keyId) => {
-        const key = describeKey(keyring, keyring.keyById(keyId));
-        return matchesFilters(key, params.filters ?? {}) ? key : undefined;
+      const { items, nextToken } = takePage(keyring.keyIds, params, params.filters, maxAnswerBytes, (keyId) => {
+        const key = keyring.keyById(keyId);
+        return matchesFilters(keyring, key, params.filters ?? {}) ? describeKey(keyring, key) : undefined;
       });
       return { keys: items, ...(nextToken ? { nextToken } : {}) };
     },
-    updateKeyDescription: (_caller, { keyId, description }) => {
-      const { keyring, lifecycle } = agent.open;
-      return describeKey(keyring, lifecycle.setDescription(keyring.resolve(keyId), description));
-    },
+    updateKeyDescription: (_caller, { keyId, description }) => change(keyId, ({ life }, key) => life.setDescription(key, description)),
+    enableKey: (_caller, { keyId }) => change(keyId, ({ life }, key) => life.enable(key)),
+    disableKey: (_caller, { keyId }) => change(keyId, ({ life }, key) => life.disable(key)),
+    scheduleKeyDeletion: (_caller, { keyId, pendingWindowInDays }) => change(keyId, ({ life }, key) => life.scheduleDeletion(key, pendingWindowInDays)),
+    cancelKeyDeletion: (_caller, { keyId }) => change(keyId, ({ life }, key) => life.cancelDeletion(key)),
+    setDeletionProtection: (_caller, { keyId, enabled, description }) =>
+      change(keyId, ({ life }, key) => life.setDeletionProtection(key, enabled, description)),
+    tagKey: (_caller, { keyId, tags }) => change(keyId, ({ life }, key) => life.tag(key, tags)),
+    untagKey: (_caller, { keyId, tagKeys }) => change(keyId, ({ life }, key) => life.untag(key, tagKeys)),
+    updateRotationPolicy: (_caller, { keyId, ...policy }) => change(keyId, ({ life }, key) => life.setRotation(key, policy)),
   };
 }

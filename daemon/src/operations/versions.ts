@@ -1,5 +1,6 @@
 import { describeKey, describeVersion } from '../keyring/metadata.ts';
 import { takePage } from '../keyring/page.ts';
+import { SortedIds } from '../keyring/sorted-ids.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
 type VersionMethods = 'createKeyVersion' | 'setPrimaryKeyVersion' | 'listKeyVersions' | 'describeKeyVersion';
@@ -8,17 +9,17 @@ type VersionMethods = 'createKeyVersion' | 'setPrimaryKeyVersion' | 'listKeyVers
 export function versionOperations({ agent, maxAnswerBytes }: OperationsContext): Pick<Handlers, VersionMethods> {
   return {
     createKeyVersion: async (caller, params) => {
-      const { keyring, lifecycle } = agent.open;
-      const made = await lifecycle.createVersion(caller, keyring.resolve(params.keyId), params);
+      const { keyring, creation } = agent.open;
+      const made = await creation.createVersion(caller, keyring.resolve(params.keyId), params);
       return describeVersion(keyring.keyById(made.keyId), made.keyVersionId);
     },
     setPrimaryKeyVersion: (_caller, { keyId, keyVersionId }) => {
-      const { keyring, lifecycle } = agent.open;
-      return describeKey(keyring, lifecycle.setPrimaryVersion(keyring.resolve(keyId), keyVersionId));
+      const { keyring, life } = agent.open;
+      return describeKey(keyring, life.setPrimaryVersion(keyring.resolve(keyId), keyVersionId));
     },
     listKeyVersions: (_caller, params) => {
       const key = agent.open.keyring.resolve(params.keyId);
-      const ids = key.versions.map((version) => version.keyVersionId).sort();
+      const ids = SortedIds.of(key.versions.map((version) => version.keyVersionId));
       const { items, nextToken } = takePage(ids, params, key.keyId, maxAnswerBytes, (id) => describeVersion(key, id));
       return { keyVersions: items, ...(nextToken ? { nextToken } : {}) };
     },

@@ -1,4 +1,14 @@
-import type { EncryptionAlgorithm, KeySpec, KeyUsage, MessageType, PaddingMode, SignatureFormat, SigningAlgorithm } from '@kms-agent/protocol';
+import type {
+  EncryptionAlgorithm,
+  ImportWrappingAlgorithm,
+  ImportWrappingKeySpec,
+  KeySpec,
+  KeyUsage,
+  MessageType,
+  PaddingMode,
+  SignatureFormat,
+  SigningAlgorithm,
+} from '@kms-agent/protocol';
 
 /**
  * One version of a key as its provider knows it. `material` is the provider's own state, sealed in the vault with the key:
@@ -73,8 +83,30 @@ export interface Signer {
   verify(ref: MaterialRef, input: VerifyInput): Promise<boolean>;
 }
 
+/** A pair that wraps material on its way here: the public key as SPKI DER, and what finds the private one again. */
+export interface WrappingPair {
+  readonly publicKey: Uint8Array;
+  /** The provider's own: for `software` PKCS#8 DER. The caller seals it and zeroes it. */
+  readonly state: Uint8Array;
+}
+
+export interface UnwrapInput {
+  readonly algorithm: ImportWrappingAlgorithm;
+  readonly state: Uint8Array;
+  readonly wrapped: Uint8Array;
+}
+
+/** Can take material from outside. */
+export interface Importer {
+  /** Ways to wrap material for such a key, best first. */
+  importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[];
+  makeWrappingPair(keySpec: ImportWrappingKeySpec): Promise<WrappingPair>;
+  /** @throws AgentError `ERR_INVALID_KEY_MATERIAL` for what does not unwrap, or is not material of the ref's spec. */
+  unwrap(ref: MaterialRef, input: UnwrapInput): Promise<GeneratedMaterial & { readonly unwrappedIn: 'TOKEN' | 'AGENT' }>;
+}
+
 /**
- * Where key material lives. A narrow required core; what else it can do is asked for with `canEncrypt` and `canSign`.
+ * Where key material lives. A narrow required core; what else it can do is asked for with `canEncrypt`, `canSign` and `canImport`.
  * Providers throw only AgentError.
  */
 export interface Provider {
@@ -100,4 +132,9 @@ export function canEncrypt(provider: Provider): provider is Provider & Encrypter
 /** Narrows to a provider that can sign and verify. */
 export function canSign(provider: Provider): provider is Provider & Signer {
   return 'sign' in provider && 'verify' in provider;
+}
+
+/** Narrows to a provider that can take material from outside. */
+export function canImport(provider: Provider): provider is Provider & Importer {
+  return 'unwrap' in provider && 'makeWrappingPair' in provider;
 }

@@ -9,18 +9,25 @@ import { parseRecoveryCode } from './keyslots/recovery.ts';
 import { Vault, type VaultOptions } from './vault.ts';
 
 /** Copies a database file whole, log included, into a new 0600 file that appears only when it is complete. */
-async function copyDatabase(from: string, into: string): Promise<void> {
+async function copyDatabase(from: string, into: string, finish?: (copy: Database) => void): Promise<void> {
   const source = Database.open(from, { readOnly: true });
   const unfinished = `${into}.unfinished`;
   try {
     rmSync(unfinished, { force: true });
     await source.backup(unfinished);
+    if (finish) finishCopy(unfinished, finish);
     chmodSync(unfinished, 0o600);
     renameSync(unfinished, into);
   } finally {
     source.close();
     rmSync(unfinished, { force: true });
   }
+}
+
+function finishCopy(path: string, finish: (copy: Database) => void): void {
+  const copy = Database.open(path);
+  finish(copy);
+  copy.close(); // the last connection moves the log into the file
 }
 
 /**
@@ -33,11 +40,11 @@ export async function backupVault(dataDir: string, file: string): Promise<void> 
   await copyDatabase(vaultPath(dataDir), file);
 }
 
-/** Puts a backup in place. @throws AgentError `ERR_ALREADY_EXISTS` when there is a vault; `ERR_STORE_UNAVAILABLE` for a file that is none. */
+/** Puts a backup in place, marked so that its use counts are not trusted. @throws AgentError `ERR_ALREADY_EXISTS` when there is a vault; `ERR_STORE_UNAVAILABLE` for a file that is none. */
 export async function restoreVault(file: string, dataDir: string): Promise<void> {
   const claim = claimFolder(dataDir, 'new');
   try {
-    await copyDatabase(file, vaultPath(dataDir));
+    await copyDatabase(file, vaultPath(dataDir), (copy) => copy.markRestored());
   } finally {
     claim.release();
   }
@@ -71,6 +78,7 @@ export async function salvageVault(options: VaultOptions & { dataDir: string }, 
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...rest, dataDir: newDataDir, slots });
     vault.commit(records);
+    vault.markRestored(); // what was saved may be older than it was
     vault.close();
     for (const { plaintext } of records) plaintext.fill(0);
     return { saved: records.length, findings: findings.map(describeFinding), recoveryCode };

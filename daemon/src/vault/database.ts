@@ -32,6 +32,8 @@ export interface Transaction {
   readonly head: Omit<RecordRow, 'kind' | 'id'>;
   /** All slots, when they change: id and JSON. */
   readonly keyslots?: ReadonlyMap<string, string>;
+  /** Takes the mark of a restored backup away. */
+  readonly clearRestored?: boolean;
 }
 
 const schema = `
@@ -95,6 +97,20 @@ export class Database {
     return this.#read(() => asBytes(this.#db.prepare("SELECT value FROM meta WHERE name = 'vaultId'").get()?.['value']));
   }
 
+  /** Whether the file was put back from a backup and nobody has taken note yet. */
+  get wasRestored(): boolean {
+    return this.#read(() => this.#db.prepare("SELECT 1 FROM meta WHERE name = 'restored'").get() !== undefined);
+  }
+
+  /** Marks a file that was put back from a backup. The mark is not sealed: restoring asks for no secret. */
+  markRestored(): void {
+    try {
+      this.#db.exec("INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', x'01')");
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+
   /** Slot bodies by id. */
   keyslots(): Map<string, string> {
     const rows = this.#read(() => this.#db.prepare('SELECT id, body FROM keyslot ORDER BY id').all());
@@ -154,6 +170,16 @@ export class Database {
     }
   }
 
+  /**
+   * Overwrites what the file still holds of rows that are gone: secure_delete has zeroed them in the log, and this moves it into the file.
+   * @returns false when a reader beside us puts it off; the checkpoint after the next quiet second does it.
+   */
+  scrub(): boolean {
+    const done = this.checkpoint();
+    if (!done) this.#checkpointSoon();
+    return done;
+  }
+
   /** Copies the database while it is in use. */
   async backup(path: string): Promise<void> {
     try {
@@ -176,7 +202,7 @@ export class Database {
     this.#quietTimer.unref();
   }
 
-  #apply({ records, head, keyslots }: Transaction): void {
+  #apply({ records, head, keyslots, clearRestored }: Transaction): void {
     for (const row of records) {
       if ('deleted' in row) this.#delete.run(row.kind, row.id);
       else this.#put.run(row.kind, row.id, row.revision, row.salt, row.sealed);
@@ -186,6 +212,7 @@ export class Database {
       const put = this.#db.prepare('INSERT INTO keyslot (id, body) VALUES (?, ?)');
       for (const [id, body] of keyslots) put.run(id, body);
     }
+    if (clearRestored) this.#db.exec("DELETE FROM meta WHERE name = 'restored'");
     this.#putHead.run(head.revision, head.salt, head.sealed);
   }
 

@@ -143,6 +143,26 @@ export class Vault {
     this.#write(changes);
   }
 
+  /** Whether the vault was put back from a backup and nobody has taken note yet. */
+  get wasRestored(): boolean {
+    return this.#db.wasRestored;
+  }
+
+  /** Commits what takes note of a restored backup, and takes its mark away in the same transaction. */
+  commitRestored(changes: readonly Change[]): void {
+    this.#write(changes, undefined, true);
+  }
+
+  /** Marks the vault as put back from older records. */
+  markRestored(): void {
+    this.#db.markRestored();
+  }
+
+  /** Overwrites what the file may still hold of records that are gone or were replaced. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  scrub(): void {
+    this.#db.scrub();
+  }
+
   /** A 32-byte key for one purpose, bound to this vault. @throws AgentError `ERR_AGENT_LOCKED`. */
   deriveKey(purpose: string): Buffer {
     return deriveKey(this.#requireOpen().rootKey, purpose);
@@ -242,14 +262,14 @@ export class Vault {
   }
 
   /** Memory follows the disk: the new head and slots count only after the transaction is durable. */
-  #write(changes: readonly Change[], keyslots?: Map<string, string>): void {
+  #write(changes: readonly Change[], keyslots?: Map<string, string>, clearRestored = false): void {
     const state = this.#requireOpen();
     const head = state.head.clone();
     head.revision += 1n;
     const rows = changes.map((change) => this.#sealRow(state, head, change));
     if (keyslots) head.keyslotsHash = hashKeyslots(keyslots);
     const sealedHead = seal(state.headKey, recordAad(this.#vaultId, 'head', '', head.revision), head.encode());
-    this.#db.write({ records: rows, head: { revision: head.revision, ...sealedHead }, ...(keyslots ? { keyslots } : {}) });
+    this.#db.write({ records: rows, head: { revision: head.revision, ...sealedHead }, clearRestored, ...(keyslots ? { keyslots } : {}) });
     state.head = head;
     if (keyslots) this.#bodies = keyslots;
     for (const row of rows) {

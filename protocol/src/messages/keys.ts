@@ -44,7 +44,8 @@ export interface KeyMetadata {
 export interface RotationStatus {
   status: 'Enabled' | 'Disabled' | 'Suspended';
   rotationInterval?: string;
-  lastRotationTime?: string;
+  /** When the newest version was made. */
+  lastRotationTime: string;
   nextRotationTime?: string;
 }
 
@@ -75,7 +76,7 @@ export const keyMetadata = schemaOf<KeyMetadata>()(
     rotation: z.object({
       status: openEnum(['Enabled', 'Disabled', 'Suspended']),
       rotationInterval: z.string().exactOptional(),
-      lastRotationTime: timestamp().exactOptional(),
+      lastRotationTime: timestamp(),
       nextRotationTime: timestamp().exactOptional(),
     }),
     deletionTime: timestamp().exactOptional(),

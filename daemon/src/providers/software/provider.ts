@@ -1,5 +1,5 @@
-import { generateKeyPair, randomFillSync } from 'node:crypto';
-import { AgentError, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import { randomFillSync } from 'node:crypto';
+import { AgentError, type ImportWrappingAlgorithm, type ImportWrappingKeySpec, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
 import type {
   Abilities,
   DecryptInput,
@@ -7,16 +7,19 @@ import type {
   EncryptInput,
   EncryptOutput,
   GeneratedMaterial,
+  Importer,
   MaterialRef,
   Provider,
   Signer,
   SignInput,
+  UnwrapInput,
   VerifyInput,
+  WrappingPair,
 } from '../provider.ts';
 import { Asymmetric } from './asymmetric.ts';
+import { generatePair, generateRsaPair } from './generation.ts';
 import { Symmetric } from './symmetric.ts';
-
-type AsymmetricSpec = 'RSA_2048' | 'RSA_3072' | 'EC_P256' | 'EC_P256K';
+import { unwrapOaep } from './wrapping.ts';
 
 const none: Abilities = { encryptionAlgorithms: [], signingAlgorithms: [] };
 const rsaEncryption: Abilities = { ...none, encryptionAlgorithms: ['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] };
@@ -33,19 +36,8 @@ const offers: { readonly [S in KeySpec]?: { readonly [U in KeyUsage]?: Abilities
   EC_P256K: ec,
 };
 
-/** Key pairs are generated on the thread pool. Public exponent 65537; named curves of SEC 2. */
-function generatePair(keySpec: AsymmetricSpec): Promise<GeneratedMaterial> {
-  const { promise, resolve, reject } = Promise.withResolvers<GeneratedMaterial>();
-  const encoding = { publicKeyEncoding: { type: 'spki', format: 'der' }, privateKeyEncoding: { type: 'pkcs8', format: 'der' } } as const;
-  const done = (error: Error | null, publicKey: Uint8Array, privateKey: Uint8Array): void =>
-    error ? reject(error) : resolve({ material: privateKey, publicKey });
-  if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072') generateKeyPair('rsa', { modulusLength: keySpec === 'RSA_2048' ? 2048 : 3072, ...encoding }, done);
-  else generateKeyPair('ec', { namedCurve: keySpec === 'EC_P256' ? 'prime256v1' : 'secp256k1', ...encoding }, done);
-  return promise;
-}
-
 /** Keys made by the agent, in its memory while unlocked, with OpenSSL through node:crypto. */
-export class SoftwareProvider implements Provider, Encrypter, Signer {
+export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   readonly name = 'software';
   readonly kind = 'software';
   readonly #symmetric = new Symmetric();
@@ -80,6 +72,22 @@ export class SoftwareProvider implements Provider, Encrypter, Signer {
 
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
     return this.#asymmetric.verify(ref, input);
+  }
+
+  importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {
+    return keySpec === 'AES_256' ? ['RSAES_OAEP_SHA_256'] : [];
+  }
+
+  async makeWrappingPair(keySpec: ImportWrappingKeySpec): Promise<WrappingPair> {
+    const { material, publicKey } = await generateRsaPair(Number(keySpec.slice('RSA_'.length)));
+    return { publicKey, state: material };
+  }
+
+  async unwrap({ keySpec }: MaterialRef, { state, wrapped }: UnwrapInput): Promise<GeneratedMaterial & { unwrappedIn: 'AGENT' }> {
+    const material = await unwrapOaep(state, wrapped);
+    if (keySpec === 'AES_256' && material.length === 32) return { material, unwrappedIn: 'AGENT' };
+    material.fill(0);
+    throw new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'An AES_256 key is exactly 32 bytes.' });
   }
 
   async destroy({ keyVersionId, material }: MaterialRef): Promise<void> {

@@ -1,0 +1,42 @@
+import type { KeyslotType } from '@kms-agent/protocol';
+import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
+import type { Command } from 'commander';
+import { printJson, printTable } from '../print.ts';
+import { optionsOf, withClient } from '../session.ts';
+import { parseFd, passphraseOption, show } from './shared.ts';
+
+/** Ways into the vault. */
+export function addKeyslotCommands(program: Command): void {
+  const keyslot = program.command('keyslot').description('ways into the vault');
+  keyslot
+    .command('list')
+    .description('list them')
+    .action(async (_options: object, command: Command) => {
+      const { keyslots } = await withClient(command, (client) => client.listKeyslots());
+      if (optionsOf<object>(command).json) return printJson({ keyslots });
+      printTable(
+        ['KEYSLOT', 'TYPE', 'LABEL', 'CREATED', 'LAST UNLOCK'],
+        keyslots.map(({ keyslotId, type, label, creationTime, lastUnlockTime }) => [keyslotId, type, label, creationTime, lastUnlockTime ?? '-']),
+      );
+    });
+  keyslot
+    .command('add <type>')
+    .description('add one: passphrase or recovery')
+    .option('--label <text>', 'what to call it')
+    .addOption(passphraseOption())
+    .option('--new-passphrase-fd <n>', 'read the new passphrase from this descriptor', parseFd)
+    .action(async (type: KeyslotType, _options: object, command: Command) => {
+      const { label, passphraseFd, newPassphraseFd } = optionsOf<{ label?: string; passphraseFd?: number; newPassphraseFd?: number }>(command);
+      const proof = { passphrase: await readSecret('Passphrase of an existing keyslot: ', passphraseFd) };
+      const secret = type === 'passphrase' ? { passphrase: await readNewSecret('New passphrase: ', newPassphraseFd) } : {};
+      await show(command, (client) => client.addKeyslot({ type, proof, ...secret, ...(label === undefined ? {} : { label }) }));
+    });
+  keyslot
+    .command('remove <id>')
+    .description('remove one; the last that a person can open stays')
+    .addOption(passphraseOption())
+    .action(async (keyslotId: string, _options: object, command: Command) => {
+      const passphrase = await readSecret('Passphrase of an existing keyslot: ', optionsOf<{ passphraseFd?: number }>(command).passphraseFd);
+      await show(command, (client) => client.removeKeyslot({ keyslotId, proof: { passphrase } }));
+    });
+}

@@ -1,0 +1,62 @@
+import { AgentError } from '@kms-agent/protocol';
+import { type AliasEntry, defaultAlias, serviceAliasPrefix } from './alias-book.ts';
+import type { Keyring } from './keyring.ts';
+import { requireChangeable, unsupported } from './rules.ts';
+
+/** Names for keys: made, moved, deleted. */
+export class Aliases {
+  readonly #keyring: Keyring;
+
+  constructor(keyring: Keyring) {
+    this.#keyring = keyring;
+  }
+
+  /** @throws AgentError `ERR_ALREADY_EXISTS`; `ERR_UNSUPPORTED_OPERATION` for the names of default keys; `ERR_STATE_CONFLICT`. */
+  create(aliasName: string, keyId: string): AliasEntry {
+    this.#requireMovable(aliasName);
+    this.#requireTarget(keyId);
+    this.requireFree(aliasName);
+    const alias = this.make(aliasName, keyId);
+    this.#keyring.commit({ aliases: [alias] });
+    return alias;
+  }
+
+  /** @throws AgentError `ERR_ALIAS_NOT_FOUND`, `ERR_KEY_NOT_FOUND`, `ERR_STATE_CONFLICT`. */
+  update(aliasName: string, keyId: string): AliasEntry {
+    this.#requireMovable(aliasName);
+    const old = this.#keyring.aliases.get(aliasName);
+    this.#requireTarget(keyId);
+    const alias = { ...old, keyId, lastUpdateTime: this.#keyring.clock.now() };
+    this.#keyring.commit({ aliases: [alias] });
+    return alias;
+  }
+
+  /** @throws AgentError `ERR_ALIAS_NOT_FOUND`. */
+  delete(aliasName: string): void {
+    this.#requireMovable(aliasName);
+    this.#keyring.aliases.get(aliasName);
+    this.#keyring.commit({ deletedAliases: [aliasName] });
+  }
+
+  /** An alias that is not yet kept. */
+  make(aliasName: string, keyId: string): AliasEntry {
+    const now = this.#keyring.clock.now();
+    return { aliasName, keyId, creationTime: now, lastUpdateTime: now };
+  }
+
+  /** @throws AgentError `ERR_ALREADY_EXISTS`; `ERR_UNSUPPORTED_OPERATION` for a name of services. */
+  requireFree(aliasName: string): void {
+    if (aliasName.startsWith(serviceAliasPrefix)) throw unsupported('alias/service/… belongs to the keys of services.');
+    if (this.#keyring.aliases.has(aliasName)) throw new AgentError('ERR_ALREADY_EXISTS');
+  }
+
+  #requireTarget(keyId: string): void {
+    const key = this.#keyring.keyById(keyId);
+    requireChangeable(key);
+    this.#keyring.requireState(key, 'aliasTarget');
+  }
+
+  #requireMovable(aliasName: string): void {
+    if (aliasName === defaultAlias || aliasName.startsWith(serviceAliasPrefix)) throw unsupported('The aliases of default keys follow their keys.');
+  }
+}

@@ -1,0 +1,92 @@
+import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { isCountKnown, type Key, type KeyVersionEntry, maxKeyVersions, primaryVersion } from './key.ts';
+import type { Keyring } from './keyring.ts';
+
+/** How often one AES version may encrypt. */
+export interface BudgetLimits {
+  /** Messages for one version: 2^32 for AES-GCM with random IVs (NIST SP 800-38D section 8.3). */
+  readonly maxUses: number;
+  /** Uses that are counted in the vault ahead of time: one durable write for so many encryptions. */
+  readonly blockSize: number;
+}
+
+/** Share of the limit that is kept back when advance operations move on: 2^20 of 2^32. */
+const reserveShare = 4096;
+
+/** From this share of the limit on, status and the log warn. */
+const warnShare = 0.75;
+
+/** Counts encryptions, so that no version ever makes more than it may. */
+export class Budget {
+  readonly #keyring: Keyring;
+  readonly #limits: BudgetLimits;
+  readonly #moving = new Map<string, Promise<void>>();
+  readonly #makeVersion: (key: Key) => Promise<void>;
+
+  /** @param makeVersion - makes a new primary version of a key; the agent's own act. */
+  constructor(keyring: Keyring, limits: BudgetLimits, makeVersion: (key: Key) => Promise<void>) {
+    this.#keyring = keyring;
+    this.#limits = limits;
+    this.#makeVersion = makeVersion;
+  }
+
+  /**
+   * Counts one encryption; the vault hears of it a block ahead, so that a crash can only over-count.
+   * @throws AgentError `ERR_LIMIT_EXCEEDED`; `ERR_STORE_UNAVAILABLE` when a new block cannot be reserved.
+   */
+  count(key: Key, version: KeyVersionEntry): void {
+    const { maxUses, blockSize } = this.#limits;
+    if (version.useCount >= maxUses)
+      throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: 'This key version has encrypted as often as it may; advanceEncrypt moves on to a new one.' });
+    if (version.useCount >= version.reservedUses) this.#reserve(key, version, Math.min(version.useCount + blockSize, maxUses));
+    version.useCount += 1;
+  }
+
+  /**
+   * The primary version for an encryption, after a move to a new one if its budget is nearly spent or its count is not known.
+   * What cannot move, because it was imported or has all the versions it may have, goes on to the limit.
+   */
+  async freshPrimary(key: Key): Promise<KeyVersionEntry> {
+    if (!this.#mustMove(key)) return primaryVersion(key);
+    const moving = this.#moving.get(key.keyId) ?? this.#move(key);
+    await moving;
+    return primaryVersion(this.#keyring.keyById(key.keyId));
+  }
+
+  /** Whether the key has a version that has used three quarters of its budget. */
+  isNearlySpent(key: Key): boolean {
+    return key.versions.some((version) => version.useCount >= this.#limits.maxUses * warnShare);
+  }
+
+  #mustMove(key: Key): boolean {
+    if (key.origin !== 'GENERATED' || key.versions.length >= maxKeyVersions) return false;
+    const version = primaryVersion(key);
+    const { maxUses } = this.#limits;
+    return version.useCount >= maxUses - Math.ceil(maxUses / reserveShare) || !isCountKnown(version, this.#keyring.facts.restores);
+  }
+
+  async #move(key: Key): Promise<void> {
+    const moving = this.#makeVersion(key).catch((error: unknown) => {
+      const hasRoom = primaryVersion(key).useCount < this.#limits.maxUses;
+      if (!hasRoom || !isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
+      // What is left of the old version serves until the vault can be written again; the next encryption tries anew.
+    });
+    this.#moving.set(key.keyId, moving);
+    try {
+      await moving;
+    } finally {
+      this.#moving.delete(key.keyId);
+    }
+  }
+
+  #reserve(key: Key, version: KeyVersionEntry, upTo: number): void {
+    const before = version.reservedUses;
+    version.reservedUses = upTo;
+    try {
+      this.#keyring.commit({ keys: [this.#keyring.keyById(key.keyId)] }); // the newest copy: `key` may be older than a change
+    } catch (error) {
+      version.reservedUses = before;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,96 @@
+import { AgentError, durationSeconds, type UpdateRotationPolicyParams } from '@kms-agent/protocol';
+import { findVersion, type Key } from './key.ts';
+import type { Keyring } from './keyring.ts';
+import { isSymmetric, requireChangeable, requireGenerated, requireUnprotected, unsupported } from './rules.ts';
+import type { KeyAct } from './state.ts';
+
+const dayMs = 86_400_000;
+const defaultWindowDays = 30;
+const maxTags = 50;
+
+/** What happens to a key between its making and its end. Checks run in this order: type and origin, state, deletion protection. */
+export class Life {
+  readonly #keyring: Keyring;
+
+  constructor(keyring: Keyring) {
+    this.#keyring = keyring;
+  }
+
+  enable(key: Key): Key {
+    this.#require(key, 'enable');
+    return key.disabled ? this.#change({ ...key, disabled: false }) : key;
+  }
+
+  disable(key: Key): Key {
+    this.#require(key, 'disable');
+    return key.disabled ? key : this.#change({ ...key, disabled: true });
+  }
+
+  /** @throws AgentError `ERR_STATE_CONFLICT`, `ERR_DELETION_PROTECTED`. */
+  scheduleDeletion(key: Key, windowDays = defaultWindowDays): Key {
+    this.#require(key, 'scheduleDeletion');
+    requireUnprotected(key);
+    return this.#change({ ...key, deletionTime: this.#keyring.clock.now() + windowDays * dayMs });
+  }
+
+  /** Back to the state before. @throws AgentError `ERR_STATE_CONFLICT`. */
+  cancelDeletion(key: Key): Key {
+    this.#require(key, 'cancelDeletion');
+    const { deletionTime: _, ...rest } = key;
+    return this.#change(rest);
+  }
+
+  setDeletionProtection(key: Key, enabled: boolean, description?: string): Key {
+    this.#require(key, 'protect');
+    return this.#change({ ...key, deletionProtection: { enabled, ...(description === undefined ? {} : { description }) } });
+  }
+
+  setDescription(key: Key, description: string): Key {
+    this.#require(key, 'describe');
+    return this.#change({ ...key, description });
+  }
+
+  /** @throws AgentError `ERR_LIMIT_EXCEEDED` past 50 tags. */
+  tag(key: Key, tags: Readonly<Record<string, string>>): Key {
+    this.#require(key, 'describe');
+    const all = { ...key.tags, ...tags };
+    if (Object.keys(all).length > maxTags) throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxTags} tags.` });
+    return this.#change({ ...key, tags: all });
+  }
+
+  untag(key: Key, tagKeys: readonly string[]): Key {
+    this.#require(key, 'describe');
+    return this.#change({ ...key, tags: Object.fromEntries(Object.entries(key.tags).filter(([name]) => !tagKeys.includes(name))) });
+  }
+
+  /** Chooses the version that advance operations and sign use. */
+  setPrimaryVersion(key: Key, keyVersionId: string): Key {
+    requireGenerated(key);
+    findVersion(key, keyVersionId);
+    this.#keyring.requireState(key, 'version');
+    return this.#change({ ...key, primaryKeyVersionId: keyVersionId });
+  }
+
+  /** Turns automatic rotation on or off; off keeps the interval. */
+  setRotation(key: Key, { enabled, rotationInterval }: Pick<UpdateRotationPolicyParams, 'enabled' | 'rotationInterval'>): Key {
+    const intervalMs = rotationInterval === undefined ? key.rotation.intervalMs : durationSeconds(rotationInterval) * 1000;
+    if (!enabled && rotationInterval !== undefined)
+      throw new AgentError('ERR_INVALID_PARAMS', { path: '/rotationInterval', reason: 'does not apply when rotation is turned off' });
+    requireGenerated(key);
+    if (!isSymmetric(key.keySpec)) throw unsupported('Only symmetric keys rotate by themselves; createKeyVersion rotates this one.');
+    if (enabled && intervalMs === undefined)
+      throw new AgentError('ERR_INVALID_PARAMS', { path: '/rotationInterval', reason: 'is required the first time that rotation is turned on' });
+    this.#keyring.requireState(key, 'version');
+    return this.#change({ ...key, rotation: { enabled, ...(intervalMs === undefined ? {} : { intervalMs }) } });
+  }
+
+  #require(key: Key, act: KeyAct): void {
+    requireChangeable(key);
+    this.#keyring.requireState(key, act);
+  }
+
+  #change(key: Key): Key {
+    this.#keyring.commit({ keys: [key] });
+    return key;
+  }
+}

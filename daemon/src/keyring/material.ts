@@ -1,0 +1,145 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
+import { canImport, type Importer } from '../providers/provider.ts';
+import { seal, unseal } from '../vault/seal.ts';
+import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
+import type { Keyring } from './keyring.ts';
+import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
+
+/** How long an import token is good. */
+const tokenLifetimeMs = 24 * 3_600_000;
+
+const saltBytes = 32;
+const tagBytes = 16;
+
+/** What an import token says, sealed: it is the agent's own note to itself, so that a restart or a lock between the two calls loses nothing. */
+interface TokenNote {
+  readonly expireTime: number;
+  readonly algorithm: ImportWrappingAlgorithm;
+}
+
+/** What getParametersForImport answers. */
+export interface ImportParameters {
+  readonly importToken: Uint8Array<ArrayBuffer>;
+  /** SPKI DER. */
+  readonly publicKey: Uint8Array;
+  readonly wrappingAlgorithm: ImportWrappingAlgorithm;
+  readonly expireTime: number;
+}
+
+const tokenAad = (keyId: string): Buffer => Buffer.from(`kms-agent import token 1 ${keyId}`);
+
+/** Material from outside: wrapped for the agent by its owner, imported, deleted, expired, and imported again. */
+export class ImportedMaterial {
+  readonly #keyring: Keyring;
+
+  constructor(keyring: Keyring) {
+    this.#keyring = keyring;
+  }
+
+  /**
+   * Makes a wrapping pair and the token that goes with it. Costs a generation of an RSA pair.
+   * @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a generated key; `ERR_UNSUPPORTED_ALGORITHM`.
+   */
+  async parameters(key: Key, { wrappingKeySpec = 'RSA_3072', wrappingAlgorithm }: Omit<GetParametersForImportParams, 'keyId'>): Promise<ImportParameters> {
+    requireExternal(key);
+    const importer = this.#importerOf(key);
+    const offered = importer.importAlgorithms(key.keySpec);
+    const algorithm = wrappingAlgorithm ?? offered[0];
+    if (!algorithm || !offered.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `This key takes ${offered.join(' or ')}.` });
+    this.#keyring.requireState(key, 'importParameters');
+    const { publicKey, state } = await importer.makeWrappingPair(wrappingKeySpec);
+    const expireTime = this.#keyring.clock.now() + tokenLifetimeMs;
+    const importToken = this.#sealToken(key.keyId, { expireTime, algorithm }, state);
+    state.fill(0);
+    return { importToken, publicKey, wrappingAlgorithm: algorithm, expireTime };
+  }
+
+  /**
+   * Unwraps material and puts it into the key; the same material may be imported again, and no other.
+   * @throws AgentError `ERR_IMPORT_TOKEN_INVALID`, `ERR_IMPORT_TOKEN_EXPIRED`, `ERR_INVALID_KEY_MATERIAL`, `ERR_STATE_CONFLICT`, `ERR_INVALID_PARAMS`.
+   */
+  async import(key: Key, token: Uint8Array, wrapped: Uint8Array, expireTime?: number): Promise<{ key: Key; unwrappedIn: 'TOKEN' | 'AGENT' }> {
+    requireExternal(key);
+    const importer = this.#importerOf(key);
+    this.#keyring.requireState(key, 'importMaterial');
+    if (expireTime !== undefined && expireTime <= this.#keyring.clock.now())
+      throw new AgentError('ERR_INVALID_PARAMS', { path: '/materialExpireTime', reason: 'must be in the future' });
+    const { algorithm, state } = this.#openToken(key.keyId, token);
+    const version = initialVersion(key);
+    const { unwrappedIn, ...imported } = await importer.unwrap(version, { algorithm, state, wrapped }).finally(() => state.fill(0));
+    const now = this.#keyring.keyById(key.keyId); // another state may have come meanwhile
+    this.#keyring.requireState(now, 'importMaterial');
+    const checkValue = this.#checkValue(now, imported.material);
+    const { materialExpireTime: _, ...rest } = now;
+    const filled: Key = {
+      ...rest,
+      checkValue,
+      versions: [{ ...initialVersion(now), ...imported }],
+      ...(expireTime === undefined ? {} : { materialExpireTime: expireTime }),
+    };
+    this.#keyring.commit({ keys: [filled] });
+    return { key: filled, unwrappedIn };
+  }
+
+  /** Deletes the material at once and for good where the agent keeps it. @throws AgentError `ERR_UNSUPPORTED_OPERATION`, `ERR_DELETION_PROTECTED`. */
+  async delete(key: Key): Promise<Key> {
+    requireExternal(key);
+    this.#keyring.requireState(key, 'deleteMaterial');
+    requireUnprotected(key);
+    return await this.drop(key);
+  }
+
+  /** Drops the material, as deletion or expiry: the key waits for it to be imported again. */
+  async drop(key: Key): Promise<Key> {
+    const old: KeyVersionEntry = initialVersion(key);
+    const { materialExpireTime: _, ...rest } = key;
+    const emptied: Key = { ...rest, versions: [{ ...old, material: new Uint8Array() }] };
+    this.#keyring.commit({ keys: [emptied] });
+    await this.#keyring.providerOf(key).destroy(old);
+    this.#keyring.scrub();
+    return emptied;
+  }
+
+  #importerOf(key: Key): Importer {
+    const provider = this.#keyring.providerOf(key);
+    if (!canImport(provider)) throw unsupported('Material cannot be imported where this key lives.');
+    return provider;
+  }
+
+  /** @throws AgentError `ERR_INVALID_KEY_MATERIAL` when the key had other material before. */
+  #checkValue({ keyId, checkValue }: Key, material: Uint8Array): string {
+    const keyOfChecks = this.#keyring.vault.deriveKey('import check value');
+    const computed = createHmac('sha256', keyOfChecks).update(keyId).update(material).digest();
+    keyOfChecks.fill(0);
+    if (checkValue !== undefined && !timingSafeEqual(computed, Buffer.from(checkValue, 'base64')))
+      throw new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'The key had other material before; only the same may be imported again.' });
+    return computed.toString('base64');
+  }
+
+  /** 32-byte salt ‖ sealed: u16 length ‖ JSON of the note ‖ state of the wrapping pair, which is bytes and never text. */
+  #sealToken(keyId: string, note: TokenNote, state: Uint8Array): Uint8Array<ArrayBuffer> {
+    const json = Buffer.from(JSON.stringify(note));
+    const plaintext = Buffer.alloc(2 + json.length + state.length);
+    plaintext.set(json, plaintext.writeUInt16BE(json.length));
+    plaintext.set(state, 2 + json.length);
+    const tokenKey = this.#keyring.vault.deriveKey('import token');
+    const { salt, sealed } = seal(tokenKey, tokenAad(keyId), plaintext);
+    tokenKey.fill(0);
+    plaintext.fill(0);
+    return new Uint8Array(Buffer.concat([salt, sealed]));
+  }
+
+  #openToken(keyId: string, token: Uint8Array): TokenNote & { state: Buffer } {
+    if (token.length <= saltBytes + tagBytes) throw new AgentError('ERR_IMPORT_TOKEN_INVALID');
+    const tokenKey = this.#keyring.vault.deriveKey('import token');
+    const plaintext = unseal(tokenKey, tokenAad(keyId), { salt: token.subarray(0, saltBytes), sealed: token.subarray(saltBytes) });
+    tokenKey.fill(0);
+    if (!plaintext) throw new AgentError('ERR_IMPORT_TOKEN_INVALID');
+    const stateStart = 2 + plaintext.readUInt16BE();
+    const note = JSON.parse(plaintext.toString('utf8', 2, stateStart)) as TokenNote; // authenticated: only sealToken writes it
+    if (note.expireTime > this.#keyring.clock.now()) return { ...note, state: plaintext.subarray(stateStart) };
+    plaintext.fill(0);
+    throw new AgentError('ERR_IMPORT_TOKEN_EXPIRED');
+  }
+}

@@ -1,0 +1,88 @@
+import type { Provider } from '../providers/provider.ts';
+import type { Vault } from '../vault/vault.ts';
+import type { AgentAct } from './acts.ts';
+import { Aliases } from './aliases.ts';
+import { Budget, type BudgetLimits } from './budget.ts';
+import { Cipher } from './cipher.ts';
+import type { BelievableClock, TimeSource } from './clock.ts';
+import { Creation } from './creation.ts';
+import type { Gate } from './gate.ts';
+import { Keyring } from './keyring.ts';
+import { Life } from './life.ts';
+import { ImportedMaterial } from './material.ts';
+import { Scheduler } from './scheduler.ts';
+import { Signer } from './signer.ts';
+import { Watch } from './watch.ts';
+
+/** Everything that works on keys, there only while the vault is unlocked. */
+export interface OpenKeyring {
+  readonly keyring: Keyring;
+  readonly creation: Creation;
+  readonly aliases: Aliases;
+  readonly life: Life;
+  readonly material: ImportedMaterial;
+  readonly cipher: Cipher;
+  readonly signer: Signer;
+  readonly watch: Watch;
+  /** Ids of keys used since the unlock that have spent three quarters of a version's budget. */
+  nearlySpent(): string[];
+}
+
+/** Limits that are settings. */
+export interface KeyringLimits extends BudgetLimits {
+  /** Longest time between two looks at what is due. */
+  readonly lookIntervalMs: number;
+  /** Longest time that the machine may have been off for its clock to be believed without confirmation. */
+  readonly maxOffMs: number;
+}
+
+/** What a keyring is opened with. */
+export interface OpenOptions {
+  readonly vault: Vault;
+  readonly providers: readonly Provider[];
+  readonly time: TimeSource;
+  readonly clock: BelievableClock;
+  readonly gate: Gate;
+  readonly limits: KeyringLimits;
+  readonly onAct: (act: AgentAct) => void;
+  readonly onWarning: (warning: string, error?: unknown) => void;
+}
+
+/** Reads the unlocked vault and wires what works on its keys. */
+export function openKeyring({ vault, providers, time, clock, gate, limits, onAct, onWarning }: OpenOptions): OpenKeyring {
+  const keyring = new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => clock.observe() === 0 });
+  keyring.load();
+  if (keyring.facts.tick) clock.resume(keyring.facts.tick);
+  const aliases = new Aliases(keyring);
+  const creation = new Creation(keyring, aliases, onAct);
+  const material = new ImportedMaterial(keyring);
+  const scheduler = new Scheduler({ keyring, creation, material, onAct });
+  const budget = new Budget(keyring, limits, async (key) => {
+    const { keyVersionId } = await creation.moveOn(key);
+    onAct({ act: 'budget', keyId: key.keyId, keyVersionId });
+  });
+  const watch = new Watch({
+    keyring,
+    scheduler,
+    clock,
+    gate,
+    intervalMs: limits.lookIntervalMs,
+    onError: (error) => onWarning('what was due for a key could not be done; it is tried again', error),
+    onJump: (jumpMs) => onWarning(`the wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry wait for it`),
+  });
+  return {
+    keyring,
+    creation,
+    aliases,
+    life: new Life(keyring),
+    material,
+    cipher: new Cipher(keyring, budget),
+    signer: new Signer(keyring),
+    watch,
+    nearlySpent: () =>
+      keyring
+        .usedKeys()
+        .filter((key) => budget.isNearlySpent(key))
+        .map(({ keyId }) => keyId),
+  };
+}

@@ -1,0 +1,73 @@
+import type { Change } from '../vault/vault.ts';
+import type { AliasEntry } from './alias-book.ts';
+import type { Tick } from './clock.ts';
+import type { Key } from './key.ts';
+import { encodeKey } from './record.ts';
+
+/** What an idempotent creation made, remembered for 24 hours. */
+export interface ClientTokenEntry {
+  readonly id: string;
+  readonly method: string;
+  readonly keyId: string;
+  readonly keyVersionId: string;
+  readonly time: number;
+}
+
+/** What is left of a destroyed key: its id never comes back. */
+export interface Tombstone {
+  readonly keyId: string;
+  /** When the material was destroyed, milliseconds since the epoch. */
+  readonly deletionTime: number;
+}
+
+/** Facts about the vault as a whole that must be sealed like any record. */
+export interface VaultFacts {
+  /** Absent until it is first written. */
+  readonly tick?: Tick;
+  /** How often the vault was put back from a backup. */
+  readonly restores: number;
+}
+
+/** What one commit writes: all or none. */
+export interface KeyringChanges {
+  readonly keys?: readonly Key[];
+  readonly destroyed?: readonly Tombstone[];
+  readonly aliases?: readonly AliasEntry[];
+  readonly deletedAliases?: readonly string[];
+  readonly clientTokens?: readonly ClientTokenEntry[];
+  readonly expiredTokens?: readonly string[];
+  readonly facts?: VaultFacts;
+}
+
+const encodeJson = (value: unknown): Uint8Array => Buffer.from(JSON.stringify(value));
+
+/** Reads a record that is JSON. */
+export function decodeJson<T>(plaintext: Uint8Array): T {
+  return JSON.parse(Buffer.from(plaintext.buffer, plaintext.byteOffset, plaintext.length).toString('utf8')) as T; // authenticated: only this file writes such records
+}
+
+/** The one record of facts. */
+const factsId = 'vault';
+
+/** The sealed records of a commit; each plaintext is the caller's to zero. */
+export function encodeChanges(changes: KeyringChanges): Change[] {
+  const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
+  const gone = (kind: string, id: string): Change => ({ kind, id, deleted: true });
+  return [
+    ...keys.map((key) => ({ kind: 'key', id: key.keyId, plaintext: encodeKey(key) })),
+    ...destroyed.map(({ keyId }) => gone('key', keyId)),
+    ...destroyed.map((tombstone) => ({ kind: 'tombstone', id: tombstone.keyId, plaintext: encodeJson(tombstone) })),
+    ...aliases.map((alias) => ({ kind: 'alias', id: alias.aliasName, plaintext: encodeJson(alias) })),
+    ...deletedAliases.map((id) => gone('alias', id)),
+    ...clientTokens.map((token) => ({ kind: 'clientToken', id: token.id, plaintext: encodeJson(token) })),
+    ...expiredTokens.map((id) => gone('clientToken', id)),
+    ...(facts ? [{ kind: 'facts', id: factsId, plaintext: encodeJson(facts) }] : []),
+  ];
+}
+
+/** Which record another one points at, so that the vault can name what is gone. */
+export function mentionedBy(record: { kind: string; plaintext: Uint8Array }): { kind: string; id: string }[] {
+  if (record.kind !== 'alias') return [];
+  const { keyId } = decodeJson<AliasEntry>(record.plaintext);
+  return [{ kind: 'key', id: keyId }];
+}

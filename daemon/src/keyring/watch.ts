@@ -1,0 +1,109 @@
+import type { BelievableClock } from './clock.ts';
+import type { Gate } from './gate.ts';
+import { dueTimeOf, type Key } from './key.ts';
+import type { Keyring } from './keyring.ts';
+import type { Scheduler } from './scheduler.ts';
+
+/** How far the tick that is kept in the vault may be behind. */
+const tickGrainMs = 3_600_000;
+/** A timer that fires early must not spin. */
+const shortestLookMs = 10;
+
+/** What a watch works with. */
+export interface WatchOptions {
+  readonly keyring: Keyring;
+  readonly scheduler: Scheduler;
+  readonly clock: BelievableClock;
+  readonly gate: Gate;
+  /** Longest time between two looks: a sleep, a set clock and a long wait are noticed within it. */
+  readonly intervalMs: number;
+  readonly onError: (error: unknown) => void;
+  /** Hears once of a wall clock that cannot be believed, and by how many milliseconds it jumped. */
+  readonly onJump: (jumpMs: number) => void;
+}
+
+/** Looks at the keys again and again while they are open. */
+export class Watch {
+  readonly #options: WatchOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
+  #looking = false;
+  #lookAgain = false;
+  #hadJumped = false;
+
+  constructor(options: WatchOptions) {
+    this.#options = options;
+  }
+
+  /** Looks at every key at once, and from then on at what is due. */
+  start(): void {
+    void this.#look(true);
+  }
+
+  /** Looks earlier when a key that changed is due before the next look. */
+  note(key: Key): void {
+    const { keyring, intervalMs } = this.#options;
+    const inMs = (dueTimeOf(key) ?? Number.POSITIVE_INFINITY) - keyring.clock.now();
+    if (inMs < intervalMs) this.#lookIn(Math.max(inMs, 0));
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  /** Writes the tick, so that the next process knows since when the clock can be believed. */
+  keepTick(): void {
+    const { keyring, clock } = this.#options;
+    keyring.commit({ facts: { ...keyring.facts, tick: clock.tick } });
+  }
+
+  /** One look at a time: two at once would do the same twice. */
+  async #look(all: boolean): Promise<void> {
+    if (this.#looking) {
+      this.#lookAgain = true;
+      return;
+    }
+    this.#looking = true;
+    try {
+      await this.#lookInside(all);
+    } finally {
+      this.#looking = false;
+    }
+    if (this.#stopped) return;
+    const again = this.#lookAgain;
+    this.#lookAgain = false;
+    this.#lookIn(again ? 0 : this.#options.scheduler.nextLookMs(this.#options.intervalMs));
+  }
+
+  async #lookInside(all: boolean): Promise<void> {
+    const { gate, scheduler, onError } = this.#options;
+    try {
+      await gate.pass(async () => {
+        const wasSet = this.#observeClock();
+        await scheduler.look(all || wasSet);
+      });
+    } catch (error) {
+      if (!this.#stopped) onError(error);
+    }
+  }
+
+  #lookIn(inMs: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#look(false), Math.max(inMs, shortestLookMs));
+    this.#timer.unref();
+  }
+
+  /** @returns whether the wall clock was set, or set right, since the last look. */
+  #observeClock(): boolean {
+    const { clock, keyring, onJump } = this.#options;
+    const jumpMs = clock.observe();
+    const wasSet = this.#hadJumped !== (jumpMs !== 0);
+    if (jumpMs !== 0 && wasSet) onJump(jumpMs);
+    this.#hadJumped = jumpMs !== 0;
+    const kept = keyring.facts.tick;
+    const isBehind = kept === undefined || kept.anchor.bootId !== clock.tick.anchor.bootId || clock.tick.lastSeen.wall - kept.lastSeen.wall >= tickGrainMs;
+    if (jumpMs === 0 && isBehind) this.keepTick();
+    return wasSet;
+  }
+}

@@ -1,0 +1,37 @@
+/*
+ * A real agent in a process of its own, whose clocks and whose callers' unit a test sets through messages.
+ * Arguments: folder of the vault, socket, settings as JSON.
+ */
+import { defaultSettings } from '../../daemon/src/config.ts';
+import { makeLog } from '../../daemon/src/log.ts';
+import { startAgent } from '../../daemon/src/main.ts';
+import { hasVault } from '../../daemon/src/vault/folder.ts';
+import { Vault } from '../../daemon/src/vault/vault.ts';
+import type { ClockMessage } from './clocked.ts';
+
+const [dataDir = '', socket = '', settings = '{}', initial = '{}'] = process.argv.slice(2);
+let { wallMs = 0, bootMs = 0, bootId = 'first boot', service } = JSON.parse(initial) as ClockMessage;
+
+const running = await startAgent({
+  settings: { ...defaultSettings, ...(JSON.parse(settings) as object) },
+  log: makeLog('info'),
+  listen: { path: socket },
+  openVault: () => (hasVault(dataDir) ? Vault.open({ dataDir, clock: () => wallMs, argon2Cost: { memoryKiB: 64, passes: 1, parallelism: 1 } }) : undefined),
+  time: {
+    wall: () => wallMs,
+    sinceBoot: () => bootMs,
+    get bootId() {
+      return bootId;
+    },
+  },
+  serviceOf: () => service ?? undefined,
+});
+
+process.on('message', (message: ClockMessage) => {
+  ({ wallMs = wallMs, bootMs = bootMs, bootId = bootId } = message);
+  if ('service' in message) ({ service } = message);
+  process.send?.('done');
+});
+process.on('SIGTERM', () => void running.stop().then(() => process.exit(0)));
+process.on('disconnect', () => process.exit(1));
+process.send?.('ready');

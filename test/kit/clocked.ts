@@ -1,0 +1,94 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { type AgentClient, connect } from '@kms-agent/client';
+import { passphrase, type TempFolder } from './agent.ts';
+
+/** What a test may set of an agent's surroundings; what is absent stays. */
+export interface ClockMessage {
+  wallMs?: number;
+  bootMs?: number;
+  bootId?: string;
+  /** The unit that every caller seems to run in; null for none. */
+  service?: string | null;
+}
+
+export const minuteMs = 60_000;
+export const hourMs = 60 * minuteMs;
+export const dayMs = 24 * hourMs;
+
+/** When tests begin. */
+export const startMs = Date.parse('2030-01-01T00:00:00.000Z');
+
+/** A real agent on a vault in a folder, with clocks of its own. */
+export class ClockedAgent implements AsyncDisposable {
+  readonly child: ChildProcess;
+  readonly kms: AgentClient;
+  /** What it wrote to its log. */
+  log = '';
+  #now: Required<Omit<ClockMessage, 'service'>>;
+
+  private constructor(child: ChildProcess, kms: AgentClient, now: Required<Omit<ClockMessage, 'service'>>) {
+    this.child = child;
+    this.kms = kms;
+    this.#now = now;
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.log += chunk.toString();
+    });
+  }
+
+  /** Starts it and unlocks the vault; with `from`, the clocks go on as they were there. */
+  static async start(
+    folder: TempFolder,
+    settings: object = {},
+    { from, unlock = true }: { from?: ClockMessage; unlock?: boolean } = {},
+  ): Promise<ClockedAgent> {
+    const now = { wallMs: startMs, bootMs: hourMs, bootId: 'first boot', ...from };
+    const program = fileURLToPath(new URL('./clocked-process.ts', import.meta.url));
+    const socketPath = folder.join(`clocked-${Math.random().toString(36).slice(2, 8)}.sock`);
+    const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now)];
+    const child = fork(program, args, { execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    let complaints = '';
+    child.stderr?.on('data', (chunk: Buffer) => {
+      complaints += chunk.toString();
+    });
+    await Promise.race([
+      once(child, 'message'),
+      once(child, 'exit').then(() => {
+        throw new Error(`the agent ended: ${complaints}`);
+      }),
+    ]);
+    const kms = await connect({ socketPath });
+    if (unlock) await kms.unlock({ passphrase });
+    return new ClockedAgent(child, kms, now);
+  }
+
+  get now(): Required<Omit<ClockMessage, 'service'>> {
+    return this.#now;
+  }
+
+  /** Time passes: both clocks go on. */
+  async advance(ms: number): Promise<void> {
+    await this.set({ wallMs: this.#now.wallMs + ms, bootMs: this.#now.bootMs + ms });
+  }
+
+  async set(message: ClockMessage): Promise<void> {
+    const { service: _, ...clocks } = message;
+    this.#now = { ...this.#now, ...clocks };
+    this.child.send(message);
+    await once(this.child, 'message');
+  }
+
+  /** Ends it by a signal. */
+  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    this.kms.close();
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
+    const ended = once(this.child, 'exit');
+    this.child.kill(signal);
+    await ended;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
+  }
+}
