@@ -1,6 +1,6 @@
 import { Buffer } from 'node:buffer';
 import { z } from 'zod';
-import { keySpecs } from './names.ts';
+import { type KeySpec, keySpecs } from './names.ts';
 
 /** True only when A and B are the same type, optionality and readonly included. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -138,13 +138,19 @@ export function duration(min: string, max: string) {
     .meta({ examples: [min, max] });
 }
 
+const foreignSpecs = ['Aliyun_AES_256', 'Aliyun_AES_192', 'Aliyun_AES_128'] as const;
+
 /** A key spec as a parameter: `Aliyun_AES_256` and its kin mean `AES_256` and its kin, and are never answered. */
 export const keySpecParam = () => {
-  const aliases = ['Aliyun_AES_256', 'Aliyun_AES_192', 'Aliyun_AES_128'] as const;
-  return z.codec(z.enum([...keySpecs, ...aliases]), z.enum(keySpecs), {
-    decode: (name) => z.enum(keySpecs).parse(name.replace(/^Aliyun_/, '')),
-    encode: (spec) => spec,
-  });
+  const wire = z.enum([...keySpecs, ...foreignSpecs]);
+  return z.codec(
+    wire,
+    z.custom<KeySpec>((value) => wire.safeParse(value).success),
+    {
+      decode: (name) => name.replace(/^Aliyun_/, '') as KeySpec, // each foreign name is one of ours behind this prefix
+      encode: (spec) => spec,
+    },
+  );
 };
 
 /** The name of a tag: 1 to 128 characters. */

@@ -24,12 +24,14 @@ export const startMs = Date.parse('2030-01-01T00:00:00.000Z');
 export class ClockedAgent implements AsyncDisposable {
   readonly child: ChildProcess;
   readonly kms: AgentClient;
+  readonly socketPath: string;
   /** What it wrote to its log. */
   log = '';
   #now: Required<Omit<ClockMessage, 'service'>>;
 
-  private constructor(child: ChildProcess, kms: AgentClient, now: Required<Omit<ClockMessage, 'service'>>) {
+  private constructor(child: ChildProcess, socketPath: string, kms: AgentClient, now: Required<Omit<ClockMessage, 'service'>>) {
     this.child = child;
+    this.socketPath = socketPath;
     this.kms = kms;
     this.#now = now;
     child.stderr?.on('data', (chunk: Buffer) => {
@@ -60,7 +62,7 @@ export class ClockedAgent implements AsyncDisposable {
     ]);
     const kms = await connect({ socketPath });
     if (unlock) await kms.unlock({ passphrase });
-    return new ClockedAgent(child, kms, now);
+    return new ClockedAgent(child, socketPath, kms, now);
   }
 
   get now(): Required<Omit<ClockMessage, 'service'>> {

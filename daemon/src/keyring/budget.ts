@@ -43,14 +43,19 @@ export class Budget {
   }
 
   /**
-   * The primary version for an encryption, after a move to a new one if its budget is nearly spent or its count is not known.
+   * Counts one encryption with the primary version, after a move to a new one if its budget is nearly spent or its count is not known.
    * What cannot move, because it was imported or has all the versions it may have, goes on to the limit.
+   * @throws as count.
    */
-  async freshPrimary(key: Key): Promise<KeyVersionEntry> {
-    if (!this.#mustMove(key)) return primaryVersion(key);
-    const moving = this.#moving.get(key.keyId) ?? this.#move(key);
-    await moving;
-    return primaryVersion(this.#keyring.keyById(key.keyId));
+  async countPrimary(key: Key): Promise<KeyVersionEntry> {
+    let newest = key;
+    if (this.#mustMove(newest)) {
+      await (this.#moving.get(key.keyId) ?? this.#move(key));
+      newest = this.#keyring.keyById(key.keyId);
+    }
+    const version = primaryVersion(newest); // checked and counted in one turn: what waits beside this one cannot spend it meanwhile
+    this.count(newest, version);
+    return version;
   }
 
   /** Whether the key has a version that has used three quarters of its budget. */

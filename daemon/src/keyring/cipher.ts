@@ -101,8 +101,7 @@ export class Cipher {
   async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = new Uint8Array()): Promise<Sealed> {
     const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
     this.#use(key);
-    const version = await this.#budget.freshPrimary(key);
-    this.#budget.count(key, version);
+    const version = await this.#budget.countPrimary(key);
     const header = encodeBlobHeader(version.keyVersionId);
     const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, aad]) });
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });

@@ -1,0 +1,164 @@
+import { type AgentClient, utf8 } from '@kms-agent/client';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
+import { ClockedAgent, hourMs, startMs } from '../kit/clocked.ts';
+
+const message = utf8('what is kept');
+const settings = { maxUsesPerVersion: 100, useBlockSize: 8 };
+
+let folder: TempFolder;
+let agent: ClockedAgent;
+let kms: AgentClient;
+async function start(options: Parameters<typeof ClockedAgent.start>[2] = {}): Promise<void> {
+  agent = await ClockedAgent.start(folder, settings, options);
+  kms = agent.kms;
+}
+beforeEach(async () => {
+  folder = new TempFolder();
+  await initVault(folder);
+  await start();
+});
+afterEach(async () => {
+  await agent.end();
+  folder[Symbol.dispose]();
+});
+
+const useCount = async (keyId: string): Promise<number> => (await kms.describeKey({ keyId })).useCount;
+const times = async (count: number, work: () => Promise<unknown>): Promise<void> => {
+  for (let done = 0; done < count; done += 1) await work();
+};
+
+test('raw operations: to the limit and no further, for good, with a hint to the advance ones; decrypt goes on', async () => {
+  const { keyId } = await kms.createKey();
+  const sealed = await kms.encrypt({ keyId, plaintext: message });
+  await times(99, () => kms.encrypt({ keyId, plaintext: message }));
+  const refusal = { code: 'ERR_LIMIT_EXCEEDED', details: { hint: expect.stringContaining('advanceEncrypt') } };
+  await expect(kms.encrypt({ keyId, plaintext: message })).rejects.toMatchObject(refusal);
+  await expect(kms.generateDataKey({ keyId })).rejects.toMatchObject(refusal);
+  expect((await kms.decrypt(sealed)).plaintext).toEqual(message);
+  await kms.lock();
+  await kms.unlock({ passphrase });
+  await expect(kms.encrypt({ keyId, plaintext: message })).rejects.toMatchObject(refusal);
+  expect(await useCount(keyId)).toBe(100);
+});
+
+test.each([
+  ['advanceEncrypt', () => kms.advanceEncrypt({ keyId: 'alias/busy', plaintext: message })],
+  ['advanceGenerateDataKey', () => kms.advanceGenerateDataKey({ keyId: 'alias/busy' })],
+  ['generateDataKeyWithoutPlaintext', () => kms.generateDataKeyWithoutPlaintext({ keyId: 'alias/busy' })],
+  [
+    'reEncrypt',
+    async () =>
+      kms.reEncrypt({
+        ...(await kms.encrypt({ keyId: 'alias/default', plaintext: message, aad: utf8('x') }).then(({ keyVersionId: _, ...raw }) => ({
+          keyId: raw.keyId,
+          ciphertextBlob: raw.ciphertextBlob,
+          algorithm: raw.algorithm,
+          iv: raw.iv ?? new Uint8Array(),
+        }))),
+        aad: utf8('x'),
+        destinationKeyId: 'alias/busy',
+      }),
+  ],
+] as const)('%s: moves to a new version before the limit, and no version ever passes it', async (_name, work) => {
+  const { keyId } = await kms.createKey({ aliasName: 'alias/busy' });
+  await times(98, () => kms.advanceEncrypt({ keyId, plaintext: message }));
+  await times(4, work);
+  const versions = await Array.fromAsync(kms.listAllKeyVersions({ keyId }));
+  expect(versions.map((version) => version.useCount)).toEqual([99, 3]);
+  expect(agent.log).toContain('"act":"budget"');
+});
+
+test('many at once at the limit: one new version, and no count is lost', async () => {
+  const { keyId } = await kms.createKey();
+  await times(90, () => kms.advanceEncrypt({ keyId, plaintext: message }));
+  await Promise.all(Array.from({ length: 100 }, () => kms.advanceEncrypt({ keyId, plaintext: message })));
+  const counts = (await Array.fromAsync(kms.listAllKeyVersions({ keyId }))).map((version) => version.useCount);
+  expect(counts.reduce((sum, count) => sum + count, 0)).toBe(190);
+  expect(counts.length).toBe(2);
+  for (const count of counts) expect(count).toBeLessThanOrEqual(100);
+});
+
+test('kill -9 at any point: the count after it is never less than what was answered, and at most a block more', async () => {
+  const { keyId } = await kms.createKey();
+  let answered = 0;
+  for (let round = 0; round < 12; round += 1) {
+    let failed = false;
+    const workers = Array.from({ length: 4 }, async () => {
+      while (!failed) {
+        await kms.encrypt({ keyId, plaintext: message }, { timeoutMs: 2000 }).then(
+          () => {
+            answered += 1;
+          },
+          () => {
+            failed = true; // the agent was killed: that is the experiment
+          },
+        );
+        if (answered > 4 + round * 5) failed = true;
+      }
+    });
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * 6));
+    await agent.end('SIGKILL');
+    await Promise.all(workers);
+    const before = answered;
+    await start({ from: agent.now });
+    const counted = await useCount(keyId);
+    expect(counted).toBeGreaterThanOrEqual(before);
+    expect(counted).toBeLessThanOrEqual(before + (round + 1) * (8 + 4));
+    answered = counted;
+    if (counted > 60) break;
+  }
+  expect(answered).toBeGreaterThan(0);
+});
+
+test('a lock: the counts that are not used are given back', async () => {
+  const { keyId } = await kms.createKey();
+  await times(3, () => kms.encrypt({ keyId, plaintext: message }));
+  await kms.lock();
+  await kms.unlock({ passphrase });
+  expect(await useCount(keyId)).toBe(3);
+});
+
+test('three quarters of the budget: status names the key', async () => {
+  const { keyId } = await kms.createKey();
+  await times(74, () => kms.encrypt({ keyId, plaintext: message }));
+  expect((await kms.status()).warnings?.join()).not.toContain(keyId);
+  await kms.encrypt({ keyId, plaintext: message });
+  expect((await kms.status()).warnings?.join()).toContain(keyId);
+});
+
+test('restore: the counts are not known, so the first advance encryption of each key makes a new version, once', async () => {
+  const { keyId } = await kms.createKey();
+  const before = await kms.advanceEncrypt({ keyId, plaintext: message });
+  await agent.end();
+  const at = ['--data-dir', folder.join('vault')];
+  expect((await run(agentProgram, ['backup', folder.join('backup.db'), ...at])).code).toBe(0);
+  using restored = new TempFolder();
+  expect((await run(agentProgram, ['restore', folder.join('backup.db'), '--data-dir', restored.join('vault')])).code).toBe(0);
+  for (let round = 0; round < 2; round += 1) {
+    await using there = await ClockedAgent.start(restored, settings);
+    expect((await there.kms.advanceDecrypt(before)).plaintext).toEqual(message);
+    const after = await there.kms.advanceEncrypt({ keyId, plaintext: message });
+    expect(after.keyVersionId).not.toBe(before.keyVersionId);
+    expect(await there.kms.describeKey({ keyId })).toMatchObject({ keyVersionCount: 2, primaryKeyVersionId: after.keyVersionId });
+  }
+  await start({ from: agent.now });
+  expect((await kms.advanceEncrypt({ keyId, plaintext: message })).keyVersionId).toBe(before.keyVersionId);
+});
+
+test('lastUsedTime: shown at once, kept over a lock, and after a kill at most an hour behind', async () => {
+  const { keyId } = await kms.createKey({ keySpec: 'EC_P256' });
+  expect(await kms.describeKey({ keyId })).not.toHaveProperty('lastUsedTime');
+  await kms.sign({ keyId, message });
+  const first = new Date(startMs).toISOString();
+  expect(await kms.describeKey({ keyId })).toMatchObject({ lastUsedTime: first, useCount: 0 });
+  await kms.lock();
+  await kms.unlock({ passphrase });
+  expect(await kms.describeKey({ keyId })).toMatchObject({ lastUsedTime: first });
+  await agent.advance(2 * hourMs);
+  await kms.sign({ keyId, message });
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await agent.end('SIGKILL');
+  await start({ from: agent.now });
+  expect(await kms.describeKey({ keyId })).toMatchObject({ lastUsedTime: new Date(startMs + 2 * hourMs).toISOString() });
+});
