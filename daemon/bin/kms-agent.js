@@ -15,7 +15,14 @@ if (process.execArgv.some((flag) => flag.startsWith('--inspect'))) {
   process.exit(2);
 }
 // Flags cannot stand in the first line, so Node replaces itself; the pid that a supervisor knows stays.
-const flags = ['--disable-sigusr1', '--secure-heap=4194304', '--secure-heap-min=2', '--expose-gc', '--disable-warning=ExperimentalWarning'];
+const flags = [
+  '--disable-sigusr1',
+  '--secure-heap=4194304',
+  '--secure-heap-min=2',
+  '--expose-gc',
+  '--max-semi-space-size=8',
+  '--disable-warning=ExperimentalWarning',
+];
 if (!process.execArgv.includes('--disable-sigusr1')) {
   // Node marks inherited descriptors close-on-exec: those that are meant for us must survive, a secret's and systemd's socket.
   const passed = process.argv.flatMap((argument, index) =>

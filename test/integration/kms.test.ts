@@ -124,6 +124,36 @@ test('kms-agent: backup beside the agent, restore, rekey and salvage, end to end
   }
 });
 
+test('kms key: the whole life by hand; what cannot be undone asks, or wants --yes', async () => {
+  const made = JSON.parse(
+    (await kms(['key', 'create', '--alias', 'alias/life', '--rotate', '90d', '--protect', '--tag', 'team=web', '--json'])).stdout.toString(),
+  ) as { keyId: string };
+  const page = async (...args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await kms(['key', ...args]);
+    expect([code, stderr]).toEqual([0, '']);
+    return stdout.toString();
+  };
+  expect(await page('show', 'alias/life')).toMatch(/Kind +AES_256, software-protected, encrypts and decrypts\nState +Enabled\nProtected +yes/);
+  expect(await page('show', 'alias/life')).toMatch(/Rotation +on, every 90d, next .* \(in (89|90) days\)/);
+  expect(await kms(['key', 'delete', 'alias/life', '--yes'])).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_DELETION_PROTECTED') as string });
+  await page('unprotect', 'alias/life');
+  expect(await kms(['key', 'delete', 'alias/life'])).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') as string });
+  expect(await page('delete', 'alias/life', '--days', '7', '--yes')).toMatch(/State +PendingDeletion\nDestroyed +.*\(in (6|7) days\)/);
+  expect(await kms(['encrypt', '-k', 'alias/life'], 'x')).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_KEY_PENDING_DELETION') as string });
+  expect((await kms(['key', 'list', '--state', 'PendingDeletion'])).stdout.toString()).toContain(made.keyId);
+  expect(await page('cancel-deletion', 'alias/life')).toMatch(/State +Enabled/);
+  expect(await page('disable', 'alias/life')).toMatch(/State +Disabled(.|\n)*Rotation +suspended, every 90d/);
+  expect(await page('enable', 'alias/life')).toMatch(/State +Enabled/);
+  expect(await page('tag', 'alias/life', 'a=1', 'b=2')).toMatch(/Tags +team=web, a=1, b=2/);
+  expect(await page('untag', 'alias/life', 'team', 'a')).toMatch(/Tags +b=2/);
+  expect(await page('rotation', 'alias/life', 'off')).toMatch(/Rotation +off/);
+  expect(await page('describe', 'alias/life', 'what it is for')).toMatch(/Description +what it is for/);
+  expect(await page('protect', 'alias/life', '--why', 'signs releases')).toMatch(/Protected +yes: signs releases/);
+  expect((await kms(['key', 'list'])).stdout.toString()).not.toContain('\u001b');
+  expect(await kms(['confirm-clock'])).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') as string });
+  expect(await kms(['confirm-clock', '--yes'])).toMatchObject({ code: 0 });
+});
+
 /** Runs kms on a terminal of its own and types an answer at each prompt. @returns all that the terminal showed, and the exit status. */
 async function onTerminal(command: string, answers: readonly string[]): Promise<{ shown: string; code: number | null }> {
   const terminal = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -149,6 +179,15 @@ test('init and unlock on a terminal: the passphrase is asked, twice when it is n
   expect(init.shown + unlock.shown).not.toContain(passphrase);
   const differing = await onTerminal(quoted(agentProgram, `init --data-dir ${own.join('other')}`), [passphrase, 'something else']);
   expect(differing).toMatchObject({ code: 1, shown: expect.stringContaining('differ') as string });
+});
+
+test('on a terminal: states are coloured unless NO_COLOR is set, and a deletion goes on after yes only', async () => {
+  await kms(['key', 'create', '--alias', 'alias/asked']);
+  const quoted = (args: string): string => `${process.execPath} ${kmsProgram} --socket ${agent.socketPath} ${args}`;
+  expect((await onTerminal(quoted('key list'), [])).shown).toContain('\u001b[32mEnabled');
+  expect((await onTerminal(`NO_COLOR=1 ${quoted('key list')}`, [])).shown).not.toContain('\u001b[32m');
+  expect(await onTerminal(quoted('key delete alias/asked'), ['no'])).toMatchObject({ code: 2, shown: expect.stringContaining('nothing was done') as string });
+  expect(await onTerminal(quoted('key delete alias/asked'), ['yes'])).toMatchObject({ code: 0, shown: expect.stringContaining('PendingDeletion') as string });
 });
 
 test('a reader that goes away early: no stack trace', async () => {

@@ -66,7 +66,7 @@ async function compare(model: Model, { agent: { kms } }: Real): Promise<void> {
     expect(await outcome(kms.listKeys())).toBe('ERR_AGENT_LOCKED');
     return;
   }
-  const expected = model.keys.map((key) => [key.keyId, stateOf(key), key.versions]).sort();
+  const expected = model.keys.map((key) => [key.keyId, stateOf(key), key.versions] as const).sort(([a], [b]) => (a < b ? -1 : 1));
   await expect
     .poll(async () => (await kms.listKeys({ limit: 1000 })).keys.map((key) => [key.keyId, key.keyState, key.keyVersionCount]), { interval: 10 })
     .toEqual(expected);

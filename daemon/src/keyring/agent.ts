@@ -4,6 +4,7 @@ import type { Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
+import { Keyring } from './keyring.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
 import { Throttle } from './throttle.ts';
@@ -49,7 +50,7 @@ export class Agent {
     this.#throttle = new Throttle(() => options.time.wall());
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
-    if (this.#vault?.state === 'UNLOCKED') this.#load(this.#vault);
+    if (this.#vault?.state === 'UNLOCKED') this.#load(this.#makeKeyring(this.#vault)); // in memory, and new
   }
 
   get state(): AgentState {
@@ -91,10 +92,17 @@ export class Agent {
     const { vault } = this;
     await this.#throttle.attempt(uid, async () => {
       const opening = await vault.openKeyslot(secret);
-      await this.#inTurn(() => {
+      await this.#inTurn(async () => {
         if (this.state === 'UNLOCKED') return opening.wipe();
-        vault.unlockWith(opening, mentionedBy);
-        this.#load(vault);
+        const keyring = this.#makeKeyring(vault);
+        try {
+          await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
+          this.#load(keyring);
+        } catch (error) {
+          keyring.wipe();
+          vault.lock();
+          throw error;
+        }
         this.#noteUnlock(vault, opening.keyslotId);
       });
     });
@@ -115,7 +123,7 @@ export class Agent {
     const { watch } = this.open;
     this.#clock.confirm();
     watch.keepTick();
-    watch.start();
+    watch.start(true);
   }
 
   /** Runs what asks for the proof of a secret, under the same throttle as unlock. */
@@ -147,14 +155,14 @@ export class Agent {
     this.#vault?.close();
   }
 
-  #load(vault: Vault): void {
-    const { time, providers, limits, onAct, onWarning } = this.#options;
-    try {
-      this.#open = openKeyring({ vault, providers, time, clock: this.#clock, gate: this.#gate, limits, onAct, onWarning });
-    } catch (error) {
-      vault.lock();
-      throw error;
-    }
+  #makeKeyring(vault: Vault): Keyring {
+    const { time, providers } = this.#options;
+    return new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => this.#clock.observe() === 0 });
+  }
+
+  #load(keyring: Keyring): void {
+    const { time, limits, onAct, onWarning } = this.#options;
+    this.#open = openKeyring({ keyring, clock: this.#clock, gate: this.#gate, limits, onAct, onWarning });
     this.unlockTime = time.wall();
     this.#lastUse = this.unlockTime;
     this.#gate.open();

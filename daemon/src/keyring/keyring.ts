@@ -1,9 +1,11 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
 import type { Provider } from '../providers/provider.ts';
+import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
 import { dueTimeOf, type Key, storedStateOf, wipeKey } from './key.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
+import { RecordSlabs } from './record-slabs.ts';
 import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
 import { SortedIds } from './sorted-ids.ts';
 import { type KeyAct, requireState, type StoredKeyState, type StoredState, stateOf } from './state.ts';
@@ -27,8 +29,9 @@ export class Keyring {
   readonly dueTimes = new Map<string, number>();
   readonly clock: LifeClock;
   readonly #providers: ReadonlyMap<string, Provider>;
-  /** A key is read from its record when it is first asked for; the record is plaintext, and wiped like a key. */
-  readonly #keys = new Map<string, Key | Uint8Array>();
+  /** A key is read from its record, which the number finds, when it is first asked for. */
+  readonly #keys = new Map<string, Key | number>();
+  readonly #slabs = new RecordSlabs();
   readonly #keyOfVersion = new Map<string, string>();
   readonly #tombstones = new Map<string, Tombstone>();
   readonly #clientTokens = new Map<string, ClientTokenEntry>();
@@ -42,32 +45,43 @@ export class Keyring {
     this.#providers = new Map(providers.map((provider) => [provider.name, provider]));
   }
 
-  /** Takes over every record of the unlocked vault. */
-  load(): void {
-    const tokens: ClientTokenEntry[] = [];
-    for (const { kind, id, plaintext } of this.vault.records()) {
-      if (kind === 'key') this.#index(id, plaintext, readIndex(plaintext));
-      else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
-      else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
-      else if (kind === 'clientToken') tokens.push(decodeJson<ClientTokenEntry>(plaintext));
-      else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
-      if (kind !== 'key') plaintext.fill(0);
-    }
-    for (const token of tokens.sort((a, b) => a.time - b.time)) this.#clientTokens.set(token.id, token);
+  /** Takes over one record of the vault that is being opened; its plaintext is zeroed. */
+  take({ kind, id, plaintext }: OpenRecord): void {
+    if (kind === 'key') this.#takeKey(id, plaintext);
+    else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
+    else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
+    else if (kind === 'clientToken') this.#clientTokens.set(id, decodeJson<ClientTokenEntry>(plaintext));
+    else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
+    plaintext.fill(0);
+  }
+
+  #takeKey(keyId: string, plaintext: Uint8Array): void {
+    const index = readIndex(plaintext); // before the slab zeroes it
+    this.#index(keyId, this.#slabs.add(plaintext), index);
+  }
+
+  /** What is to do once every record was taken and the vault is open. */
+  finishLoading(): void {
+    const tokens = [...this.#clientTokens].sort(([, a], [, b]) => a.time - b.time);
+    this.#clientTokens.clear();
+    for (const [id, token] of tokens) this.#clientTokens.set(id, token);
     if (this.vault.wasRestored) this.#countRestore();
   }
 
-  /** Forgets every key and overwrites what it held; exact use counts are written first. */
+  /** Writes exact use counts, forgets every key and overwrites what it held. */
   async lock(): Promise<void> {
     this.#settleUses();
-    for (const entry of this.#keys.values()) {
-      if (entry instanceof Uint8Array) entry.fill(0);
-      else wipeKey(entry);
-    }
-    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.#used];
-    for (const held of all) held.clear();
+    this.wipe();
     await Promise.all([...this.#providers.values()].map((provider) => provider.lock()));
     this.vault.lock();
+  }
+
+  /** Forgets every key and overwrites what it held. */
+  wipe(): void {
+    for (const entry of this.#keys.values()) if (typeof entry !== 'number') wipeKey(entry);
+    this.#slabs.wipe();
+    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.#used];
+    for (const held of all) held.clear();
   }
 
   get keyCount(): number {
@@ -98,8 +112,8 @@ export class Keyring {
 
   findKey(keyId: string): Key | undefined {
     const entry = this.#keys.get(keyId);
-    if (!(entry instanceof Uint8Array)) return entry;
-    const key = decodeKey(entry);
+    if (typeof entry !== 'number') return entry;
+    const key = decodeKey(keyId, this.#slabs.get(entry));
     this.#keys.set(keyId, key);
     return key;
   }
@@ -226,7 +240,7 @@ export class Keyring {
     this.#index(key.keyId, key, { keyVersionIds: key.versions.map(({ keyVersionId }) => keyVersionId), dueTime: dueTimeOf(key) });
   }
 
-  #index(keyId: string, entry: Key | Uint8Array, { keyVersionIds, dueTime }: KeyIndex): void {
+  #index(keyId: string, entry: Key | number, { keyVersionIds, dueTime }: KeyIndex): void {
     this.#keys.set(keyId, entry);
     this.keyIds.add(keyId);
     for (const keyVersionId of keyVersionIds) this.#keyOfVersion.set(keyVersionId, keyId);

@@ -9,9 +9,6 @@ import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
 /** How long an import token is good. */
 const tokenLifetimeMs = 24 * 3_600_000;
 
-const saltBytes = 32;
-const tagBytes = 16;
-
 /** What an import token says, sealed: it is the agent's own note to itself, so that a restart or a lock between the two calls loses nothing. */
 interface TokenNote {
   readonly expireTime: number;
@@ -117,23 +114,22 @@ export class ImportedMaterial {
     return computed.toString('base64');
   }
 
-  /** 32-byte salt ‖ sealed: u16 length ‖ JSON of the note ‖ state of the wrapping pair, which is bytes and never text. */
+  /** Sealed: u16 length ‖ JSON of the note ‖ state of the wrapping pair, which is bytes and never text. */
   #sealToken(keyId: string, note: TokenNote, state: Uint8Array): Uint8Array<ArrayBuffer> {
     const json = Buffer.from(JSON.stringify(note));
     const plaintext = Buffer.alloc(2 + json.length + state.length);
     plaintext.set(json, plaintext.writeUInt16BE(json.length));
     plaintext.set(state, 2 + json.length);
     const tokenKey = this.#keyring.vault.deriveKey('import token');
-    const { salt, sealed } = seal(tokenKey, tokenAad(keyId), plaintext);
+    const sealed = seal(tokenKey, tokenAad(keyId), plaintext);
     tokenKey.fill(0);
     plaintext.fill(0);
-    return new Uint8Array(Buffer.concat([salt, sealed]));
+    return new Uint8Array(sealed);
   }
 
   #openToken(keyId: string, token: Uint8Array): TokenNote & { state: Buffer } {
-    if (token.length <= saltBytes + tagBytes) throw new AgentError('ERR_IMPORT_TOKEN_INVALID');
     const tokenKey = this.#keyring.vault.deriveKey('import token');
-    const plaintext = unseal(tokenKey, tokenAad(keyId), { salt: token.subarray(0, saltBytes), sealed: token.subarray(saltBytes) });
+    const plaintext = unseal(tokenKey, tokenAad(keyId), token);
     tokenKey.fill(0);
     if (!plaintext) throw new AgentError('ERR_IMPORT_TOKEN_INVALID');
     const stateStart = 2 + plaintext.readUInt16BE();

@@ -1,13 +1,11 @@
-import type { Provider } from '../providers/provider.ts';
-import type { Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { Aliases } from './aliases.ts';
 import { Budget, type BudgetLimits } from './budget.ts';
 import { Cipher } from './cipher.ts';
-import type { BelievableClock, TimeSource } from './clock.ts';
+import type { BelievableClock } from './clock.ts';
 import { Creation } from './creation.ts';
 import type { Gate } from './gate.ts';
-import { Keyring } from './keyring.ts';
+import type { Keyring } from './keyring.ts';
 import { Life } from './life.ts';
 import { ImportedMaterial } from './material.ts';
 import { Scheduler } from './scheduler.ts';
@@ -38,9 +36,8 @@ export interface KeyringLimits extends BudgetLimits {
 
 /** What a keyring is opened with. */
 export interface OpenOptions {
-  readonly vault: Vault;
-  readonly providers: readonly Provider[];
-  readonly time: TimeSource;
+  /** Loaded from a vault that is open. */
+  readonly keyring: Keyring;
   readonly clock: BelievableClock;
   readonly gate: Gate;
   readonly limits: KeyringLimits;
@@ -48,10 +45,9 @@ export interface OpenOptions {
   readonly onWarning: (warning: string, error?: unknown) => void;
 }
 
-/** Reads the unlocked vault and wires what works on its keys. */
-export function openKeyring({ vault, providers, time, clock, gate, limits, onAct, onWarning }: OpenOptions): OpenKeyring {
-  const keyring = new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => clock.observe() === 0 });
-  keyring.load();
+/** Wires what works on the keys of an open vault. */
+export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: OpenOptions): OpenKeyring {
+  keyring.finishLoading();
   if (keyring.facts.tick) clock.resume(keyring.facts.tick);
   const aliases = new Aliases(keyring);
   const creation = new Creation(keyring, aliases, onAct);

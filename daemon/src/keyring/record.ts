@@ -7,10 +7,30 @@ import { dueTimeOf, type Key } from './key.ts';
  * What stands before the JSON is all that an unlock reads, so that a key costs its parsing when somebody asks for it. Material is bytes, never text.
  */
 
+/** Values that are left out of the JSON, because most of very many keys have most of them. They belong to format 1 and never change. */
+const usual = Object.freeze({
+  keySpec: 'AES_256',
+  keyUsage: 'ENCRYPT_DECRYPT',
+  protectionLevel: 'SOFTWARE',
+  origin: 'GENERATED',
+  provider: 'software',
+  description: '',
+  tags: Object.freeze({}),
+  disabled: false,
+  deletionProtection: Object.freeze({ enabled: false }),
+  rotation: Object.freeze({ enabled: false }),
+  lastUsedTime: 0,
+  primary: 0,
+});
+
+/** Of each version: creation time, uses that are counted, restores, bytes of material, bytes of public key. */
+type VersionHeader = readonly [creationTime: number, uses: number, restores: number, materialBytes: number, publicKeyBytes: number];
+
 /** The fields that stand in the JSON of the sealed record. */
-type KeyHeader = Omit<Key, 'versions' | 'usage'> & {
-  versions: { creationTime: number; uses: number; restores: number; materialBytes: number; publicKeyBytes: number }[];
-  lastUsedTime: number;
+type KeyHeader = Omit<Key, 'keyId' | 'primaryKeyVersionId' | 'versions' | 'usage'> & {
+  readonly primary: number;
+  readonly lastUsedTime: number;
+  readonly versions: readonly VersionHeader[];
 };
 
 const formatOfRecord = 1;
@@ -19,21 +39,28 @@ const fixedBytes = 9;
 
 const damaged = (reason: string): AgentError => new AgentError('ERR_INTERNAL', {}, { cause: new RangeError(`a key record ${reason}`) });
 
-/** Writes a key in its sealed form. */
-export function encodeKey(key: Key): Uint8Array {
-  const { versions, usage, ...rest } = key;
+function encodeHeader(key: Key): Buffer {
+  const { keyId: _keyId, versions, usage, primaryKeyVersionId, ...rest } = key;
   const header: KeyHeader = {
     ...rest,
+    primary: versions.findIndex(({ keyVersionId }) => keyVersionId === primaryKeyVersionId),
     lastUsedTime: usage.lastUsedTime,
-    versions: versions.map(({ creationTime, reservedUses, restores, material, publicKey }) => ({
+    versions: versions.map(({ creationTime, reservedUses, restores, material, publicKey }) => [
       creationTime,
-      uses: reservedUses,
+      reservedUses,
       restores,
-      materialBytes: material.length,
-      publicKeyBytes: publicKey?.length ?? 0,
-    })),
+      material.length,
+      publicKey?.length ?? 0,
+    ]),
   };
-  const json = Buffer.from(JSON.stringify(header));
+  const isUnusual = ([name, value]: [string, unknown]): boolean => JSON.stringify(value) !== JSON.stringify((usual as Record<string, unknown>)[name]); // undefined where there is no usual value
+  return Buffer.from(JSON.stringify(Object.fromEntries(Object.entries(header).filter(isUnusual))));
+}
+
+/** Writes a key in its sealed form. */
+export function encodeKey(key: Key): Uint8Array {
+  const { versions } = key;
+  const json = encodeHeader(key);
   const parts = versions.flatMap(({ material, publicKey }) => (publicKey ? [material, publicKey] : [material]));
   const record = Buffer.alloc(parts.reduce((sum, part) => sum + part.length, fixedBytes + versions.length * idBytes + 4 + json.length));
   record.writeUInt8(formatOfRecord, 0);
@@ -70,22 +97,25 @@ export function readIndex(record: Uint8Array): KeyIndex {
 }
 
 /** Reads a sealed form that encodeKey wrote. Material stays where it is: `record` belongs to the key from now on. */
-export function decodeKey(record: Uint8Array): Key {
+export function decodeKey(keyId: string, record: Uint8Array): Key {
   const { keyVersionIds } = readIndex(record);
   const bytes = view(record);
   const headerStart = fixedBytes + keyVersionIds.length * idBytes + 4;
   let offset = headerStart + bytes.readUInt32BE(headerStart - 4);
-  const { versions, lastUsedTime, ...rest } = JSON.parse(bytes.toString('utf8', headerStart, offset)) as KeyHeader; // authenticated: only encodeKey writes it
+  const parsed = JSON.parse(bytes.toString('utf8', headerStart, offset)) as Partial<KeyHeader>; // authenticated: only encodeKey writes it
+  const { versions, lastUsedTime, primary, ...rest } = { ...usual, ...parsed } as KeyHeader; // what was left out is usual
   const take = (length: number): Uint8Array => {
     if (offset + length > record.length) throw damaged('is shorter than it says');
     offset += length;
     return record.subarray(offset - length, offset);
   };
-  const entries = versions.map(({ creationTime, uses, restores, materialBytes, publicKeyBytes }, index) => {
+  const entries = versions.map(([creationTime, uses, restores, materialBytes, publicKeyBytes], index) => {
     const keyVersionId = keyVersionIds[index];
     if (keyVersionId === undefined) throw damaged('has more versions than ids');
     const entry = { keyVersionId, creationTime, restores, keySpec: rest.keySpec, material: take(materialBytes), useCount: uses, reservedUses: uses };
     return publicKeyBytes > 0 ? { ...entry, publicKey: take(publicKeyBytes) } : entry;
   });
-  return { ...rest, versions: entries, usage: { lastUsedTime, writtenTime: lastUsedTime } };
+  const primaryKeyVersionId = keyVersionIds[primary];
+  if (primaryKeyVersionId === undefined) throw damaged('names a primary version that it has not');
+  return { ...rest, keyId, primaryKeyVersionId, versions: entries, usage: { lastUsedTime, writtenTime: lastUsedTime } };
 }

@@ -9,6 +9,9 @@ const usageBatch = 500;
 /** A last rotation that lies so far ahead was noted by a clock that was wrong. */
 const clockToleranceMs = 3_600_000;
 
+/** Nothing but an expiry lies further ahead than the longest rotation interval; what does was noted by a clock that was wrong. */
+const longestMs = 731 * 86_400_000;
+
 /** What a scheduler works with. */
 export interface SchedulerOptions {
   readonly keyring: Keyring;
@@ -36,7 +39,7 @@ export class Scheduler {
     const now = keyring.clock.now();
     const failures: unknown[] = [];
     for (const [keyId, dueTime] of keyring.dueTimes) {
-      const key = all || dueTime <= now ? keyring.findKey(keyId) : undefined;
+      const key = all || dueTime <= now || dueTime > now + longestMs ? keyring.findKey(keyId) : undefined;
       if (key) await this.#look(key).catch((error: unknown) => failures.push(error));
     }
     keyring.writeUsage(usageBatch);

@@ -35,9 +35,9 @@ export class Watch {
     this.#options = options;
   }
 
-  /** Looks at every key at once, and from then on at what is due. */
-  start(): void {
-    void this.#look(true);
+  /** Looks now, and from then on whenever something is due. @param all - at every key that time can change, due or not. */
+  start(all = false): void {
+    void this.#look(all);
   }
 
   /** Looks earlier when a key that changed is due before the next look. */

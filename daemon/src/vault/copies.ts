@@ -72,7 +72,7 @@ export interface SalvageReport {
 export async function salvageVault(options: VaultOptions & { dataDir: string }, proof: Secret, newDataDir: string, mentions: Mentions): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
-    const { findings, records } = damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
+    const { findings, records } = await damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
     const { dataDir: _, ...rest } = options;
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];

@@ -15,7 +15,6 @@ export interface RecordRow {
   readonly kind: string;
   readonly id: string;
   readonly revision: bigint;
-  readonly salt: Uint8Array;
   readonly sealed: Uint8Array;
 }
 
@@ -25,6 +24,9 @@ export interface DeletedRow {
   readonly id: string;
   readonly deleted: true;
 }
+
+/** Records in one page of a walk. */
+const pageRows = 128;
 
 /** What one transaction writes. */
 export interface Transaction {
@@ -39,9 +41,9 @@ export interface Transaction {
 const schema = `
   CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID, STRICT;
   CREATE TABLE keyslot (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID, STRICT;
-  CREATE TABLE record (kind TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, salt BLOB NOT NULL, sealed BLOB NOT NULL,
+  CREATE TABLE record (kind TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, sealed BLOB NOT NULL,
     PRIMARY KEY (kind, id)) WITHOUT ROWID, STRICT;
-  CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, salt BLOB NOT NULL, sealed BLOB NOT NULL) STRICT;
+  CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
 `;
 
 const storeUnavailable = (cause: unknown): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', {}, { cause });
@@ -58,9 +60,9 @@ export class Database {
   private constructor(db: DatabaseSync, readOnly: boolean) {
     this.#db = db;
     this.#readOnly = readOnly;
-    this.#put = db.prepare('INSERT OR REPLACE INTO record (kind, id, revision, salt, sealed) VALUES (?, ?, ?, ?, ?)');
+    this.#put = db.prepare('INSERT OR REPLACE INTO record (kind, id, revision, sealed) VALUES (?, ?, ?, ?)');
     this.#delete = db.prepare('DELETE FROM record WHERE kind = ? AND id = ?');
-    this.#putHead = db.prepare('INSERT OR REPLACE INTO head (one, revision, salt, sealed) VALUES (1, ?, ?, ?)');
+    this.#putHead = db.prepare('INSERT OR REPLACE INTO head (one, revision, sealed) VALUES (1, ?, ?)');
   }
 
   /** Makes an empty database for a new vault. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
@@ -118,21 +120,22 @@ export class Database {
   }
 
   head(): Omit<RecordRow, 'kind' | 'id'> | undefined {
-    const row = this.#read(() => readBig(this.#db, 'SELECT revision, salt, sealed FROM head').get());
-    return row && { revision: BigInt(row['revision'] as bigint), salt: asBytes(row['salt']), sealed: asBytes(row['sealed']) }; // STRICT: an integer
+    const row = this.#read(() => readBig(this.#db, 'SELECT revision, sealed FROM head').get());
+    return row && { revision: BigInt(row['revision'] as bigint), sealed: asBytes(row['sealed']) }; // STRICT: an integer
   }
 
-  /** Every sealed record, in order of kind and id. */
-  *records(): Generator<RecordRow> {
-    const rows = this.#read(() => readBig(this.#db, 'SELECT kind, id, revision, salt, sealed FROM record ORDER BY kind, id').all());
-    for (const row of rows) {
-      yield {
-        kind: String(row['kind']),
-        id: String(row['id']),
-        revision: BigInt(row['revision'] as bigint),
-        salt: asBytes(row['salt']),
-        sealed: asBytes(row['sealed']),
-      };
+  /** Every sealed record, in order of kind and id, in pages that take about a millisecond to read. */
+  *recordPages(): Generator<RecordRow[]> {
+    const sql = 'SELECT kind, id, revision, sealed FROM record WHERE (kind, id) > (?, ?) ORDER BY kind, id LIMIT ?';
+    const statement = this.#read(() => readBig(this.#db, sql));
+    let last = { kind: '', id: '' };
+    for (;;) {
+      const { kind, id } = last;
+      const page = this.#read(() => statement.all(kind, id, pageRows)).map(readRow);
+      yield page;
+      const next = page.at(-1);
+      if (!next || page.length < pageRows) return;
+      last = next;
     }
   }
 
@@ -205,7 +208,7 @@ export class Database {
   #apply({ records, head, keyslots, clearRestored }: Transaction): void {
     for (const row of records) {
       if ('deleted' in row) this.#delete.run(row.kind, row.id);
-      else this.#put.run(row.kind, row.id, row.revision, row.salt, row.sealed);
+      else this.#put.run(row.kind, row.id, row.revision, row.sealed);
     }
     if (keyslots) {
       this.#db.exec('DELETE FROM keyslot');
@@ -213,7 +216,7 @@ export class Database {
       for (const [id, body] of keyslots) put.run(id, body);
     }
     if (clearRestored) this.#db.exec("DELETE FROM meta WHERE name = 'restored'");
-    this.#putHead.run(head.revision, head.salt, head.sealed);
+    this.#putHead.run(head.revision, head.sealed);
   }
 
   #read<T>(read: () => T): T {
@@ -229,6 +232,16 @@ function configure(db: DatabaseSync): void {
   db.exec(
     `PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA busy_timeout = ${busyTimeoutMs}; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY`,
   );
+}
+
+function readRow(row: Record<string, unknown>): RecordRow {
+  return {
+    kind: String(row['kind']),
+    id: String(row['id']),
+    revision: BigInt(row['revision'] as bigint), // STRICT: an integer
+
+    sealed: asBytes(row['sealed']),
+  };
 }
 
 function readBig(db: DatabaseSync, sql: string): StatementSync {

@@ -4,7 +4,7 @@ import { type Finding, VaultDamagedError } from './damage.ts';
 import { Database, type DeletedRow, type RecordRow } from './database.ts';
 import { claimFolder, type FolderClaim, makeVaultFile, vaultPath } from './folder.ts';
 import { type Head, hashKeyslots } from './head.ts';
-import { deriveState, indexName, inspect, type Mentions, type OpenRecord, type OpenState, wipeState } from './inspection.ts';
+import { deriveState, inspect, type Mentions, type OpenRecord, type OpenState, type Visit, wipeState } from './inspection.ts';
 import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped, withUnlockTime } from './keyslots/index.ts';
 import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
 import { deriveKey, recordAad, seal, tagOf } from './seal.ts';
@@ -38,7 +38,6 @@ export class Vault {
   readonly #slots: Keyslots;
   #bodies: Map<string, string>;
   #open: OpenState | undefined;
-  #unread: OpenRecord[] = [];
 
   private constructor(db: Database, claim: FolderClaim | undefined, { clock, argon2Cost }: VaultOptions) {
     this.#db = db;
@@ -105,34 +104,27 @@ export class Vault {
   }
 
   /**
-   * Opens the vault with a root key and checks every record against the head. `records` then gives them once.
+   * Opens the vault with a root key and checks every record against the head.
+   * @param visit - gets each record as it is opened, and zeroes its plaintext; what it got is void when this throws.
    * @throws VaultDamagedError that names what is wrong; the vault stays locked.
    */
-  unlockWith(opening: Opening, mentions: Mentions = () => []): void {
+  async unlockWith(opening: Opening, mentions: Mentions, visit: Visit): Promise<void> {
     const state = deriveState(opening.rootKey);
-    const { findings, records } = inspect(this.#db, this.#vaultId, state, mentions);
+    const findings = await inspect(this.#db, this.#vaultId, state, mentions, visit);
     if (findings.length > 0) {
-      for (const { plaintext } of records) plaintext.fill(0);
       wipeState(state);
       throw new VaultDamagedError(findings);
     }
     this.#open = state;
-    this.#unread = records;
   }
 
   /** Opens what can be opened of a damaged vault and says what cannot. The vault stays locked. */
-  salvageWith(opening: Opening, mentions: Mentions): { findings: Finding[]; records: OpenRecord[] } {
+  async salvageWith(opening: Opening, mentions: Mentions): Promise<{ findings: Finding[]; records: OpenRecord[] }> {
     const state = deriveState(opening.rootKey);
-    const inspected = inspect(this.#db, this.#vaultId, state, mentions);
+    const records: OpenRecord[] = [];
+    const findings = await inspect(this.#db, this.#vaultId, state, mentions, (record) => records.push(record));
     wipeState(state);
-    return inspected;
-  }
-
-  /** What unlockWith read, once; the caller zeroes each plaintext. */
-  records(): readonly OpenRecord[] {
-    const records = this.#unread;
-    this.#unread = [];
-    return records;
+    return { findings, records };
   }
 
   /**
@@ -172,7 +164,6 @@ export class Vault {
   lock(): void {
     if (this.#open) wipeState(this.#open);
     this.#open = undefined;
-    this.#unread = [];
     this.#db.checkpoint();
   }
 
@@ -215,12 +206,17 @@ export class Vault {
   async rekey(proof: Secret): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
     const slot = await this.#slots.open(this.#bodies, proof);
     const old = this.#unwrapBoth({ ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
-    this.unlockWith({ keyslotId: slot.keyslotId, rootKey: old.rootKey, wipe: () => undefined });
+    const records: OpenRecord[] = [];
+    const opening = { keyslotId: slot.keyslotId, rootKey: old.rootKey, wipe: () => undefined };
+    await this.unlockWith(
+      opening,
+      () => [],
+      (record) => records.push(record),
+    );
     const keys = { rootKey: randomBytes(32), auditStartKey: old.auditStartKey };
     const kept = this.#slots.rewrap(this.#bodies.get(slot.keyslotId) ?? '', slot.wrappingKey, keys);
     const recovery = await this.#slots.make({ type: 'recovery' }, keys, this.#clock());
     const droppedKeyslots = this.listKeyslots().filter(({ keyslotId }) => keyslotId !== slot.keyslotId);
-    const records = this.records();
     const { revision } = this.#requireOpen().head;
     this.lock();
     this.#open = deriveState(keys.rootKey);
@@ -268,23 +264,23 @@ export class Vault {
     head.revision += 1n;
     const rows = changes.map((change) => this.#sealRow(state, head, change));
     if (keyslots) head.keyslotsHash = hashKeyslots(keyslots);
-    const sealedHead = seal(state.headKey, recordAad(this.#vaultId, 'head', '', head.revision), head.encode());
-    this.#db.write({ records: rows, head: { revision: head.revision, ...sealedHead }, clearRestored, ...(keyslots ? { keyslots } : {}) });
+    const sealedHead = seal(state.headSealingKey, recordAad(this.#vaultId, 'head', '', head.revision), head.encode());
+    this.#db.write({ records: rows, head: { revision: head.revision, sealed: sealedHead }, clearRestored, ...(keyslots ? { keyslots } : {}) });
     state.head = head;
     if (keyslots) this.#bodies = keyslots;
     for (const row of rows) {
-      if ('deleted' in row) state.index.delete(indexName(row.kind, row.id));
-      else state.index.set(indexName(row.kind, row.id), { revision: row.revision, tag: tagOf(row.sealed) });
+      if ('deleted' in row) state.index.delete(row.kind, row.id);
+      else state.index.set(row.kind, row.id, { revision: row.revision, tag: tagOf(row.sealed) });
     }
   }
 
   #sealRow({ recordsKey, index }: OpenState, head: Head, change: Change): RecordRow | DeletedRow {
     const { kind, id } = change;
-    const old = index.get(indexName(kind, id));
+    const old = index.get(kind, id);
     if (old) head.remove({ kind, id, ...old });
     if ('deleted' in change) return change;
     const sealed = seal(recordsKey, recordAad(this.#vaultId, kind, id, head.revision), change.plaintext);
-    head.add({ kind, id, revision: head.revision, tag: tagOf(sealed.sealed) });
-    return { kind, id, revision: head.revision, ...sealed };
+    head.add({ kind, id, revision: head.revision, tag: tagOf(sealed) });
+    return { kind, id, revision: head.revision, sealed };
   }
 }

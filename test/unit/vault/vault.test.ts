@@ -36,8 +36,11 @@ afterEach(() => folder[Symbol.dispose]());
 async function readAll(secret = passphrase): Promise<Map<string, string>> {
   const vault = Vault.open(options());
   try {
-    vault.unlockWith(await vault.openKeyslot({ passphrase: secret }), mentions);
-    return new Map(vault.records().map(({ kind, id, plaintext }) => [`${kind} ${id}`, Buffer.from(plaintext).toString()]));
+    const records = new Map<string, string>();
+    await vault.unlockWith(await vault.openKeyslot({ passphrase: secret }), mentions, ({ kind, id, plaintext }) => {
+      records.set(`${kind} ${id}`, Buffer.from(plaintext).toString());
+    });
+    return records;
   } finally {
     vault.close();
   }
@@ -79,7 +82,7 @@ describe('Vault', () => {
 
   test.each([
     ['a changed record', "UPDATE record SET sealed = zeroblob(length(sealed)) WHERE id = 'b'", 'key b was changed'],
-    ['a changed salt', "UPDATE record SET salt = zeroblob(32) WHERE id = 'b'", 'key b was changed'],
+    ['a changed salt', "UPDATE record SET sealed = CAST(zeroblob(32) || substr(sealed, 33) AS BLOB) WHERE id = 'b'", 'key b was changed'],
     ['a changed revision', "UPDATE record SET revision = revision + 1 WHERE id = 'b'", 'key b was changed'],
     [
       'two swapped records',
@@ -111,7 +114,7 @@ describe('Vault', () => {
 
   test('unlockWith: one record rolled back to what it was is found in its bucket', async () => {
     const vault = Vault.open(options());
-    vault.unlockWith(await vault.openKeyslot({ passphrase }));
+    await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentions, () => undefined);
     tamper('CREATE TABLE old AS SELECT * FROM record');
     vault.commit([{ kind: 'key', id: 'b', plaintext: text('newer') }]);
     vault.close();
@@ -144,7 +147,7 @@ describe('Vault', () => {
   test('lock: commit and deriveKey answer ERR_AGENT_LOCKED, and the root key is overwritten', async () => {
     const vault = Vault.open(options());
     const opening = await vault.openKeyslot({ passphrase });
-    vault.unlockWith(opening);
+    await vault.unlockWith(opening, mentions, () => undefined);
     vault.lock();
     expect(opening.rootKey.every((byte) => byte === 0)).toBe(true);
     expect(() => vault.commit([])).toThrow(expect.objectContaining({ code: 'ERR_AGENT_LOCKED' }));
@@ -199,7 +202,7 @@ test('salvage: opened with the recovery code, the new vault opens with its own n
 
 test('lock: goes through while a reader beside the agent holds the log', async () => {
   const vault = Vault.open(options());
-  vault.unlockWith(await vault.openKeyslot({ passphrase }));
+  await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentions, () => undefined);
   const reader = new DatabaseSync(folder.join('vault', 'vault.db'));
   reader.exec('BEGIN; SELECT count(*) FROM record');
   reader.prepare('SELECT count(*) FROM record').get();

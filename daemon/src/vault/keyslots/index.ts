@@ -24,13 +24,9 @@ interface SlotParameters {
 interface SlotBody extends SlotParameters {
   /** Not authenticated by what the slot wraps, but like all of it by the head. */
   readonly lastUnlockTime?: string;
-  readonly wrappedRootKey: WrappedKey;
-  readonly wrappedAuditStartKey: WrappedKey;
-}
-
-interface WrappedKey {
-  readonly salt: string;
-  readonly sealed: string;
+  /** Sealed under the slot's wrapping key, base64. */
+  readonly wrappedRootKey: string;
+  readonly wrappedAuditStartKey: string;
 }
 
 /** The secret that a person gives: a passphrase or the recovery code. */
@@ -75,9 +71,8 @@ function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, sa
   return Buffer.from(JSON.stringify(['kms-agent keyslot 1', base64(vaultId), which, keyslotId, type, label, creationTime, salt, cost ?? null]));
 }
 
-function wrapKey(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, which: string, key: Uint8Array): WrappedKey {
-  const { salt, sealed } = seal(wrappingKey, slotAad(vaultId, parameters, which), key);
-  return { salt: base64(salt), sealed: base64(sealed) };
+function wrapKey(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, which: string, key: Uint8Array): string {
+  return base64(seal(wrappingKey, slotAad(vaultId, parameters, which), key));
 }
 
 function wrapBoth(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, { rootKey, auditStartKey }: Wrapped): string {
@@ -138,8 +133,8 @@ export class Keyslots {
   /** One of the two keys of a slot; undefined when the wrapping key or the slot is not the right one. */
   unwrap(body: string, wrappingKey: Uint8Array, which: 'root key' | 'audit start key'): Buffer | undefined {
     const slot = readBody(body);
-    const { salt, sealed } = which === 'root key' ? slot.wrappedRootKey : slot.wrappedAuditStartKey;
-    return unseal(wrappingKey, slotAad(this.#vaultId, slot, which), { salt: fromBase64(salt), sealed: fromBase64(sealed) });
+    const sealed = which === 'root key' ? slot.wrappedRootKey : slot.wrappedAuditStartKey;
+    return unseal(wrappingKey, slotAad(this.#vaultId, slot, which), fromBase64(sealed));
   }
 
   /** The same slot around other keys. */
