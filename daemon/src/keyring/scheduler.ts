@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { AgentAct } from './acts.ts';
 import type { Creation } from './creation.ts';
 import { initialVersion, type Key, nextRotationTime } from './key.ts';
@@ -30,17 +31,21 @@ export class Scheduler {
   }
 
   /**
-   * Does all that is due. A missed rotation happens once, however many were missed.
-   * @param all - looks at keys that are not due as well: after an unlock, or when the clock was set.
+   * Does all that is due, and lets others have their turn after each act. A missed rotation happens once, however many were missed.
+   * @param all - looks at keys that are not due as well: when the clock was set.
+   * @param isStopped - ends the look early: a lock does not wait for thousands of rotations; what is left is due after the next unlock.
    * @throws AgentError of the first act that failed, after all others were tried; what failed is due again at the next look.
    */
-  async look(all: boolean): Promise<void> {
+  async look(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring } = this.#options;
     const now = keyring.clock.now();
     const failures: unknown[] = [];
     for (const [keyId, dueTime] of keyring.dueTimes) {
+      if (isStopped()) return;
       const key = all || dueTime <= now || dueTime > now + longestMs ? keyring.findKey(keyId) : undefined;
-      if (key) await this.#look(key).catch((error: unknown) => failures.push(error));
+      if (!key) continue;
+      await this.#look(key).catch((error: unknown) => failures.push(error));
+      await setImmediate();
     }
     keyring.writeUsage(usageBatch);
     if (failures.length > 0) throw failures[0];

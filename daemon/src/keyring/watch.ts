@@ -26,6 +26,8 @@ export interface WatchOptions {
 export class Watch {
   readonly #options: WatchOptions;
   #timer: NodeJS.Timeout | undefined;
+  /** On the clock of performance.now(). */
+  #nextLookAt = 0;
   #stopped = false;
   #looking = false;
   #lookAgain = false;
@@ -44,7 +46,7 @@ export class Watch {
   note(key: Key): void {
     const { keyring, intervalMs } = this.#options;
     const inMs = (dueTimeOf(key) ?? Number.POSITIVE_INFINITY) - keyring.clock.now();
-    if (inMs < intervalMs) this.#lookIn(Math.max(inMs, 0));
+    if (inMs < intervalMs && performance.now() + inMs < this.#nextLookAt) this.#lookIn(inMs);
   }
 
   stop(): void {
@@ -81,7 +83,7 @@ export class Watch {
     try {
       await gate.pass(async () => {
         const wasSet = this.#observeClock();
-        await scheduler.look(all || wasSet);
+        await scheduler.look(all || wasSet, () => this.#stopped);
       });
     } catch (error) {
       if (!this.#stopped) onError(error);
@@ -89,8 +91,10 @@ export class Watch {
   }
 
   #lookIn(inMs: number): void {
+    const delayMs = Math.max(inMs, shortestLookMs);
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#look(false), Math.max(inMs, shortestLookMs));
+    this.#nextLookAt = performance.now() + delayMs;
+    this.#timer = setTimeout(() => void this.#look(false), delayMs);
     this.#timer.unref();
   }
 

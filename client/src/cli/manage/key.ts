@@ -184,7 +184,7 @@ function addVersions(key: Command): void {
     );
   key
     .command('rotation <key> <interval>')
-    .description('rotate by itself every 7d to 730d, or off')
+    .description('rotate by itself every 7d to 730d, off, or on again')
     .addHelpText('after', '\nExamples:\n  $ kms key rotation alias/app 90d\n  $ kms key rotation alias/app off')
     .action((keyId: string, interval: string, _options: object, command: Command) =>
       showKey(command, (client) =>
