@@ -1,33 +1,29 @@
-import { chmodSync, existsSync, renameSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { AgentError, type Keyslot } from '@kms-agent/protocol';
-import { describeFinding } from './damage.ts';
+import { describeFinding, type Finding } from './damage.ts';
 import { Database } from './database.ts';
-import { claimFolder, vaultPath } from './folder.ts';
-import type { Mentions } from './inspection.ts';
+import { claimFolder, nameFinished, removeUnfinished, startFile, unfinishedPath, vaultPath } from './folder.ts';
+import type { Mentions, OpenRecord } from './inspection.ts';
 import type { NewKeyslot, Secret } from './keyslots/index.ts';
 import { parseRecoveryCode } from './keyslots/recovery.ts';
 import { Vault, type VaultOptions } from './vault.ts';
 
-/** Copies a database file whole, log included, into a new 0600 file that appears only when it is complete. */
-async function copyDatabase(from: string, into: string, finish?: (copy: Database) => void): Promise<void> {
-  const source = Database.open(from, { readOnly: true });
-  const unfinished = `${into}.unfinished`;
+/** Copies a database whole, log included, into a new 0600 file that appears only when it is complete, and durable. */
+async function copyDatabase(source: Database, into: string, finish: (copy: Database) => void): Promise<void> {
   try {
-    rmSync(unfinished, { force: true });
-    await source.backup(unfinished);
-    if (finish) finishCopy(unfinished, finish);
-    chmodSync(unfinished, 0o600);
-    renameSync(unfinished, into);
+    await source.backup(startFile(into));
+    const copy = Database.open(unfinishedPath(into));
+    try {
+      finish(copy);
+      copy.leaveLog();
+    } finally {
+      copy.close();
+    }
+    nameFinished(into);
   } finally {
     source.close();
-    rmSync(unfinished, { force: true });
+    removeUnfinished(into);
   }
-}
-
-function finishCopy(path: string, finish: (copy: Database) => void): void {
-  const copy = Database.open(path);
-  finish(copy);
-  copy.close(); // the last connection moves the log into the file
 }
 
 /**
@@ -37,14 +33,14 @@ function finishCopy(path: string, finish: (copy: Database) => void): void {
 export async function backupVault(dataDir: string, file: string): Promise<void> {
   if (!existsSync(vaultPath(dataDir))) throw new AgentError('ERR_NOT_INITIALIZED');
   if (existsSync(file)) throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${file} is there already; nothing was written.` });
-  await copyDatabase(vaultPath(dataDir), file);
+  await copyDatabase(Database.open(vaultPath(dataDir), { readOnly: true }), file, () => undefined);
 }
 
 /** Puts a backup in place, marked so that its use counts are not trusted. @throws AgentError `ERR_ALREADY_EXISTS` when there is a vault; `ERR_STORE_UNAVAILABLE` for a file that is none. */
 export async function restoreVault(file: string, dataDir: string): Promise<void> {
   const claim = claimFolder(dataDir, 'new');
   try {
-    await copyDatabase(file, vaultPath(dataDir), (copy) => copy.markRestored());
+    await copyDatabase(Database.open(file, { frozen: true }), vaultPath(dataDir), (copy) => copy.markRestored());
   } finally {
     claim.release();
   }
@@ -68,21 +64,44 @@ export interface SalvageReport {
   readonly recoveryCode: string;
 }
 
+/** Without the records that mention one that is not there: the new vault would be refused as damaged. */
+function dropDangling(records: readonly OpenRecord[], mentions: Mentions): { kept: OpenRecord[]; findings: Finding[] } {
+  const there = new Set(records.map(({ kind, id }) => `${kind}\0${id}`));
+  const isWhole = (record: OpenRecord): boolean => mentions(record).every(({ kind, id }) => there.has(`${kind}\0${id}`));
+  const kept = records.filter(isWhole);
+  const dropped = records.filter((record) => !isWhole(record));
+  const findings = dropped.map(({ kind, id }): Finding => ({ what: 'record', kind, id, reason: 'is left out, because it points at what is missing' }));
+  if (dropped.length === 0) return { kept, findings };
+  const rest = dropDangling(kept, mentions);
+  return { kept: rest.kept, findings: [...findings, ...rest.findings] };
+}
+
 /** Opens what can be opened of a damaged vault and writes it to a new one, under the same passphrase, if that was the proof, and a new recovery code. The old one is not touched. */
 export async function salvageVault(options: VaultOptions & { dataDir: string }, proof: Secret, newDataDir: string, mentions: Mentions): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
     const { findings, records } = await damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
-    const { dataDir: _, ...rest } = options;
+    const { kept, findings: dangling } = dropDangling(records, mentions);
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
-    const { vault, recoveryCode = '' } = await Vault.create({ ...rest, dataDir: newDataDir, slots });
-    vault.commit(records);
+    const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });
+    vault.commit(kept);
     vault.markRestored(); // what was saved may be older than it was
     vault.close();
     for (const { plaintext } of records) plaintext.fill(0);
-    return { saved: records.length, findings: findings.map(describeFinding), recoveryCode };
+    await checkOpens({ ...options, dataDir: newDataDir }, recoveryCode, mentions);
+    return { saved: kept.length, findings: [...findings, ...dangling].map(describeFinding), recoveryCode };
   } finally {
     damaged.close();
+  }
+}
+
+/** Opens the new vault once, as its owner will: "saved" is said only after that. */
+async function checkOpens(options: VaultOptions & { dataDir: string }, passphrase: string, mentions: Mentions): Promise<void> {
+  const vault = Vault.open(options);
+  try {
+    await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentions, ({ plaintext }) => plaintext.fill(0));
+  } finally {
+    vault.close();
   }
 }

@@ -4,7 +4,7 @@ import { AgentError } from '@kms-agent/protocol';
 export type Finding =
   | { readonly what: 'record'; readonly kind: string; readonly id: string; readonly reason: string }
   | { readonly what: 'bucket'; readonly bucket: number; readonly reason: string }
-  | { readonly what: 'head' | 'keyslots'; readonly reason: string };
+  | { readonly what: 'head' | 'keyslots' | 'file'; readonly reason: string };
 
 /** One line a finding, for a person. */
 export function describeFinding(finding: Finding): string {

@@ -1,4 +1,5 @@
 import { backup, DatabaseSync, type StatementSync } from 'node:sqlite';
+import { pathToFileURL } from 'node:url';
 import { AgentError } from '@kms-agent/protocol';
 
 /** Version of the file format; a newer one is refused. */
@@ -46,7 +47,37 @@ const schema = `
   CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
 `;
 
-const storeUnavailable = (cause: unknown): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', {}, { cause });
+const storeUnavailable = (cause: unknown, hint?: string): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', hint === undefined ? {} : { hint }, { cause });
+
+/** The vault is of a format that this program does not read. */
+class FormatError extends RangeError {
+  override readonly name = 'FormatError';
+  constructor(version: number | undefined) {
+    super(`The vault has format ${version ?? 'unknown'}; this program reads format ${formatVersion}.`);
+  }
+}
+
+/** Primary result codes of SQLite (https://www.sqlite.org/rescode.html). */
+const sqliteCorrupt = 11;
+const sqliteNotADatabase = 26;
+
+function sqliteCodeOf(cause: unknown): number | undefined {
+  return cause instanceof Error && 'errcode' in cause && typeof cause.errcode === 'number' ? cause.errcode & 0xff : undefined;
+}
+
+function hintOf(cause: unknown): string {
+  if (cause instanceof FormatError) return cause.message;
+  const code = sqliteCodeOf(cause);
+  if (code === sqliteCorrupt) return 'The file is damaged; kms-agent salvage saves what can still be read.';
+  if (code === sqliteNotADatabase || (cause instanceof Error && cause.message.includes('no such table'))) return 'The file is not a vault.';
+  return 'The file cannot be opened.';
+}
+
+function frozenUrl(path: string): URL {
+  const url = pathToFileURL(path);
+  url.searchParams.set('immutable', '1');
+  return url;
+}
 
 /** The vault's SQLite file: WAL, synchronous=FULL, deleted content overwritten. The only place that speaks SQL. */
 export class Database {
@@ -81,17 +112,24 @@ export class Database {
     }
   }
 
-  /** @throws AgentError `ERR_STORE_UNAVAILABLE`: not a vault, damaged beyond reading, or not accessible. */
-  static open(path: string, { readOnly = false }: { readOnly?: boolean } = {}): Database {
+  /**
+   * @param frozen - a file that nobody changes: read without a log, a lock or a file beside it, so that it may lie on a read-only medium.
+   * @throws AgentError `ERR_STORE_UNAVAILABLE` with a hint: not a vault, of another format, damaged beyond reading, or not accessible.
+   */
+  static open(path: string, { readOnly = false, frozen = false }: { readOnly?: boolean; frozen?: boolean } = {}): Database {
+    let opened: DatabaseSync | undefined;
     try {
-      const db = new DatabaseSync(path, { readOnly });
+      const db = frozen ? new DatabaseSync(frozenUrl(path), { readOnly: true }) : new DatabaseSync(path, { readOnly });
+      opened = db;
+      if (!readOnly && !frozen) db.exec('PRAGMA journal_mode = WAL');
       configure(db);
       const found = db.prepare("SELECT value FROM meta WHERE name = 'format'").get();
       const version = found?.['value'] instanceof Uint8Array ? found['value'][0] : undefined;
-      if (version !== formatVersion) throw new RangeError(`the vault has format ${version}, this program reads ${formatVersion}`);
-      return new Database(db, readOnly);
+      if (version !== formatVersion) throw new FormatError(version);
+      return new Database(db, readOnly || frozen);
     } catch (cause) {
-      throw storeUnavailable(cause);
+      opened?.close();
+      throw storeUnavailable(cause, hintOf(cause));
     }
   }
 
@@ -122,6 +160,48 @@ export class Database {
   head(): Omit<RecordRow, 'kind' | 'id'> | undefined {
     const row = this.#read(() => readBig(this.#db, 'SELECT revision, sealed FROM head').get());
     return row && { revision: BigInt(row['revision'] as bigint), sealed: asBytes(row['sealed']) }; // STRICT: an integer
+  }
+
+  /** Makes the file whole by itself, without a log beside it: the form of a backup. */
+  leaveLog(): void {
+    try {
+      this.#db.exec('PRAGMA journal_mode = DELETE');
+    } catch (cause) {
+      throw storeUnavailable(cause);
+    }
+  }
+
+  /**
+   * Every record that can be read of a damaged file: forward to where it breaks, and backward to there.
+   * @param onDamage - hears once that a part could not be read.
+   */
+  *readableRecords(onDamage: () => void): Generator<RecordRow[]> {
+    const seen = new Set<string>();
+    let broken = false;
+    for (const [compare, order, start] of [
+      ['>', 'ASC', ''],
+      ['<', 'DESC', '\u{10ffff}'],
+    ] as const) {
+      const statement = readBig(
+        this.#db,
+        `SELECT kind, id, revision, sealed FROM record WHERE (kind, id) ${compare} (?, ?) ORDER BY kind ${order}, id ${order} LIMIT 1`,
+      );
+      let last: { kind: string; id: string } | undefined = { kind: start, id: start };
+      while (last) {
+        try {
+          const row: Record<string, unknown> | undefined = statement.get(last.kind, last.id);
+          last = row && readRow(row);
+          if (row && !seen.has(`${last?.kind}\0${last?.id}`)) yield [readRow(row)];
+          if (last) seen.add(`${last.kind}\0${last.id}`);
+        } catch (cause) {
+          if (sqliteCodeOf(cause) === undefined) throw cause;
+          broken = true;
+          last = undefined;
+        }
+      }
+      if (!broken) return;
+    }
+    onDamage();
   }
 
   /** Every sealed record, in order of kind and id, in pages that take about a millisecond to read. */

@@ -1,5 +1,5 @@
-import { closeSync, constants, existsSync, lstatSync, mkdirSync, openSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, constants, existsSync, fsyncSync, linkSync, lstatSync, mkdirSync, openSync, rmSync, unlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { lockFile } from '../os/libc.ts';
 
@@ -18,10 +18,11 @@ export function hasVault(dataDir: string): boolean {
   return existsSync(vaultPath(dataDir));
 }
 
-/** Makes the vault's file, empty and 0600 whatever the umask, before SQLite opens it. @returns its path. */
-export function makeVaultFile(dataDir: string): string {
-  closeSync(openSync(vaultPath(dataDir), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600));
-  return vaultPath(dataDir);
+/** Makes a file, empty and 0600 whatever the umask, in which SQLite builds what will be `path`. @returns its path for now. */
+export function startFile(path: string): string {
+  removeUnfinished(path);
+  closeSync(openSync(unfinishedPath(path), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600));
+  return unfinishedPath(path);
 }
 
 const conflict = (hint: string): AgentError => new AgentError('ERR_STATE_CONFLICT', { hint });
@@ -43,11 +44,57 @@ export function claimFolder(dataDir: string, expect: 'new' | 'existing'): Folder
   if (expect === 'new') mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   else if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
   checkPrivate(dataDir, 'folder');
-  if (expect === 'new' && hasVault(dataDir))
-    throw new AgentError('ERR_ALREADY_EXISTS', { hint: `There is a vault in ${dataDir} already; nothing was changed.` });
-  if (expect === 'existing') checkPrivate(vaultPath(dataDir), 'file');
+  if (expect === 'new') checkEmpty(dataDir);
+  else checkPrivate(vaultPath(dataDir), 'file');
   const fd = openSync(join(dataDir, 'vault.lock'), constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-  if (lockFile(fd)) return { release: () => closeSync(fd) };
-  closeSync(fd);
-  throw conflict(`Another agent holds the vault in ${dataDir}; stop it first.`);
+  try {
+    if (!lockFile(fd)) throw conflict(`Another agent holds the vault in ${dataDir}; stop it first.`);
+    if (expect === 'new') checkEmpty(dataDir); // one may have come while we waited for nobody
+    return { release: () => closeSync(fd) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** SQLite would play a log that another vault left behind over a new file. */
+function checkEmpty(dataDir: string): void {
+  const left = ['', '-wal', '-shm', '-journal'].map((end) => vaultPath(dataDir) + end).find((path) => existsSync(path));
+  if (left === undefined) return;
+  const what =
+    left === vaultPath(dataDir) ? `There is a vault in ${dataDir} already` : `${left} is left of another vault; move it away together with its vault.db`;
+  throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${what}; nothing was changed.` });
+}
+
+/** Where a vault is built before it gets its name. */
+export function unfinishedPath(path: string): string {
+  return `${path}.unfinished`;
+}
+
+/** Gives a whole and closed file its name, durably, and never over one that is there. @throws AgentError `ERR_ALREADY_EXISTS`. */
+export function nameFinished(path: string): void {
+  try {
+    linkSync(unfinishedPath(path), path);
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')
+      throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${path} is there already; nothing was written.` }, { cause });
+    throw cause;
+  }
+  unlinkSync(unfinishedPath(path));
+  syncFolder(dirname(path));
+}
+
+/** Makes the names in a folder durable (fsync(2)). */
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Removes what an attempt that failed or was killed has left of a file that was being built. */
+export function removeUnfinished(path: string): void {
+  for (const end of ['', '-wal', '-shm', '-journal']) rmSync(unfinishedPath(path) + end, { force: true });
 }

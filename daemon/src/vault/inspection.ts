@@ -46,11 +46,19 @@ export function wipeState({ rootKey, headSealingKey, headKey }: OpenState): void
  * Opens every record and checks it and all of them together against the head. Fills `state`; nothing is thrown for damage.
  * The event loop gets its turn between pages: others ask for the status while 100,000 records are opened.
  */
-export async function inspect(db: Database, vaultId: Uint8Array, state: OpenState, mentions: Mentions, visit: Visit): Promise<Finding[]> {
+export async function inspect(
+  db: Database,
+  vaultId: Uint8Array,
+  state: OpenState,
+  mentions: Mentions,
+  visit: Visit,
+  { tolerant = false }: { tolerant?: boolean } = {},
+): Promise<Finding[]> {
   const findings: Finding[] = [];
+  const onDamage = (): void => void findings.push({ what: 'file', reason: 'a part of it cannot be read' });
   const mentioned: { kind: string; id: string }[] = [];
   const seen = new Head(state.headKey);
-  for (const page of db.recordPages()) {
+  for (const page of tolerant ? db.readableRecords(onDamage) : db.recordPages()) {
     for (const row of page) {
       const { kind, id, revision } = row;
       const tag = tagOf(row.sealed);

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type AddKeyslotResult, AgentError, type Keyslot } from '@kms-agent/protocol';
 import { type Finding, VaultDamagedError } from './damage.ts';
 import { Database, type DeletedRow, type RecordRow } from './database.ts';
-import { claimFolder, type FolderClaim, makeVaultFile, vaultPath } from './folder.ts';
+import { claimFolder, type FolderClaim, nameFinished, removeUnfinished, startFile, vaultPath } from './folder.ts';
 import { type Head, hashKeyslots } from './head.ts';
 import { deriveState, inspect, type Mentions, type OpenRecord, type OpenState, type Visit, wipeState } from './inspection.ts';
 import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped, withUnlockTime } from './keyslots/index.ts';
@@ -31,7 +31,7 @@ export interface VaultOptions {
  * A commit is durable before it returns. Locked, it holds no key.
  */
 export class Vault {
-  readonly #db: Database;
+  #db: Database;
   readonly #claim: FolderClaim | undefined;
   readonly #vaultId: Uint8Array;
   readonly #clock: () => number;
@@ -55,18 +55,38 @@ export class Vault {
    */
   static async create(options: VaultOptions & { slots: readonly NewKeyslot[]; keys?: Wrapped }): Promise<{ vault: Vault; recoveryCode?: string }> {
     const claim = options.dataDir === undefined ? undefined : claimFolder(options.dataDir, 'new');
-    const keys = options.keys ?? { rootKey: randomBytes(32), auditStartKey: randomBytes(32) };
-    const vaultId = randomBytes(16);
-    const keyslots = new Keyslots(vaultId, new Argon2Queue(), options.argon2Cost);
-    const made = await Promise.all(options.slots.map((slot) => keyslots.make(slot, keys, options.clock())));
-    const db = Database.create(options.dataDir === undefined ? ':memory:' : makeVaultFile(options.dataDir), vaultId);
-    const vault = new Vault(db, claim, options);
-    keys.auditStartKey.fill(0);
-    vault.#open = deriveState(keys.rootKey);
-    vault.#write([], new Map(made.map(({ keyslotId, body }) => [keyslotId, body])));
-    db.checkpoint();
-    const recoveryCode = made.find((slot) => slot.recoveryCode !== undefined)?.recoveryCode;
-    return { vault, ...(recoveryCode === undefined ? {} : { recoveryCode }) };
+    try {
+      const keys = options.keys ?? { rootKey: randomBytes(32), auditStartKey: randomBytes(32) };
+      const vaultId = randomBytes(16);
+      const keyslots = new Keyslots(vaultId, new Argon2Queue(), options.argon2Cost);
+      const made = await Promise.all(options.slots.map((slot) => keyslots.make(slot, keys, options.clock())));
+      const vault = Vault.#build(options, claim, vaultId, keys.rootKey, new Map(made.map(({ keyslotId, body }) => [keyslotId, body])));
+      keys.auditStartKey.fill(0);
+      const recoveryCode = made.find((slot) => slot.recoveryCode !== undefined)?.recoveryCode;
+      return { vault, ...(recoveryCode === undefined ? {} : { recoveryCode }) };
+    } catch (error) {
+      claim?.release();
+      throw error;
+    }
+  }
+
+  /** Builds the file aside and gives it its name when it is whole: an attempt that fails leaves no half vault. */
+  static #build(options: VaultOptions, claim: FolderClaim | undefined, vaultId: Uint8Array, rootKey: Buffer, bodies: Map<string, string>): Vault {
+    const path = options.dataDir === undefined ? undefined : vaultPath(options.dataDir);
+    try {
+      const vault = new Vault(Database.create(path === undefined ? ':memory:' : startFile(path), vaultId), claim, options);
+      vault.#open = deriveState(rootKey);
+      vault.#write([], bodies);
+      if (path === undefined) return vault;
+      vault.#db.leaveLog();
+      vault.#db.close();
+      nameFinished(path);
+      vault.#db = Database.open(path);
+      return vault;
+    } catch (error) {
+      if (path !== undefined) removeUnfinished(path);
+      throw error;
+    }
   }
 
   /**
@@ -122,7 +142,7 @@ export class Vault {
   async salvageWith(opening: Opening, mentions: Mentions): Promise<{ findings: Finding[]; records: OpenRecord[] }> {
     const state = deriveState(opening.rootKey);
     const records: OpenRecord[] = [];
-    const findings = await inspect(this.#db, this.#vaultId, state, mentions, (record) => records.push(record));
+    const findings = await inspect(this.#db, this.#vaultId, state, mentions, (record) => records.push(record), { tolerant: true });
     wipeState(state);
     return { findings, records };
   }

@@ -1,4 +1,4 @@
-import { chmodSync, symlinkSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../../daemon/src/vault/copies.ts';
@@ -74,7 +74,6 @@ describe('Vault', () => {
   });
 
   test('no secret stands in the file', async () => {
-    const { readFileSync, readdirSync } = await import('node:fs');
     const bytes = Buffer.concat(readdirSync(dataDir).map((name) => readFileSync(folder.join('vault', name))));
     expect(bytes.includes('secret of')).toBe(false);
     expect(bytes.includes('alias/to-c')).toBe(true); // ids stand in clear: the search finds what is there
@@ -108,8 +107,10 @@ describe('Vault', () => {
     const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
     expect(report.findings.join('\n')).toContain(words);
     dataDir = folder.join('rescued');
-    for (const [name, content] of await readAll().catch(() => new Map<string, string>())) expect(everything.get(name)).toBe(content);
+    const rescued = await readAll();
+    expect(rescued.size).toBe(report.saved);
     expect(report.saved).toBeGreaterThanOrEqual(2);
+    for (const [name, content] of rescued) expect(everything.get(name)).toBe(content);
   });
 
   test('unlockWith: one record rolled back to what it was is found in its bucket', async () => {
@@ -212,4 +213,85 @@ test('lock: goes through while a reader beside the agent holds the log', async (
   reader.close();
   vault.close();
   expect((await readAll()).get('key d')).toBe('secret of d');
+});
+
+describe('regressions', () => {
+  const sidecars = ['-wal', '-shm', '-journal'];
+
+  test.each(sidecars)('restore and init: a %s file of another vault is refused, and nothing is made beside it', async (end) => {
+    await backupVault(dataDir, folder.join('backup.db'));
+    const target = folder.join('elsewhere');
+    mkdirSync(target, { mode: 0o700 });
+    writeFileSync(`${target}/vault.db${end}`, 'left behind');
+    await expect(restoreVault(folder.join('backup.db'), target)).rejects.toMatchObject({ code: 'ERR_ALREADY_EXISTS' });
+    await expect(Vault.create({ ...options(), dataDir: target, slots: [] })).rejects.toMatchObject({ code: 'ERR_ALREADY_EXISTS' });
+    expect(readdirSync(target).filter((name) => name !== 'vault.lock')).toEqual([`vault.db${end}`]);
+  });
+
+  test('salvage: a key that is left out takes its alias along, and the new vault opens', async () => {
+    tamper("UPDATE record SET sealed = zeroblob(length(sealed)) WHERE id = 'c'");
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
+    expect(report.findings.join()).toContain('alias alias/to-c is left out');
+    dataDir = folder.join('rescued');
+    expect([...(await readAll()).keys()].sort()).toEqual(['key a', 'key b']);
+  });
+
+  test.each(['null', '', '[]', '{"keyslotId":7}', '{"type":"passphrase","cost":{"memoryKiB":4000000000}}'])(
+    'a keyslot row that is %j: the others open, the damage is named, and salvage works with either secret',
+    async (body) => {
+      tamper(`INSERT INTO keyslot (id, body) VALUES ('0', '${body}')`);
+      await expect(readAll()).rejects.toMatchObject({ details: { findings: [expect.stringContaining('keyslots')] } });
+      for (const secret of [passphrase, recoveryCode]) {
+        const rescued = folder.join(`rescued ${secret.length}`);
+        expect(await salvageVault(options(), { passphrase: secret }, rescued, mentions)).toMatchObject({ saved: everything.size });
+      }
+    },
+  );
+
+  test('salvage: one page that cannot be read costs its records and no others', async () => {
+    const vault = Vault.open(options());
+    await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentions, () => undefined);
+    vault.commit(Array.from({ length: 300 }, (_, index) => ({ kind: 'key', id: `many ${index}`, plaintext: text('x'.repeat(200)) })));
+    vault.close();
+    const file = folder.join('vault', 'vault.db');
+    const pages = readFileSync(file);
+    const pageOf = (id: string): number => Math.floor(pages.indexOf(id) / 4096);
+    pages.fill(0xff, pageOf('many 150') * 4096, pageOf('many 150') * 4096 + 8);
+    writeFileSync(file, pages);
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
+    expect(report.findings.join()).toContain('cannot be read');
+    expect(report.saved).toBeGreaterThan(200);
+    expect(report.saved).toBeLessThan(304);
+    dataDir = folder.join('rescued');
+    expect((await readAll()).size).toBe(report.saved);
+  });
+
+  test('backup: one file, which restore reads where nothing can be written; what is no vault is said to be none', async () => {
+    const medium = folder.join('medium');
+    mkdirSync(medium);
+    await backupVault(dataDir, `${medium}/backup.db`);
+    expect(readdirSync(medium)).toEqual(['backup.db']);
+    chmodSync(medium, 0o500);
+    await restoreVault(`${medium}/backup.db`, folder.join('restored'));
+    chmodSync(medium, 0o700);
+    expect(readdirSync(medium)).toEqual(['backup.db']);
+    writeFileSync(folder.join('text'), 'no vault at all');
+    await expect(restoreVault(folder.join('text'), folder.join('none'))).rejects.toMatchObject({ details: { hint: 'The file is not a vault.' } });
+    const newer = new DatabaseSync(`${medium}/backup.db`);
+    newer.exec("UPDATE meta SET value = x'09' WHERE name = 'format'");
+    newer.close();
+    await expect(restoreVault(`${medium}/backup.db`, folder.join('none'))).rejects.toMatchObject({ details: { hint: expect.stringContaining('format 9') } });
+    dataDir = folder.join('restored');
+    expect(await readAll()).toEqual(everything);
+  });
+
+  test('create: an attempt that failed or was killed half way leaves nothing that blocks the next', async () => {
+    const target = folder.join('second');
+    const broken = { ...options(), dataDir: target, slots: [{ type: 'keychain' as const }] };
+    await expect(Vault.create(broken)).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED_OPERATION' });
+    writeFileSync(`${target}/vault.db.unfinished`, 'killed here');
+    const { vault } = await Vault.create({ ...options(), dataDir: target, slots: [{ type: 'passphrase', passphrase }] });
+    vault.close();
+    expect(readdirSync(target).sort()).toEqual(['vault.db', 'vault.lock']);
+  });
 });

@@ -54,17 +54,35 @@ const personalTypes: ReadonlySet<KeyslotType> = new Set(['passphrase', 'recovery
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
 const fromBase64 = (text: string): Buffer => Buffer.from(text, 'base64');
 
-/** @throws AgentError `ERR_STATE_CONFLICT` for a body that is no JSON: somebody changed the file. */
-function readBody(body: string): SlotBody {
+const isText = (value: unknown): value is string => typeof value === 'string';
+
+/** Bounds of what a slot may ask of Argon2: a changed row must not take the machine. */
+function isCost(value: unknown): value is Argon2Cost {
+  if (typeof value !== 'object' || value === null) return false;
+  const { memoryKiB, passes, parallelism } = value as Record<string, unknown>; // any object has such properties, or undefined
+  const isBetween = (number: unknown, min: number, max: number): boolean => Number.isInteger(number) && Number(number) >= min && Number(number) <= max;
+  return isBetween(memoryKiB, 8, 4_194_304) && isBetween(passes, 1, 64) && isBetween(parallelism, 1, 64);
+}
+
+/** Reads a body; undefined for what is none: somebody changed the file, and the other slots are good all the same. */
+function parseBody(body: string): SlotBody | undefined {
   try {
-    return JSON.parse(body) as SlotBody; // opened only if its parameters are what was sealed
-  } catch (cause) {
-    throw new AgentError(
-      'ERR_STATE_CONFLICT',
-      { hint: 'A keyslot of the vault is damaged; open the vault with kms-agent salvage and another slot.' },
-      { cause },
-    );
+    const value = JSON.parse(body) as Record<string, unknown> | null;
+    if (typeof value !== 'object' || value === null) return undefined;
+    const { keyslotId, type, label, creationTime, salt, cost, wrappedRootKey, wrappedAuditStartKey } = value;
+    const isWhole = [keyslotId, type, label, creationTime, salt, wrappedRootKey, wrappedAuditStartKey].every(isText) && (cost === undefined || isCost(cost));
+    return isWhole ? (value as unknown as SlotBody) : undefined; // each field was looked at
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
   }
+}
+
+/** @throws AgentError `ERR_STATE_CONFLICT` for a body that is none. */
+function readBody(body: string): SlotBody {
+  const slot = parseBody(body);
+  if (!slot) throw new AgentError('ERR_STATE_CONFLICT', { hint: 'A keyslot of the vault is damaged.' });
+  return slot;
 }
 
 function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, salt, cost }: SlotParameters, which: string): Buffer {
@@ -122,7 +140,8 @@ export class Keyslots {
   async open(bodies: ReadonlyMap<string, string>, secret: Secret): Promise<OpenKeyslot> {
     const code = parseRecoveryCode(secret.passphrase);
     for (const body of bodies.values()) {
-      const slot = readBody(body);
+      const slot = parseBody(body);
+      if (!slot) continue; // the head names it when the vault is opened
       if (secret.keyslotId !== undefined && secret.keyslotId !== slot.keyslotId) continue;
       const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
       if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
@@ -156,7 +175,7 @@ export class Keyslots {
   }
 }
 
-/** What a slot shows of itself. */
+/** What a slot shows of itself. @throws AgentError `ERR_STATE_CONFLICT` for a damaged one. */
 export function describeKeyslot(body: string): Keyslot {
   const { keyslotId, type, label, creationTime, lastUnlockTime } = readBody(body);
   return { keyslotId, type, label, creationTime, ...(lastUnlockTime === undefined ? {} : { lastUnlockTime }) };
@@ -169,5 +188,6 @@ export function withUnlockTime(body: string, nowMs: number): string {
 
 /** Whether a person can open the slot. */
 export function isPersonal(body: string): boolean {
-  return personalTypes.has(readBody(body).type);
+  const slot = parseBody(body);
+  return slot !== undefined && personalTypes.has(slot.type);
 }
