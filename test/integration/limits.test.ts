@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { Wire } from '../kit/wire.ts';
@@ -111,4 +112,56 @@ test('lockTimeoutMs: an agent whose requests do not end leaves with status 70, b
   const ended = new Promise((resolve) => agent.child.on('exit', resolve));
   wire.send(`${JSON.stringify({ jsonrpc: '2.0', id: 'lock', method: 'lock' })}\n`);
   expect(await ended).toBe(70);
+});
+
+test('one client that pipelines thousands of requests: others are answered between them', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, {});
+  const polite = await agent.client();
+  const { keyId } = await polite.createKey({ keySpec: 'EC_P256' });
+  using greedy = await Wire.open(agent.socketPath);
+  const call = (id: number, method: string, params: object): string => `${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`;
+  const [creations, signatures] = [600, 3000];
+  greedy.send(Array.from({ length: creations }, (_, id) => call(id, 'createKey', {})).join(''));
+  greedy.send(Array.from({ length: signatures }, (_, id) => call(id, 'sign', { keyId, message: 'aGVsbG8=' })).join(''));
+  let finished = false;
+  const answers = (async () => {
+    for (let count = 0; count < creations + signatures; count += 1) expect((await greedy.answer()).error).toBeUndefined();
+    finished = true;
+  })();
+  let answered = 0;
+  while (!finished) {
+    await polite.status();
+    answered += 1;
+  }
+  await answers;
+  expect(answered).toBeGreaterThan(20);
+});
+
+test('maxConnections: peers that are turned away and keep their end open hold no descriptor of the agent', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { maxConnections: 1 });
+  const descriptors = (): number => readdirSync(`/proc/${agent.child.pid}/fd`).length;
+  const before = descriptors();
+  const peers = Array.from({ length: 60 }, () =>
+    connect({ path: agent.socketPath, allowHalfOpen: true })
+      .on('error', () => undefined)
+      .resume(),
+  );
+  await Promise.all(peers.map((peer) => new Promise((resolve) => peer.once('end', resolve))));
+  await expect.poll(descriptors).toBeLessThan(before + 5);
+  for (const peer of peers) peer.destroy();
+});
+
+test('unlock: wrong secrets sent in parallel are one guess, and slow down one after the other', async () => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  await using agent = await TestAgent.serve(folder);
+  const kms = await agent.client();
+  const attempts = await Promise.allSettled(Array.from({ length: 9 }, (_, index) => kms.unlock({ passphrase: `guess ${index}` })));
+  const hints = attempts.map((attempt) =>
+    attempt.status === 'rejected' ? ((attempt.reason as { details: { hint?: string } }).details.hint ?? 'tried') : 'opened',
+  );
+  expect(hints.filter((hint) => hint === 'tried')).toHaveLength(1);
+  expect(hints.filter((hint) => hint.startsWith('Too many'))).toHaveLength(8);
 });

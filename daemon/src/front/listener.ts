@@ -1,7 +1,8 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { AgentError, checkSocketPath, encodeError, encodeFrame } from '@kms-agent/protocol';
+import { AgentError, checkSocketPath, encodeFrame } from '@kms-agent/protocol';
+import type { Caller } from '../caller/identity.ts';
 import { readCaller, type ServiceOf } from '../caller/process.ts';
 import type { Dispatch } from '../dispatch/request.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
@@ -92,19 +93,25 @@ export class Listener {
 
   #accept(socket: Socket): void {
     socket.on('error', this.#onError);
-    if (this.#connections.size >= this.#limits.maxConnections) {
-      const error = new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs });
-      socket.end(encodeFrame({ jsonrpc: '2.0', id: null, error: encodeError(error, '') }));
-      socket.resume();
-      return;
-    }
     try {
-      this.#connections.set(socket, new Connection(socket, readCaller(descriptorOf(socket), this.#serviceOf), this.#rpc, this.#limits));
-      socket.on('close', () => this.#connections.delete(socket));
+      const caller = readCaller(descriptorOf(socket), this.#serviceOf);
+      if (this.#connections.size >= this.#limits.maxConnections) this.#turnAway(socket, caller);
+      else this.#serve(socket, caller);
     } catch (error) {
       this.#onError(error);
       socket.destroy();
     }
+  }
+
+  #serve(socket: Socket, caller: Caller): void {
+    this.#connections.set(socket, new Connection(socket, caller, this.#rpc, this.#limits));
+    socket.on('close', () => this.#connections.delete(socket));
+  }
+
+  /** Says why, and closes: a peer that keeps its end open must not keep a descriptor of ours. */
+  #turnAway(socket: Socket, caller: Caller): void {
+    const answer = this.#rpc.refuse(caller, new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs }));
+    socket.end(encodeFrame(answer), () => socket.destroy());
   }
 
   /** Removes the socket file, unless somebody else has put another there since. */

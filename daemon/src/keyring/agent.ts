@@ -47,7 +47,7 @@ export class Agent {
     this.providers = options.providers;
     this.startTime = options.time.wall();
     this.#lastUse = this.startTime;
-    this.#throttle = new Throttle(() => options.time.wall());
+    this.#throttle = new Throttle(() => performance.now());
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
     if (this.#vault?.state === 'UNLOCKED') this.#load(this.#makeKeyring(this.#vault)); // in memory, and new

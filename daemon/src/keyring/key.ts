@@ -15,8 +15,6 @@ export interface KeyVersionEntry extends MaterialRef {
   reservedUses: number;
   /** How often the vault had been restored when the version was made; the counts of one from before the last time are not known. */
   readonly restores: number;
-  /** SPKI DER of an asymmetric version. */
-  readonly publicKey?: Uint8Array;
 }
 
 /** Automatic rotation, on or off. */

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { GetPublicKeyResult, MessageType, SignatureFormat, SigningAlgorithm } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
 import { canSign, type Signer as ProviderSigner, type SignInput } from '../providers/provider.ts';
@@ -62,6 +63,7 @@ export class Signer {
     this.#use(key);
     for (const version of named ? [named] : key.versions.slice(-maxVerifyVersions).reverse()) {
       if (await signer.verify(version, { ...input, signature: request.signature })) return { version, valid: true, choices };
+      if (!named) await setImmediate(); // 32 versions in one go would keep everybody waiting
     }
     return { version: named, valid: false, choices };
   }

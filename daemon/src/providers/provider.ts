@@ -18,6 +18,8 @@ export interface MaterialRef {
   readonly keyVersionId: string;
   readonly keySpec: KeySpec;
   readonly material: Uint8Array;
+  /** SPKI DER of an asymmetric version, where it is known. */
+  readonly publicKey?: Uint8Array;
 }
 
 /** What generate made: the state to seal, and for asymmetric specs the public key as SPKI DER (RFC 5280 section 4.1.2.7). */

@@ -32,7 +32,11 @@ interface Pending {
 }
 
 /** One peer on a socket: cuts its stream into requests, keeps the limits, and writes answers once per turn of the event loop. */
+/** Milliseconds of one turn of the event loop that one connection may start requests in: most are done within microseconds, without leaving the turn. */
+const sliceMs = 1;
+
 export class Connection {
+  #sliceStart: number | undefined;
   readonly #socket: Socket;
   readonly #caller: Caller;
   readonly #server: RpcServer;
@@ -107,8 +111,21 @@ export class Connection {
     this.#finish();
   }
 
+  /** Whether this connection has had its share of the turn; the rest of what it asks waits for the next one, and others come between. */
+  get #isSpent(): boolean {
+    if (this.#sliceStart === undefined) {
+      this.#sliceStart = performance.now();
+      setImmediate(() => {
+        const isWaiting = performance.now() - (this.#sliceStart ?? 0) > sliceMs;
+        this.#sliceStart = undefined;
+        if (isWaiting) this.#resume();
+      });
+    }
+    return performance.now() - this.#sliceStart > sliceMs;
+  }
+
   #startNext(): boolean {
-    if (this.#isFull) return false;
+    if (this.#isFull || (!this.#held && this.#frames.length === 0) || this.#isSpent) return false;
     const frame = this.#held ? undefined : this.#frames.shift();
     this.#held ??= frame && this.#parse(frame);
     if (!this.#held) return frame !== undefined;

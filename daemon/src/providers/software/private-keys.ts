@@ -1,14 +1,12 @@
-import { createPrivateKey, createPublicKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
+import { createPrivateKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
 import { EvpKey } from '../../os/evp.ts';
 import type { MaterialRef } from '../provider.ts';
 
 /** Forms of one private key, each made when it is first asked for. */
 interface Parsed {
   readonly privateKey: KeyObject;
-  readonly publicKey: KeyObject;
   readonly bytes: number;
   evp?: EvpKey;
-  publicEvp?: EvpKey;
   readonly decryptKeys: Map<string, webcrypto.CryptoKey>;
 }
 
@@ -31,22 +29,11 @@ export class PrivateKeys {
     return this.#find(ref).privateKey;
   }
 
-  publicKey(ref: MaterialRef): KeyObject {
-    return this.#find(ref).publicKey;
-  }
-
   /** For signing a given digest. */
   evpKey(ref: MaterialRef): EvpKey {
     const parsed = this.#find(ref);
     parsed.evp ??= EvpKey.fromPrivate(ref.material);
     return parsed.evp;
-  }
-
-  /** For verifying a given digest. */
-  publicEvpKey(ref: MaterialRef): EvpKey {
-    const parsed = this.#find(ref);
-    parsed.publicEvp ??= EvpKey.fromPublic(parsed.publicKey.export({ type: 'spki', format: 'der' }));
-    return parsed.publicEvp;
   }
 
   /** For RSAES-OAEP off the event loop, which only Web Crypto does. */
@@ -81,7 +68,7 @@ export class PrivateKeys {
       format: 'der',
       type: 'pkcs8',
     });
-    const parsed: Parsed = { privateKey, publicKey: createPublicKey(privateKey), bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
+    const parsed: Parsed = { privateKey, bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
     this.#parsed.set(ref.keyVersionId, parsed);
     this.#bytes += parsed.bytes;
     return parsed;
@@ -103,7 +90,6 @@ export class PrivateKeys {
     const parsed = this.#parsed.get(id);
     if (!parsed) return;
     parsed.evp?.free();
-    parsed.publicEvp?.free();
     this.#parsed.delete(id);
     this.#bytes -= parsed.bytes;
   }

@@ -59,7 +59,7 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   }
 
   async encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput> {
-    return input.algorithm === 'AES_GCM' ? this.#symmetric.encrypt(ref, input) : this.#asymmetric.encrypt(ref, input);
+    return input.algorithm === 'AES_GCM' ? this.#symmetric.encrypt(ref, input) : await this.#asymmetric.encrypt(ref, input);
   }
 
   async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
@@ -71,7 +71,7 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   }
 
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
-    return this.#asymmetric.verify(ref, input);
+    return await this.#asymmetric.verify(ref, input);
   }
 
   importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {

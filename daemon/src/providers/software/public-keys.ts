@@ -1,0 +1,69 @@
+import { createPrivateKey, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto';
+import { EvpKey } from '../../os/evp.ts';
+import type { MaterialRef } from '../provider.ts';
+
+/** Forms of one public key, each made when it is first asked for. */
+interface Parsed {
+  readonly publicKey: KeyObject;
+  evp?: EvpKey;
+  readonly encryptKeys: Map<string, webcrypto.CryptoKey>;
+}
+
+/** Parsed public keys that are kept; they take no secure heap. */
+const maxParsed = 4096;
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** Parsed public keys, the most recently used ones. What verifies and encrypts needs no private key in memory. */
+export class PublicKeys {
+  readonly #parsed = new Map<string, Parsed>();
+
+  publicKey(ref: MaterialRef): KeyObject {
+    return this.#find(ref).publicKey;
+  }
+
+  /** For verifying a given digest. */
+  evpKey(ref: MaterialRef): EvpKey {
+    const parsed = this.#find(ref);
+    parsed.evp ??= EvpKey.fromPublic(parsed.publicKey.export({ type: 'spki', format: 'der' }));
+    return parsed.evp;
+  }
+
+  /** For RSAES-OAEP off the event loop, which only Web Crypto does. */
+  encryptKey(ref: MaterialRef, hash: 'SHA-256' | 'SHA-1'): webcrypto.CryptoKey {
+    const { encryptKeys, publicKey } = this.#find(ref);
+    const known = encryptKeys.get(hash);
+    if (known) return known;
+    const made = publicKey.toCryptoKey({ name: 'RSA-OAEP', hash }, true, ['encrypt']);
+    encryptKeys.set(hash, made);
+    return made;
+  }
+
+  clear(): void {
+    for (const id of this.#parsed.keys()) this.drop(id);
+  }
+
+  drop(keyVersionId: string): void {
+    this.#parsed.get(keyVersionId)?.evp?.free();
+    this.#parsed.delete(keyVersionId);
+  }
+
+  #find(ref: MaterialRef): Parsed {
+    const known = this.#parsed.get(ref.keyVersionId);
+    if (known) {
+      this.#parsed.delete(ref.keyVersionId); // a Map keeps the order of insertion: the last is the most recent
+      this.#parsed.set(ref.keyVersionId, known);
+      return known;
+    }
+    const [oldest] = this.#parsed.keys();
+    if (oldest !== undefined && this.#parsed.size >= maxParsed) this.drop(oldest);
+    const parsed: Parsed = { publicKey: parsePublicKey(ref), encryptKeys: new Map() };
+    this.#parsed.set(ref.keyVersionId, parsed);
+    return parsed;
+  }
+}
+
+function parsePublicKey({ publicKey, material }: MaterialRef): KeyObject {
+  if (publicKey) return createPublicKey({ key: asBuffer(publicKey), format: 'der', type: 'spki' });
+  return createPublicKey(createPrivateKey({ key: asBuffer(material), format: 'der', type: 'pkcs8' }));
+}
