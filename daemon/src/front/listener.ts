@@ -16,6 +16,9 @@ const busyRetryMs = 1000;
 
 const conflict = (hint: string, cause?: unknown): AgentError => new AgentError('ERR_STATE_CONFLICT', { hint }, { cause });
 
+/** Peers that may wait to be accepted; the kernel takes less if it allows less. Past it a connect() fails, which tells a peer less than ERR_BUSY. */
+const backlog = 4096;
+
 /** What a listener works with. */
 export interface ListenerOptions {
   readonly dispatch: Dispatch;
@@ -58,7 +61,7 @@ export class Listener {
     await removeStaleSocket(path);
     const oldMask = process.umask(0o177); // the socket is nobody else's even before its mode is set
     try {
-      await this.#start({ path, backlog: this.#limits.maxConnections });
+      await this.#start({ path, backlog });
     } finally {
       process.umask(oldMask);
     }
