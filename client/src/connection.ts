@@ -1,42 +1,35 @@
 import { connect, type Socket } from 'node:net';
 import { AgentError, decodeError, encodeFrame, FrameReader, parseFrame } from '@kms-agent/protocol';
 import { JSONRPCClient, type JSONRPCResponse } from 'json-rpc-2.0';
+import type { Deadline } from './deadline.ts';
 
 /** Answers are limited by the agent; this only bounds what a wrong peer can make us hold. */
 const maxAnswerBytes = 16_777_216;
 const maxAnswerDepth = 64;
 
-/** What bounds a call. */
-export interface CallLimits {
-  readonly timeoutMs: number;
-  readonly signal?: AbortSignal;
-}
-
 const unreachable = (cause: unknown): AgentError => new AgentError('ERR_UNREACHABLE', {}, { cause });
 
-/** Connects to an agent's socket. @throws AgentError `ERR_UNREACHABLE`; the signal's reason. */
-export async function openConnection(path: string, { timeoutMs, signal }: CallLimits): Promise<Connection> {
+/** Connects to an agent's socket. @throws AgentError `ERR_UNREACHABLE`; as the deadline ends. */
+export async function openConnection(path: string, deadline: Deadline): Promise<Connection> {
   const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-  signal?.throwIfAborted();
   const socket = connect(path);
-  const timer = setTimeout(() => reject(new AgentError('ERR_TIMEOUT', { mayHaveRun: false })), timeoutMs);
-  const abort = (): void => reject(signal?.reason);
-  signal?.addEventListener('abort', abort, { once: true });
   socket.once('connect', () => resolve(socket));
   socket.once('error', (error) => reject(unreachable(error)));
   try {
-    return new Connection(await promise);
+    return new Connection(await deadline.wait(promise));
   } catch (error) {
     socket.destroy();
     throw error;
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', abort);
   }
 }
 
 function isResponse(value: unknown): value is JSONRPCResponse {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && 'id' in value && ('result' in value || 'error' in value);
+}
+
+/** A connection that is turned away has run nothing. */
+function aboutStream(error: AgentError): AgentError {
+  return error.code === 'ERR_BUSY' ? new AgentError('ERR_BUSY', { ...error.details, mayHaveRun: false }) : error;
 }
 
 /** One connection to an agent, with any number of calls under way. The owner of json-rpc-2.0 on this side. */
@@ -64,22 +57,16 @@ export class Connection {
 
   /**
    * Sends one request and waits for its answer, both in wire form.
-   * @throws AgentError as the agent answered; `ERR_TIMEOUT`, `ERR_DISCONNECTED` with `mayHaveRun`; the signal's reason.
+   * @throws AgentError as the agent answered; `ERR_DISCONNECTED` with `mayHaveRun`; `ERR_BUSY` with `mayHaveRun: false` when the agent turned the connection away; as the deadline ends.
    */
-  async call(method: string, params: unknown, { timeoutMs, signal }: CallLimits): Promise<unknown> {
-    signal?.throwIfAborted();
+  async call(method: string, params: unknown, deadline: Deadline): Promise<unknown> {
     if (this.#failure) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false }, { cause: this.#failure });
-    const { promise: stopped, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(new AgentError('ERR_TIMEOUT', { mayHaveRun: true })), timeoutMs);
-    const abort = (): void => reject(signal?.reason);
-    signal?.addEventListener('abort', abort, { once: true });
     this.#hold(1);
     try {
-      return await Promise.race([this.#request(method, params), stopped]);
+      deadline.mayHaveRun = true;
+      return await deadline.wait(this.#request(method, params));
     } finally {
       this.#hold(-1);
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', abort);
     }
   }
 
@@ -90,7 +77,8 @@ export class Connection {
   async #request(method: string, params: unknown): Promise<unknown> {
     const id = this.#nextId++;
     const response = await this.#rpc.requestAdvanced({ jsonrpc: '2.0', id, method, params });
-    if (this.#failure) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: true }, { cause: this.#failure });
+    if (this.#failure)
+      throw this.#failure.code === 'ERR_BUSY' ? this.#failure : new AgentError('ERR_DISCONNECTED', { mayHaveRun: true }, { cause: this.#failure });
     if (response.error) throw decodeError(response.error);
     return response.result;
   }
@@ -111,7 +99,7 @@ export class Connection {
   /** An answer without an id is about the stream itself: too long a frame, or too many connections. */
   #receive(message: unknown): void {
     if (!isResponse(message)) throw new TypeError('the peer sends no JSON-RPC responses');
-    if (message.id === null && message.error) throw decodeError(message.error);
+    if (message.id === null && message.error) throw aboutStream(decodeError(message.error));
     this.#rpc.receive(message);
   }
 

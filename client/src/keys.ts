@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type {
   Alias,
   AliasParams,
@@ -60,7 +59,7 @@ export class KeysClient extends CryptographyClient {
    * @throws AgentError `ERR_INVALID_PARAMS` without keyUsage for RSA; `ERR_ALREADY_EXISTS` for an alias that is taken; `ERR_UNSUPPORTED_OPERATION`.
    */
   createKey(params: CreateKeyParams = {}, options?: CallOptions): Promise<KeyMetadata> {
-    return this.transport.call('createKey', { clientToken: randomUUID(), ...params }, options);
+    return this.transport.call('createKey', params, options);
   }
 
   /** Answers what is known about a key. */
@@ -105,7 +104,7 @@ export class KeysClient extends CryptographyClient {
    * @throws AgentError `ERR_LIMIT_EXCEEDED` past 1000 versions.
    */
   createKeyVersion(params: CreateKeyVersionParams, options?: CallOptions): Promise<KeyVersion> {
-    return this.transport.call('createKeyVersion', { clientToken: randomUUID(), ...params }, options);
+    return this.transport.call('createKeyVersion', params, options);
   }
 
   /** Chooses the version that advance operations and sign use. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   AgentError,
   decodeResult,
@@ -9,13 +10,14 @@ import {
   type MethodResult,
   specs,
 } from '@kms-agent/protocol';
-import { type CallLimits, type Connection, openConnection } from './connection.ts';
+import { type Connection, openConnection } from './connection.ts';
+import { checkTimeout, Deadline } from './deadline.ts';
 
 /** How a client connects; every field has a default. */
 export interface ConnectOptions {
   /** Default: `KMS_AGENT_SOCK`, else the user's agent if there is one, else the system's. */
   readonly socketPath?: string;
-  /** Milliseconds that a call may take; default 30,000. */
+  /** Milliseconds that a call may take, waiting and repeating included; default 30,000, Infinity for no limit. */
   readonly timeoutMs?: number;
   /** Whether to connect again and repeat what may be repeated after a disconnect; default true. */
   readonly retry?: boolean;
@@ -43,6 +45,18 @@ function refuseUndefined(method: string, params: object): void {
   }
 }
 
+/** A creation that is repeated after a disconnect must be made once: its token says that it is the same. */
+function withClientToken<M extends MethodName>(method: M, params: MethodParams<M>): MethodParams<M> {
+  if (method !== 'createKey' && method !== 'createKeyVersion') return params;
+  return { clientToken: randomUUID(), ...params };
+}
+
+/** What an earlier attempt may have done, said with the error of the last one. */
+function rememberRun(error: unknown): unknown {
+  if (!isAgentError(error, 'ERR_UNREACHABLE', 'ERR_DISCONNECTED', 'ERR_BUSY', 'ERR_SHUTTING_DOWN')) return error;
+  return new AgentError(error.code, { ...error.details, mayHaveRun: true }, { cause: error });
+}
+
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Carries typed calls over a connection that comes back by itself. */
@@ -57,25 +71,29 @@ export class Transport {
 
   constructor({ socketPath, timeoutMs = defaultTimeoutMs, retry = true }: ConnectOptions) {
     this.#path = findSocket(socketPath).path;
-    this.#timeoutMs = timeoutMs;
+    this.#timeoutMs = checkTimeout(timeoutMs);
     this.#retry = retry;
   }
 
   /** @throws AgentError `ERR_UNREACHABLE`, `ERR_TIMEOUT`; the signal's reason. */
   async open(signal?: AbortSignal): Promise<void> {
-    await this.#connect({ timeoutMs: this.#timeoutMs, ...(signal ? { signal } : {}) });
+    const deadline = new Deadline(this.#timeoutMs, signal);
+    try {
+      await this.#connect(deadline);
+    } finally {
+      deadline.end();
+    }
   }
 
-  /** Runs a method. @throws TypeError for an undefined field; AgentError as the agent answers, or `ERR_TIMEOUT`, `ERR_DISCONNECTED`, `ERR_UNREACHABLE`. */
+  /** Runs a method. @throws TypeError for an undefined field; RangeError for a timeout that is none; AgentError as the agent answers, or `ERR_TIMEOUT`, `ERR_DISCONNECTED`, `ERR_UNREACHABLE`. */
   async call<M extends MethodName>(method: M, params: MethodParams<M>, { signal, timeoutMs = this.#timeoutMs }: CallOptions = {}): Promise<MethodResult<M>> {
     refuseUndefined(method, params);
-    const wire = encodeParams(method, params);
-    const limits = { timeoutMs, ...(signal ? { signal } : {}) };
-    await this.#enter();
+    const wire = encodeParams(method, withClientToken(method, params));
+    const deadline = new Deadline(checkTimeout(timeoutMs), signal);
     try {
-      return decodeResult(method, await this.#callRepeating(method, wire, limits));
+      return decodeResult(method, await deadline.wait(this.#run(method, wire, deadline)));
     } finally {
-      this.#leave();
+      deadline.end();
     }
   }
 
@@ -85,30 +103,43 @@ export class Transport {
     this.#connection?.then((connection) => connection.close(), ignore);
   }
 
-  async #callRepeating(method: MethodName, wire: unknown, limits: CallLimits): Promise<unknown> {
+  async #run(method: MethodName, wire: unknown, deadline: Deadline): Promise<unknown> {
+    await this.#enter();
+    try {
+      return await this.#callRepeating(method, wire, deadline);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  async #callRepeating(method: MethodName, wire: unknown, deadline: Deadline): Promise<unknown> {
     const pauses = this.#retry ? [...retryPausesMs] : [];
+    let mayHaveRun = false;
     for (;;) {
+      if (deadline.isOver) return await deadline.expired;
       try {
-        const connection = await this.#connect(limits);
-        return await connection.call(method, wire, limits);
+        const connection = await this.#connect(deadline);
+        return await connection.call(method, wire, deadline);
       } catch (error) {
+        mayHaveRun ||= isAgentError(error, 'ERR_DISCONNECTED') && error.details.mayHaveRun === true;
+        deadline.mayHaveRun = mayHaveRun;
         const pauseMs = this.#mayRepeat(method, error) ? pauses.shift() : undefined;
-        if (pauseMs === undefined || this.#closed) throw error;
-        await pause(pauseMs);
+        if (pauseMs === undefined || this.#closed) throw mayHaveRun ? rememberRun(error) : error;
+        await deadline.wait(pause(pauseMs));
       }
     }
   }
 
   /** What certainly did not run may always be sent again; what may have run only if twice is as good as once. */
   #mayRepeat(method: MethodName, error: unknown): boolean {
-    if (isAgentError(error, 'ERR_SHUTTING_DOWN')) return true;
+    if (isAgentError(error, 'ERR_SHUTTING_DOWN') || (isAgentError(error, 'ERR_BUSY') && error.details.mayHaveRun === false)) return true;
     if (isAgentError(error, 'ERR_UNREACHABLE')) return this.#everConnected;
     return isAgentError(error, 'ERR_DISCONNECTED') && (specs[method].repeatable || error.details.mayHaveRun === false);
   }
 
   #everConnected = false;
 
-  async #connect(limits: CallLimits): Promise<Connection> {
+  async #connect(deadline: Deadline): Promise<Connection> {
     if (this.#closed) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false, hint: 'The client was closed.' });
     let current: Promise<Connection> | undefined;
     do {
@@ -116,7 +147,7 @@ export class Transport {
       const known = await current?.catch(() => undefined); // a failed try is forgotten: this is the next one
       if (known?.isOpen) return known;
     } while (this.#connection !== current); // another call has begun to connect meanwhile
-    const opening = openConnection(this.#path, limits);
+    const opening = openConnection(this.#path, deadline);
     this.#connection = opening;
     const connection = await opening;
     this.#everConnected = true;
