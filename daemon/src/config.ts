@@ -61,8 +61,8 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
 
 /** The usual places: systemd's for a service, those of the XDG base directories for a user. */
 export function findPlaces(env: NodeJS.ProcessEnv, home: string): Places {
-  const dataHome = env['XDG_DATA_HOME'] ?? join(home, '.local', 'share');
-  const configHome = env['XDG_CONFIG_HOME'] ?? join(home, '.config');
+  const dataHome = env['XDG_DATA_HOME'] || join(home, '.local', 'share');
+  const configHome = env['XDG_CONFIG_HOME'] || join(home, '.config');
   const runtime = env['XDG_RUNTIME_DIR'];
   return {
     dataDir: env['KMS_AGENT_DATA_DIR'] ?? env['STATE_DIRECTORY'] ?? join(dataHome, 'kms-agent'),
@@ -102,7 +102,8 @@ export async function readSettings(file: string, required: boolean): Promise<Set
   const Conf = await importConf();
   const options = {
     cwd: dirname(file),
-    configName: basename(file, '.json'),
+    configName: basename(file), // whatever it ends in: another file must not be read in its place
+    fileExtension: '',
     projectName: 'kms-agent',
     schema: settingsSchema,
     rootSchema: { additionalProperties: false },

@@ -153,8 +153,27 @@ export const keySpecParam = () => {
   );
 };
 
+const wellFormed = 'must not have unpaired surrogates, which have no UTF-8';
+
 /** The name of a tag: 1 to 128 characters. */
-export const tagName = () => z.string().min(1).max(128);
+export const tagName = () =>
+  z
+    .string()
+    .min(1)
+    .max(128)
+    .refine((name) => name.isWellFormed(), wellFormed);
+
+const tagValue = () =>
+  z
+    .string()
+    .max(256)
+    .refine((value) => value.isWellFormed(), wellFormed);
 
 /** Tags: at most 50, names 1 to 128 and values at most 256 characters. */
-export const tags = () => z.record(tagName(), z.string().max(256)).refine((value) => Object.keys(value).length <= 50, 'must be at most 50 tags');
+export const tags = () => {
+  const named = (value: unknown): boolean => typeof value !== 'object' || value === null || !Object.hasOwn(value, '__proto__');
+  const unread = z.unknown().refine(named, '__proto__ cannot be the name of a tag') as unknown as z.ZodType<Record<string, string>>; // read by what follows
+  return unread
+    .pipe(z.record(tagName(), tagValue()).refine((value) => Object.keys(value).length <= 50, 'must be at most 50 tags'))
+    .meta({ type: 'object', additionalProperties: { type: 'string', maxLength: 256 }, maxProperties: 50 });
+};

@@ -263,5 +263,5 @@ test(`random walks through the life of keys, ${runs} of them: the agent is what 
     { numRuns: runs, endOnFailure: true },
   );
   console.log(`model: ${runs} walks, ${walked} steps`);
-  expect(walked).toBeGreaterThan(runs * 3);
+  expect(walked).toBeGreaterThan(runs);
 });

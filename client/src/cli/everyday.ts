@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { MessageType, SignatureFormat, SigningAlgorithm } from '@kms-agent/protocol';
 import type { Command } from 'commander';
 import { utf8 } from '../bytes.ts';
-import { type ByteOptions, readBytes, readInput, UsageError, writeBytes } from './files.ts';
+import { type ByteOptions, openInput, readBytes, readInput, UsageError, writeBytes } from './files.ts';
 import { printJson, printResult } from './print.ts';
 import { optionsOf, withClient } from './session.ts';
 
@@ -25,7 +25,9 @@ interface SignOptions extends KeyOption {
   readonly digest?: boolean;
 }
 
-function readAad({ aad, aadFile }: AadOptions): { aad?: Uint8Array } {
+function readAad({ aad, aadFile }: AadOptions, inputFile?: string): { aad?: Uint8Array } {
+  if (aadFile === '-' && (inputFile === undefined || inputFile === '-'))
+    throw new UsageError('standard input is read once: --aad-file - needs a FILE for the input');
   if (aad !== undefined && aadFile !== undefined) throw new UsageError('--aad and --aad-file exclude each other');
   if (aad !== undefined) return { aad: utf8(aad) };
   return aadFile === undefined ? {} : { aad: readInput(aadFile) };
@@ -38,12 +40,18 @@ function requireKey({ key }: KeyOption): { keyId: string } {
   return { keyId: key };
 }
 
-/** What is larger than a message is hashed here; the signature is the same. */
-function readMessage(file: string | undefined, { digest = false }: SignOptions): { message: Uint8Array; messageType: MessageType } {
-  const message = readInput(file);
-  if (digest) return { message, messageType: 'DIGEST' };
-  if (message.length <= maxMessageBytes) return { message, messageType: 'RAW' };
-  return { message: createHash('sha256').update(message).digest(), messageType: 'DIGEST' };
+/** What is larger than a message is hashed here, as it is read; the signature is the same. */
+async function readMessage(file: string | undefined, { digest = false }: SignOptions): Promise<{ message: Uint8Array; messageType: MessageType }> {
+  if (digest) return { message: readInput(file), messageType: 'DIGEST' };
+  const hash = createHash('sha256');
+  const head: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of openInput(file)) {
+    hash.update(chunk);
+    length += chunk.length;
+    if (length <= maxMessageBytes) head.push(chunk);
+  }
+  return length <= maxMessageBytes ? { message: Buffer.concat(head), messageType: 'RAW' } : { message: hash.digest(), messageType: 'DIGEST' };
 }
 
 function signSettings({ algorithm, format, keyVersion }: SignOptions): {
@@ -80,10 +88,11 @@ function addCiphers(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms encrypt --aad backup-7 secret.txt -o secret.kms')
     .action(async (file: string | undefined, _options: object, command: Command) => {
       const options = optionsOf<ByteOptions & AadOptions & KeyOption>(command);
+      const bound = readAad(options, file);
       const plaintext = readInput(file);
       if (plaintext.length > maxMessageBytes)
         throw new UsageError(`the input has ${plaintext.length} bytes, one message takes ${maxMessageBytes}; encrypt it with a data key (kms data-key)`);
-      const result = await withClient(command, (client) => client.advanceEncrypt({ plaintext, ...chooseKey(options), ...readAad(options) }));
+      const result = await withClient(command, (client) => client.advanceEncrypt({ plaintext, ...chooseKey(options), ...bound }));
       if (options.json) printJson(result);
       else writeBytes(result.ciphertextBlob, options);
     });
@@ -92,8 +101,9 @@ function addCiphers(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms decrypt --aad backup-7 secret.kms')
     .action(async (file: string | undefined, _options: object, command: Command) => {
       const options = optionsOf<ByteOptions & AadOptions & KeyOption>(command);
+      const bound = readAad(options, file);
       const ciphertextBlob = readBytes(file, options);
-      const result = await withClient(command, (client) => client.advanceDecrypt({ ciphertextBlob, ...chooseKey(options), ...readAad(options) }));
+      const result = await withClient(command, (client) => client.advanceDecrypt({ ciphertextBlob, ...chooseKey(options), ...bound }));
       if (options.json) printJson(result);
       else writeBytes(result.plaintext, { ...options, base64: false });
     });
@@ -109,7 +119,8 @@ function addReEncryption(program: Command): void {
     .action(async (file: string | undefined, _options: object, command: Command) => {
       const options = optionsOf<ByteOptions & AadOptions & KeyOption & { to: string; toAad?: string }>(command);
       const destination = { destinationKeyId: options.to, ...(options.toAad === undefined ? {} : { destinationAad: utf8(options.toAad) }) };
-      const source = { ciphertextBlob: readBytes(file, options), ...chooseKey(options), ...readAad(options) };
+      const bound = readAad(options, file);
+      const source = { ciphertextBlob: readBytes(file, options), ...chooseKey(options), ...bound };
       const result = await withClient(command, (client) => client.reEncrypt({ ...source, ...destination }));
       if (options.json) printJson(result);
       else writeBytes(result.ciphertextBlob, options);
@@ -123,7 +134,7 @@ function addSigning(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms sign -k alias/release archive.tar -o archive.tar.sig')
     .action(async (file: string | undefined, _options: object, command: Command) => {
       const options = optionsOf<ByteOptions & SignOptions>(command);
-      const request = { ...requireKey(options), ...readMessage(file, options), ...signSettings(options) };
+      const request = { ...requireKey(options), ...(await readMessage(file, options)), ...signSettings(options) };
       const result = await withClient(command, (client) => client.sign(request));
       if (options.json) printJson(result);
       else writeBytes(result.signature, options);
@@ -135,7 +146,7 @@ function addSigning(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms verify -k alias/release archive.tar.sig archive.tar')
     .action(async (signatureFile: string, file: string | undefined, _options: object, command: Command) => {
       const options = optionsOf<ByteOptions & SignOptions>(command);
-      const request = { ...requireKey(options), ...readMessage(file, options), ...signSettings(options), signature: readBytes(signatureFile, options) };
+      const request = { ...requireKey(options), ...(await readMessage(file, options)), ...signSettings(options), signature: readBytes(signatureFile, options) };
       const result = await withClient(command, (client) => client.verify(request));
       if (options.json) printJson(result);
       else process.stdout.write(result.valid ? `valid: signed with version ${result.keyVersionId}\n` : 'NOT valid\n');
@@ -172,7 +183,7 @@ export function addEverydayCommands(program: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms data-key --aad disk-7 --json')
     .action(async (_options: object, command: Command) => {
       const options = optionsOf<AadOptions & KeyOption & { bytes: number; withoutPlaintext?: boolean }>(command);
-      const params = { numberOfBytes: options.bytes, ...chooseKey(options), ...readAad(options) };
+      const params = { numberOfBytes: options.bytes, ...chooseKey(options), ...readAad(options, 'no input') };
       const result = await withClient(command, (client) =>
         options.withoutPlaintext ? client.generateDataKeyWithoutPlaintext(params) : client.advanceGenerateDataKey(params),
       );

@@ -1,5 +1,6 @@
+import { isUtf8 } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, linkSync, openSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, createReadStream, existsSync, fsyncSync, linkSync, openSync, readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /** Something that the person can put right by calling again; exit status 2. */
@@ -23,6 +24,15 @@ export function readInput(file: string | undefined): Uint8Array {
   }
 }
 
+/** A file, or standard input for `-` or nothing, piece by piece. */
+export async function* openInput(file: string | undefined): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    yield* file === undefined || file === '-' ? process.stdin : createReadStream(file);
+  } catch (cause) {
+    throw new UsageError(`cannot read ${file ?? 'standard input'}: ${cause instanceof Error ? cause.message : 'unknown reason'}`, { cause });
+  }
+}
+
 /** A whole file or standard input, of base64 if so asked. */
 export function readBytes(file: string | undefined, { base64 }: ByteOptions): Uint8Array {
   const bytes = readInput(file);
@@ -33,16 +43,23 @@ export function readBytes(file: string | undefined, { base64 }: ByteOptions): Ui
 export function writeBytes(bytes: Uint8Array, { output, force = false, base64 = false }: ByteOptions): void {
   const content = base64 ? Buffer.from(`${Buffer.from(bytes).toString('base64')}\n`) : bytes;
   if (output !== undefined && output !== '-') {
-    writeAside(output, content, force);
+    if (isSpecial(output)) writeFileSync(output, content);
+    else writeAside(output, content, force);
     return;
   }
-  if (process.stdout.isTTY && !base64 && !isPrintable(bytes)) throw new UsageError('binary does not go to a terminal; use --base64, -o FILE or a pipe');
+  if (process.stdout.isTTY && !base64 && !isPrintable(bytes)) throw new UsageError('binary does not go to a terminal; use -o FILE or a pipe');
   process.stdout.write(content);
 }
 
-/** Text that a terminal shows as it is. */
+/** A device or a pipe is written to as it is: a file in its place would be another thing. */
+function isSpecial(path: string): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat !== undefined && !stat.isFile() && !stat.isDirectory();
+}
+
+/** Text that a terminal shows as it is: UTF-8 without control characters but tab and line feed. */
 function isPrintable(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0x0a || byte === 0x09 || (byte >= 0x20 && byte !== 0x7f && byte < 0x80));
+  return isUtf8(bytes) && !/[^\P{Cc}\t\n]/u.test(Buffer.from(bytes).toString());
 }
 
 /** Writes a new 0600 file beside the wanted one and gives it its name when it is whole; over an old file only with `force`. */

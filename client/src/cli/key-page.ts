@@ -1,5 +1,5 @@
 import type { KeyMetadata } from '@kms-agent/protocol';
-import { paintState } from './print.ts';
+import { escapeControls, paintState } from './print.ts';
 
 const day = (time: string): string => time.replace('T', ' ').replace(/\.\d+Z$/, ' UTC');
 
@@ -48,7 +48,7 @@ export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
     key.aliases.length > 0 ? ['Aliases', key.aliases.join(', ')] : undefined,
     key.description ? ['Description', key.description] : undefined,
     ['Kind', describeKind(key)],
-    ['State', paintState(key.keyState)],
+    ['State', key.keyState],
     deletionTime === undefined ? undefined : ['Destroyed', at(deletionTime, nowMs)],
     materialExpireTime === undefined ? undefined : ['Expires', at(materialExpireTime, nowMs)],
     ['Protected', protection],
@@ -63,5 +63,5 @@ export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
   ];
   const shown = lines.filter((line) => line !== undefined);
   const width = Math.max(...shown.map(([name]) => name.length));
-  return shown.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join('');
+  return shown.map(([name, value]) => `${name.padEnd(width)}  ${name === 'State' ? paintState(value) : escapeControls(value)}\n`).join('');
 }

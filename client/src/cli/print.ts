@@ -8,6 +8,11 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, toJson, 2)}\n`);
 }
 
+/** What somebody else wrote must not move the cursor, forge a line or colour the page. */
+export function escapeControls(value: string): string {
+  return value.replace(/\p{Cc}/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
 function describeValue(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? '-' : value.map(describeValue).join(', ');
   if (value instanceof Uint8Array) return encodeBase64(value);
@@ -17,7 +22,7 @@ function describeValue(value: unknown): string {
         .map(([name, inner]) => `${name}=${describeValue(inner)}`)
         .join(' ') || '-'
     );
-  return value === '' ? '-' : String(value);
+  return value === '' ? '-' : escapeControls(String(value));
 }
 
 /** A result as a page: a line a field. */
@@ -42,11 +47,12 @@ const widthOf = (text: string): number => stripVTControlCharacters(text).length;
 /** Rows under headings, as wide as they need to be. */
 export function printTable(headings: readonly string[], rows: readonly (readonly unknown[])[]): void {
   const cells = [headings, ...rows.map((row) => row.map(describeValue))];
+  const stateColumn = headings.indexOf('STATE');
   const widths = headings.map((_, column) => cells.reduce((widest, row) => Math.max(widest, widthOf(row[column] ?? '')), 0));
   for (const row of cells)
     process.stdout.write(
       `${row
-        .map((cell, column) => cell + ' '.repeat(Math.max((widths[column] ?? 0) - widthOf(cell), 0)))
+        .map((cell, column) => (column === stateColumn ? paintState(cell) : cell) + ' '.repeat(Math.max((widths[column] ?? 0) - widthOf(cell), 0)))
         .join('  ')
         .trimEnd()}\n`,
     );

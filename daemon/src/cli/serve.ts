@@ -6,6 +6,7 @@ import { defaultSettings, readSettings } from '../config.ts';
 import type { ListenAddress } from '../front/listener.ts';
 import { describeError, type Log, makeLog } from '../log.ts';
 import { type RunningAgent, startAgent } from '../main.ts';
+import { withInheritedMask } from '../os/protections.ts';
 import { hasVault } from '../vault/folder.ts';
 import { Vault } from '../vault/vault.ts';
 
@@ -90,7 +91,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
  */
 function runCommand([program = '', ...args]: readonly string[], path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
-  const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } });
+  const child = withInheritedMask(() => spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } }));
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
   process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT')); // a terminal sends it to the command as well
   child.on('error', (error) => {

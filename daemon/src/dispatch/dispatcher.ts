@@ -61,9 +61,9 @@ export class Dispatcher implements Dispatch {
     }
   }
 
-  refuse(caller: Caller, error: AgentError, method?: string): Answer {
+  refuse(caller: Caller, error: AgentError, method?: string, notification = false): Answer {
     const requestId = randomUUID();
-    return this.#answerError(requestId, { caller, method, notification: false }, error);
+    return this.#answerError(requestId, { caller, method, notification }, error);
   }
 
   async #run<M extends MethodName>({ caller, method, params }: Call<M>): Promise<MethodResult<M>> {

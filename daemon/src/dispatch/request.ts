@@ -20,7 +20,7 @@ export interface Dispatch {
   /** Runs a call to its end. */
   dispatch<M extends MethodName>(call: Call<M>): Promise<Answer<M>>;
   /** Answers what a front could not even decode; audited like any other refusal. */
-  refuse(caller: Caller, error: AgentError, method?: string): Answer;
+  refuse(caller: Caller, error: AgentError, method?: string, notification?: boolean): Answer;
 }
 
 /** Outcome of a request as the audit will record it. */

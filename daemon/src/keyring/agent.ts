@@ -55,7 +55,7 @@ export class Agent {
 
   get state(): AgentState {
     if (this.#open && this.#gate.isOpen) return 'UNLOCKED';
-    return this.#vault ? 'LOCKED' : 'UNINITIALIZED';
+    return this.#isInitialized() ? 'LOCKED' : 'UNINITIALIZED';
   }
 
   get keyCount(): number {
@@ -64,19 +64,20 @@ export class Agent {
 
   /** @throws AgentError `ERR_NOT_INITIALIZED`. */
   get vault(): Vault {
-    this.#vault ??= this.#options.openVault();
+    this.#findVault();
     if (!this.#vault) throw new AgentError('ERR_NOT_INITIALIZED');
     return this.#vault;
   }
 
   /** @throws AgentError `ERR_AGENT_LOCKED`, `ERR_NOT_INITIALIZED`. */
   get open(): OpenKeyring {
-    if (!this.#open) throw new AgentError(this.#vault ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
+    if (!this.#open) throw new AgentError(this.#isInitialized() ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
     return this.#open;
   }
 
   requireUnlocked(): void {
-    if (this.state !== 'UNLOCKED') throw new AgentError(this.#vault ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
+    const { state } = this;
+    if (state !== 'UNLOCKED') throw new AgentError(state === 'LOCKED' ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
   }
 
   async withKeys<T>(work: () => Promise<T> | T): Promise<T> {
@@ -153,6 +154,30 @@ export class Agent {
     await this.lock();
     await Promise.all(this.providers.map((provider) => provider.close()));
     this.#vault?.close();
+  }
+
+  /** Looks for a vault that was made since the start. @throws AgentError `ERR_STATE_CONFLICT` without a path, which only the log may say. */
+  #findVault(): void {
+    try {
+      this.#vault ??= this.#options.openVault();
+    } catch (error) {
+      this.#options.onWarning('the vault cannot be opened', error);
+      throw new AgentError(
+        isAgentError(error) ? error.code : 'ERR_STORE_UNAVAILABLE',
+        { hint: "The vault cannot be opened; the agent's log says why." },
+        { cause: error },
+      );
+    }
+  }
+
+  /** Whether there is a vault that can be opened; one that is being made, or that others can read, is none yet. */
+  #isInitialized(): boolean {
+    try {
+      this.#vault ??= this.#options.openVault();
+    } catch (error) {
+      if (!isAgentError(error)) throw error;
+    }
+    return this.#vault !== undefined;
   }
 
   #makeKeyring(vault: Vault): Keyring {

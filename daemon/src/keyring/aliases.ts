@@ -3,6 +3,9 @@ import { type AliasEntry, defaultAlias, serviceAliasPrefix } from './alias-book.
 import type { Keyring } from './keyring.ts';
 import { requireChangeable, unsupported } from './rules.ts';
 
+/** Aliases of one key: every answer about it names them all, and must fit into a frame. */
+const maxAliases = 100;
+
 /** Names for keys: made, moved, deleted. */
 export class Aliases {
   readonly #keyring: Keyring;
@@ -54,6 +57,8 @@ export class Aliases {
     const key = this.#keyring.keyById(keyId);
     requireChangeable(key);
     this.#keyring.requireState(key, 'aliasTarget');
+    if (this.#keyring.aliases.namesOf(keyId).length >= maxAliases)
+      throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxAliases} aliases.` });
   }
 
   #requireMovable(aliasName: string): void {

@@ -72,6 +72,12 @@ export class Cipher {
     return key;
   }
 
+  /** Refuses what is wrong with raw parameters whatever the key; before the key is looked for. @throws AgentError `ERR_INVALID_PARAMS`. */
+  checkRaw(input: RawInput): void {
+    checkRawAad(input.aad);
+    if (input.algorithm) checkApplies(input.algorithm, input);
+  }
+
   /** Raw: with the initial version unless told otherwise. */
   async encrypt(key: Key, plaintext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Sealed> {
     checkRawAad(input.aad);
@@ -115,9 +121,8 @@ export class Cipher {
   async advanceDecrypt(blob: Uint8Array, aad: Uint8Array = new Uint8Array(), expected: { keyId?: string; keyVersionId?: string } = {}): Promise<Opened> {
     const parsed = decodeBlob(blob);
     const key = parsed && this.#keyring.keyByVersion(parsed.keyVersionId);
-    const expectedKey = expected.keyId === undefined ? key : this.#keyring.resolve(expected.keyId);
-    if (expectedKey) this.requireSymmetric(expectedKey);
-    if (!parsed || !key || expectedKey !== key || (expected.keyVersionId ?? parsed.keyVersionId) !== parsed.keyVersionId)
+    const expectedKey = expected.keyId === undefined ? key : this.requireSymmetric(this.#keyring.resolve(expected.keyId));
+    if (!parsed || !key || !isSymmetric(key.keySpec) || expectedKey !== key || (expected.keyVersionId ?? parsed.keyVersionId) !== parsed.keyVersionId)
       throw new AgentError('ERR_INVALID_CIPHERTEXT');
     const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
     const version = findVersion(key, parsed.keyVersionId);

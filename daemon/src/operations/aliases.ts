@@ -16,7 +16,7 @@ export function aliasOperations({ agent, maxAnswerBytes }: OperationsContext): P
       const { keyring } = agent.open;
       const keyId = params.keyId === undefined ? undefined : keyring.resolve(params.keyId).keyId;
       const names = keyId === undefined ? keyring.aliases.names : SortedIds.of(keyring.aliases.namesOf(keyId));
-      const { items, nextToken } = takePage(names, params, keyId, maxAnswerBytes, (name) => describeAlias(keyring.aliases.get(name)));
+      const { items, nextToken } = takePage(names, params, ['aliases', keyId], maxAnswerBytes, (name) => describeAlias(keyring.aliases.get(name)));
       return { aliases: items, ...(nextToken ? { nextToken } : {}) };
     },
   };

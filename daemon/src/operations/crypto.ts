@@ -75,6 +75,7 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
 
   return {
     encrypt: async (caller, params) => {
+      agent.open.cipher.checkRaw(params);
       const key = await chooseKey(caller, params.keyId);
       const sealed = await agent.open.cipher.encrypt(key, params.plaintext, params, params.keyVersionId);
       const { ciphertextBlob, algorithm, iv } = sealed;
@@ -82,6 +83,7 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
     },
     decrypt: async (_caller, params) => {
       const { keyring, cipher } = agent.open;
+      cipher.checkRaw(params);
       const opened = await cipher.decrypt(keyring.resolve(params.keyId), params.ciphertextBlob, params, params.keyVersionId);
       return { ...refer(opened), plaintext: opened.plaintext, algorithm: opened.algorithm, ...withPadding(params.paddingMode) };
     },
@@ -96,6 +98,7 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
     },
     generateDataKey: async (caller, params) => {
       const { cipher } = agent.open;
+      cipher.checkRaw(params.aad ? { aad: params.aad } : {});
       const key = cipher.requireSymmetric(await chooseKey(caller, params.keyId));
       const plaintext = makeRandom(dataKeyLength(params));
       const sealed = await cipher.encrypt(key, plaintext, { algorithm: 'AES_GCM', ...(params.aad ? { aad: params.aad } : {}) });

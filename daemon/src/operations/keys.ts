@@ -38,7 +38,7 @@ export function keyOperations({ agent, maxAnswerBytes }: OperationsContext): Pic
     describeKey: (_caller, { keyId }) => describeKey(agent.open.keyring, agent.open.keyring.resolve(keyId)),
     listKeys: (_caller, params) => {
       const { keyring } = agent.open;
-      const { items, nextToken } = takePage(keyring.keyIds, params, params.filters, maxAnswerBytes, (keyId) => {
+      const { items, nextToken } = takePage(keyring.keyIds, params, ['keys', params.filters], maxAnswerBytes, (keyId) => {
         const key = keyring.keyById(keyId);
         return matchesFilters(keyring, key, params.filters ?? {}) ? describeKey(keyring, key) : undefined;
       });

@@ -20,7 +20,7 @@ export function versionOperations({ agent, maxAnswerBytes }: OperationsContext):
     listKeyVersions: (_caller, params) => {
       const key = agent.open.keyring.resolve(params.keyId);
       const ids = SortedIds.of(key.versions.map((version) => version.keyVersionId));
-      const { items, nextToken } = takePage(ids, params, key.keyId, maxAnswerBytes, (id) => describeVersion(key, id));
+      const { items, nextToken } = takePage(ids, params, ['versions', key.keyId], maxAnswerBytes, (id) => describeVersion(key, id));
       return { keyVersions: items, ...(nextToken ? { nextToken } : {}) };
     },
     describeKeyVersion: (_caller, { keyId, keyVersionId }) => describeVersion(agent.open.keyring.resolve(keyId), keyVersionId),

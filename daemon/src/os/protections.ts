@@ -8,17 +8,22 @@ export interface Protection {
   readonly detail?: string;
 }
 
-/** Variables that change what Node or OpenSSL run; a guard against accidents, not against an attacker. */
-const refusedVariables = ['NODE_OPTIONS', 'OPENSSL_CONF', 'LD_PRELOAD'] as const;
+const privateMask = 0o077;
+let inheritedMask = privateMask;
 
-/** The first variable of the environment under which no key may be in memory. */
-export function findRefusedVariable(env: NodeJS.ProcessEnv): string | undefined {
-  return refusedVariables.find((name) => env[name]);
+/** Runs what is somebody else's, such as the command of `dev`, under the mask that this process was started with. */
+export function withInheritedMask<T>(work: () => T): T {
+  process.umask(inheritedMask);
+  try {
+    return work();
+  } finally {
+    process.umask(privateMask);
+  }
 }
 
 /** Protects the process before any key is in its memory. SIGUSR1 would open Node's debugger; a listener of our own keeps it shut. */
 export function protectProcess(): void {
-  process.umask(0o077);
+  inheritedMask = process.umask(privateMask);
   process.on('SIGUSR1', () => undefined);
   forbidInspection();
 }

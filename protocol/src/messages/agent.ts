@@ -143,14 +143,27 @@ export interface AddKeyslotParams {
   token?: string;
   proof: Proof;
 }
+/** What a slot of a type needs and what it does not take: a caller must not believe that it was used. */
+function checkSecrets({ type, passphrase, token }: AddKeyslotParams): { field: string; reason: string } | undefined {
+  if (type === 'passphrase' && passphrase === undefined) return { field: 'passphrase', reason: 'is required for a passphrase keyslot' };
+  if (type !== 'passphrase' && passphrase !== undefined) return { field: 'passphrase', reason: `does not apply to a ${type} keyslot` };
+  if (type !== 'hsm' && token !== undefined) return { field: 'token', reason: `does not apply to a ${type} keyslot` };
+  return undefined;
+}
+
 export const addKeyslotParams = schemaOf<AddKeyslotParams>()(
-  z.strictObject({
-    type: z.enum(keyslotTypes),
-    label: text({ max: 256 }).exactOptional(),
-    passphrase: text({ min: 8, max: 1024 }).exactOptional(),
-    token: text({ min: 1, max: 128 }).exactOptional(),
-    proof,
-  }),
+  z
+    .strictObject({
+      type: z.enum(keyslotTypes),
+      label: text({ max: 256 }).exactOptional(),
+      passphrase: text({ min: 8, max: 1024 }).exactOptional(),
+      token: text({ min: 1, max: 128 }).exactOptional(),
+      proof,
+    })
+    .superRefine((params, context) => {
+      const wrong = checkSecrets(params);
+      if (wrong) context.addIssue({ code: 'custom', path: [wrong.field], message: wrong.reason });
+    }),
 );
 
 export interface AddKeyslotResult {

@@ -4,7 +4,7 @@ import type { AgentClient } from '../../client.ts';
 import { confirm } from '../confirm.ts';
 import { UsageError } from '../files.ts';
 import { formatKeyPage } from '../key-page.ts';
-import { paintState, printJson, printTable } from '../print.ts';
+import { printJson, printTable } from '../print.ts';
 import { optionsOf, withClient } from '../session.ts';
 import { addMaterialCommands } from './material.ts';
 import { collect, idOf, show } from './shared.ts';
@@ -95,7 +95,7 @@ function addLooking(key: Command): void {
       if (optionsOf<object>(command).json) return printJson({ keys });
       printTable(
         ['KEY', 'SPEC', 'STATE', 'VERSIONS', 'ALIASES', 'DESCRIPTION'],
-        keys.map((found) => [found.keyId, found.keySpec, paintState(found.keyState), found.keyVersionCount, found.aliases, found.description]),
+        keys.map((found) => [found.keyId, found.keySpec, found.keyState, found.keyVersionCount, found.aliases, found.description]),
       );
     });
   key

@@ -48,17 +48,18 @@ export class RpcServer {
   /** Runs one request. @returns its response; undefined for a notification. Never rejects. */
   async receive(envelope: Envelope, caller: Caller): Promise<Response | undefined> {
     const { id = null } = envelope;
+    const notification = !Object.hasOwn(envelope, 'id');
     if (!isMethodName(envelope.method)) {
-      const refused = this.refuse(caller, new ProtocolError('ERR_METHOD_NOT_FOUND'), id, envelope.method);
-      return Object.hasOwn(envelope, 'id') ? refused : undefined;
+      const refused = this.refuse(caller, new ProtocolError('ERR_METHOD_NOT_FOUND'), id, envelope.method, notification);
+      return notification ? undefined : refused;
     }
-    const response = await this.#server.receive(envelope, { caller, notification: !Object.hasOwn(envelope, 'id') });
+    const response = await this.#server.receive(envelope, { caller, notification });
     return (response ?? undefined) as Response | undefined; // the library's type has id optional; with a checked envelope it is there
   }
 
   /** The response to what never became a call. */
-  refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string): Response {
-    const answer = this.#dispatch.refuse(caller, error, method);
+  refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Response {
+    const answer = this.#dispatch.refuse(caller, error, method, notification);
     return { jsonrpc: '2.0', id, error: encodeError(error, answer.requestId) };
   }
 
@@ -82,7 +83,7 @@ export class RpcServer {
     try {
       return await this.#dispatch.dispatch({ caller, method, params: decodeParams(method, params), notification });
     } catch (error) {
-      if (isAgentError(error)) return this.#dispatch.refuse(caller, error, method);
+      if (isAgentError(error)) return this.#dispatch.refuse(caller, error, method, notification);
       throw error;
     }
   }
