@@ -149,6 +149,8 @@ test('kms key: the whole life by hand; what cannot be undone asks, or wants --ye
   expect(await page('rotation', 'alias/life', 'off')).toMatch(/Rotation +off/);
   expect(await page('describe', 'alias/life', 'what it is for')).toMatch(/Description +what it is for/);
   expect(await page('protect', 'alias/life', '--why', 'signs releases')).toMatch(/Protected +yes: signs releases/);
+  const { primaryKeyVersionId } = JSON.parse((await kms(['key', 'show', 'alias/life', '--json'])).stdout.toString()) as { primaryKeyVersionId: string };
+  expect(await page('version', 'alias/life', primaryKeyVersionId)).toMatch(/primary +true/);
   expect((await kms(['key', 'list'])).stdout.toString()).not.toContain('\u001b');
   expect(await kms(['confirm-clock'])).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') as string });
   expect(await kms(['confirm-clock', '--yes'])).toMatchObject({ code: 0 });

@@ -205,6 +205,12 @@ function addVersions(key: Command): void {
       );
     });
   key
+    .command('version <key> <version>')
+    .description('show one version of a key')
+    .action((keyId: string, keyVersionId: string, _options: object, command: Command) =>
+      show(command, (client) => client.describeKeyVersion({ keyId, keyVersionId })),
+    );
+  key
     .command('set-primary <key> <version>')
     .description('choose the version that encrypts and signs from now on')
     .action((keyId: string, keyVersionId: string, _options: object, command: Command) =>

@@ -1,6 +1,7 @@
 import { createPrivateKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
 import { EvpKey } from '../../os/evp.ts';
 import type { MaterialRef } from '../provider.ts';
+import { Recent } from './recent.ts';
 
 /** Forms of one private key, each made when it is first asked for. */
 interface Parsed {
@@ -22,7 +23,7 @@ const heapBytesWithoutSecureHeap = 4_194_304;
 
 /** Parsed private keys, the most recently used ones: parsing costs more than an EC signature. */
 export class PrivateKeys {
-  readonly #parsed = new Map<string, Parsed>();
+  readonly #parsed = new Recent<Parsed>();
   #bytes = 0;
 
   privateKey(ref: MaterialRef): KeyObject {
@@ -48,20 +49,12 @@ export class PrivateKeys {
 
   /** Drops every key; a collection then frees what they held. */
   clear(): void {
-    for (const id of this.#parsed.keys()) this.#drop(id);
-  }
-
-  drop(keyVersionId: string): void {
-    this.#drop(keyVersionId);
+    for (const id of this.#parsed.ids()) this.drop(id);
   }
 
   #find(ref: MaterialRef): Parsed {
     const known = this.#parsed.get(ref.keyVersionId);
-    if (known) {
-      this.#parsed.delete(ref.keyVersionId); // a Map keeps the order of insertion: the last is the most recent
-      this.#parsed.set(ref.keyVersionId, known);
-      return known;
-    }
+    if (known) return known;
     this.#makeRoom(parsedBytes[ref.keySpec] ?? 0);
     const privateKey = createPrivateKey({
       key: Buffer.from(ref.material.buffer, ref.material.byteOffset, ref.material.byteLength),
@@ -69,9 +62,8 @@ export class PrivateKeys {
       type: 'pkcs8',
     });
     const parsed: Parsed = { privateKey, bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
-    this.#parsed.set(ref.keyVersionId, parsed);
     this.#bytes += parsed.bytes;
-    return parsed;
+    return this.#parsed.add(ref.keyVersionId, parsed);
   }
 
   #makeRoom(bytes: number): void {
@@ -79,18 +71,17 @@ export class PrivateKeys {
     const limit = (heap.total || heapBytesWithoutSecureHeap) * cacheShare;
     const crowded = heap.total > 0 && heap.used / heap.total > crowdedShare;
     const keep = crowded ? this.#bytes / 2 : limit - bytes;
-    for (const id of this.#parsed.keys()) {
+    for (const id of this.#parsed.ids()) {
       if (this.#bytes <= keep) break;
-      this.#drop(id);
+      this.drop(id);
     }
     if (crowded) globalThis.gc?.();
   }
 
-  #drop(id: string): void {
-    const parsed = this.#parsed.get(id);
+  drop(keyVersionId: string): void {
+    const parsed = this.#parsed.remove(keyVersionId);
     if (!parsed) return;
     parsed.evp?.free();
-    this.#parsed.delete(id);
     this.#bytes -= parsed.bytes;
   }
 }

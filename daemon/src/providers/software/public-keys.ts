@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto';
 import { EvpKey } from '../../os/evp.ts';
 import type { MaterialRef } from '../provider.ts';
+import { Recent } from './recent.ts';
 
 /** Forms of one public key, each made when it is first asked for. */
 interface Parsed {
@@ -16,7 +17,7 @@ const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.
 
 /** Parsed public keys, the most recently used ones. What verifies and encrypts needs no private key in memory. */
 export class PublicKeys {
-  readonly #parsed = new Map<string, Parsed>();
+  readonly #parsed = new Recent<Parsed>();
 
   publicKey(ref: MaterialRef): KeyObject {
     return this.#find(ref).publicKey;
@@ -40,26 +41,19 @@ export class PublicKeys {
   }
 
   clear(): void {
-    for (const id of this.#parsed.keys()) this.drop(id);
+    for (const id of this.#parsed.ids()) this.drop(id);
   }
 
   drop(keyVersionId: string): void {
-    this.#parsed.get(keyVersionId)?.evp?.free();
-    this.#parsed.delete(keyVersionId);
+    this.#parsed.remove(keyVersionId)?.evp?.free();
   }
 
   #find(ref: MaterialRef): Parsed {
     const known = this.#parsed.get(ref.keyVersionId);
-    if (known) {
-      this.#parsed.delete(ref.keyVersionId); // a Map keeps the order of insertion: the last is the most recent
-      this.#parsed.set(ref.keyVersionId, known);
-      return known;
-    }
-    const [oldest] = this.#parsed.keys();
+    if (known) return known;
+    const [oldest] = this.#parsed.ids();
     if (oldest !== undefined && this.#parsed.size >= maxParsed) this.drop(oldest);
-    const parsed: Parsed = { publicKey: parsePublicKey(ref), encryptKeys: new Map() };
-    this.#parsed.set(ref.keyVersionId, parsed);
-    return parsed;
+    return this.#parsed.add(ref.keyVersionId, { publicKey: parsePublicKey(ref), encryptKeys: new Map() });
   }
 }
 
