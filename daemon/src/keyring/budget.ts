@@ -47,14 +47,16 @@ export class Budget {
    * What cannot move, because it was imported or has all the versions it may have, goes on to the limit.
    * @throws as count.
    */
-  async countPrimary(key: Key): Promise<KeyVersionEntry> {
-    let newest = key;
-    if (this.#mustMove(newest)) {
-      await (this.#moving.get(key.keyId) ?? this.#move(key));
-      newest = this.#keyring.keyById(key.keyId);
-    }
-    const version = primaryVersion(newest); // checked and counted in one turn: what waits beside this one cannot spend it meanwhile
-    this.count(newest, version);
+  countPrimary(key: Key): KeyVersionEntry | Promise<KeyVersionEntry> {
+    const newest = this.#keyring.keyById(key.keyId);
+    if (!this.#mustMove(newest)) return this.#countPrimaryNow(newest);
+    return (this.#moving.get(key.keyId) ?? this.#move(newest)).then(() => this.#countPrimaryNow(this.#keyring.keyById(key.keyId)));
+  }
+
+  /** Chosen and counted in one turn: what waits beside this one cannot spend it meanwhile. */
+  #countPrimaryNow(key: Key): KeyVersionEntry {
+    const version = primaryVersion(key);
+    this.count(key, version);
     return version;
   }
 

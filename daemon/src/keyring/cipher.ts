@@ -2,7 +2,7 @@ import type { EncryptionAlgorithm, PaddingMode } from '@kms-agent/protocol';
 import { AgentError, beginsLikeBlob, decodeBlob, encodeBlob, encodeBlobHeader } from '@kms-agent/protocol';
 import { canEncrypt, type Encrypter } from '../providers/provider.ts';
 import type { Budget } from './budget.ts';
-import { findVersion, initialVersion, type Key, type KeyVersionEntry } from './key.ts';
+import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { abilitiesOf } from './metadata.ts';
 import { isSymmetric } from './rules.ts';
@@ -85,9 +85,9 @@ export class Cipher {
     if (input.iv && algorithm === 'AES_GCM') throw invalid('/iv', 'is made by the agent for AES_GCM: one IV used twice would break the key');
     checkApplies(algorithm, input);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
-    this.#use(key);
-    if (isSymmetric(key.keySpec)) this.#budget.count(key, version);
-    const { ciphertext, iv } = await encrypter.encrypt(version, { ...input, algorithm, plaintext });
+    const current = this.#keyring.use(key, version);
+    if (isSymmetric(key.keySpec)) this.#budget.count(key, current);
+    const { ciphertext, iv } = await encrypter.encrypt(current, { ...input, algorithm, plaintext });
     return { key, version, algorithm, ciphertextBlob: own(ciphertext), ...(iv ? { iv: own(iv) } : {}) };
   }
 
@@ -98,16 +98,16 @@ export class Cipher {
     checkApplies(algorithm, input);
     if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
-    this.#use(key);
-    const plaintext = await encrypter.decrypt(version, { ...input, algorithm, ciphertext });
+    const plaintext = await encrypter.decrypt(this.#keyring.use(key, version), { ...input, algorithm, ciphertext });
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
 
   /** With the primary version, into a blob that names it. */
   async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = new Uint8Array()): Promise<Sealed> {
     const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
-    this.#use(key);
-    const version = await this.#budget.countPrimary(key);
+    this.#keyring.use(key, primaryVersion(key));
+    const counted = this.#budget.countPrimary(key);
+    const version = this.#keyring.use(key, counted instanceof Promise ? await counted : counted);
     const header = encodeBlobHeader(version.keyVersionId);
     const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, aad]) });
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
@@ -125,16 +125,9 @@ export class Cipher {
     if (!parsed || !key || !isSymmetric(key.keySpec) || expectedKey !== key || (expected.keyVersionId ?? parsed.keyVersionId) !== parsed.keyVersionId)
       throw new AgentError('ERR_INVALID_CIPHERTEXT');
     const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
-    const version = findVersion(key, parsed.keyVersionId);
-    this.#use(key);
+    const version = this.#keyring.use(key, findVersion(key, parsed.keyVersionId));
     const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext: parsed.ciphertext, iv: parsed.iv, aad: Buffer.concat([parsed.header, aad]) });
     return { key, version, algorithm, plaintext: own(plaintext) };
-  }
-
-  /** @throws AgentError what the key's state answers. */
-  #use(key: Key): void {
-    this.#keyring.requireState(key, 'cryptography');
-    this.#keyring.noteUse(key);
   }
 
   #choose(key: Key, wanted: EncryptionAlgorithm | undefined): { algorithm: EncryptionAlgorithm; encrypter: Encrypter } {

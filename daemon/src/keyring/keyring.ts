@@ -3,7 +3,7 @@ import type { Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
-import { dueTimeOf, type Key, storedStateOf, wipeKey } from './key.ts';
+import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, storedStateOf, wipeKey } from './key.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
 import { RecordSlabs } from './record-slabs.ts';
 import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
@@ -195,10 +195,18 @@ export class Keyring {
     this.vault.scrub();
   }
 
-  /** Notes that a key is used now. Nothing is written on the way of a request. */
-  noteUse(key: Key): void {
-    key.usage.lastUsedTime = this.clock.now();
-    this.#used.add(key.keyId);
+  /**
+   * Lets a version be used, and notes that it is; nothing is written on the way of a request. What it answers is good for this turn only:
+   * a request that has waited since it found its key may hold one whose material is gone, or wiped, by now.
+   * @returns the version as it is now.
+   * @throws AgentError what the key's state answers; `ERR_KEY_NOT_FOUND`.
+   */
+  use(key: Key, { keyVersionId }: KeyVersionEntry): KeyVersionEntry {
+    const now = this.keyById(key.keyId);
+    this.requireState(now, 'cryptography');
+    now.usage.lastUsedTime = this.clock.now();
+    this.#used.add(now.keyId);
+    return findVersion(now, keyVersionId);
   }
 
   /** Keys that were used since the unlock. */

@@ -47,8 +47,7 @@ export class Signer {
   async sign(key: Key, request: SignRequest): Promise<{ version: KeyVersionEntry; signature: Uint8Array<ArrayBuffer>; choices: SignChoices }> {
     const { signer, choices } = this.#choose(key, request);
     const version = request.keyVersionId === undefined ? primaryVersion(key) : findVersion(key, request.keyVersionId);
-    this.#use(key);
-    const signature = await signer.sign(version, { ...choices, message: request.message });
+    const signature = await signer.sign(this.#keyring.use(key, version), { ...choices, message: request.message });
     return { version, signature: new Uint8Array(signature), choices };
   }
 
@@ -60,9 +59,8 @@ export class Signer {
     const { signer, choices } = this.#choose(key, request);
     const input: SignInput = { ...choices, message: request.message };
     const named = request.keyVersionId === undefined ? undefined : findVersion(key, request.keyVersionId);
-    this.#use(key);
     for (const version of named ? [named] : key.versions.slice(-maxVerifyVersions).reverse()) {
-      if (await signer.verify(version, { ...input, signature: request.signature })) return { version, valid: true, choices };
+      if (await signer.verify(this.#keyring.use(key, version), { ...input, signature: request.signature })) return { version, valid: true, choices };
       if (!named) await setImmediate(); // 32 versions in one go would keep everybody waiting
     }
     return { version: named, valid: false, choices };
@@ -76,12 +74,6 @@ export class Signer {
     this.#keyring.requireState(key, 'publicKey');
     const spki = version.publicKey ?? (await this.#keyring.providerOf(key).publicKey(version));
     return { keyId: key.keyId, keyVersionId: version.keyVersionId, publicKey: encodePublicKeyPem(spki), keySpec: key.keySpec, keyUsage: key.keyUsage };
-  }
-
-  /** @throws AgentError what the key's state answers. */
-  #use(key: Key): void {
-    this.#keyring.requireState(key, 'cryptography');
-    this.#keyring.noteUse(key);
   }
 
   #choose(key: Key, { algorithm: wanted, messageType = 'RAW', signatureFormat }: SignRequest): { signer: ProviderSigner; choices: SignChoices } {

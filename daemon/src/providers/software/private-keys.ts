@@ -1,6 +1,7 @@
 import { createPrivateKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
 import { EvpKey } from '../../os/evp.ts';
 import type { MaterialRef } from '../provider.ts';
+import { requireMaterial } from './destroyed.ts';
 import { Recent } from './recent.ts';
 
 /** Forms of one private key, each made when it is first asked for. */
@@ -56,8 +57,9 @@ export class PrivateKeys {
     const known = this.#parsed.get(ref.keyVersionId);
     if (known) return known;
     this.#makeRoom(parsedBytes[ref.keySpec] ?? 0);
+    const material = requireMaterial(ref.material);
     const privateKey = createPrivateKey({
-      key: Buffer.from(ref.material.buffer, ref.material.byteOffset, ref.material.byteLength),
+      key: Buffer.from(material.buffer, material.byteOffset, material.byteLength),
       format: 'der',
       type: 'pkcs8',
     });

@@ -17,6 +17,7 @@ import type {
   WrappingPair,
 } from '../provider.ts';
 import { Asymmetric } from './asymmetric.ts';
+import { destroyMaterial } from './destroyed.ts';
 import { generatePair, generateRsaPair } from './generation.ts';
 import { Symmetric } from './symmetric.ts';
 import { unwrapOaep } from './wrapping.ts';
@@ -92,7 +93,7 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
 
   async destroy({ keyVersionId, material }: MaterialRef): Promise<void> {
     this.forget(keyVersionId);
-    material.fill(0);
+    destroyMaterial(material);
   }
 
   /** Drops what is cached for a version. */

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomFillSync } from 'node:crypto';
 import { AgentError } from '@kms-agent/protocol';
 import type { DecryptInput, EncryptInput, EncryptOutput, MaterialRef } from '../provider.ts';
+import { requireMaterial } from './destroyed.ts';
 
 const ivBytes = 12;
 const tagBytes = 16;
@@ -50,7 +51,7 @@ export class Symmetric {
   #key({ keyVersionId, material }: MaterialRef): KeyObject {
     const known = this.#keys.get(keyVersionId);
     if (known) return known;
-    const key = createSecretKey(material);
+    const key = createSecretKey(requireMaterial(material));
     this.#keys.set(keyVersionId, key);
     return key;
   }
