@@ -30,7 +30,8 @@ export class Watch {
   #nextLookAt = 0;
   #stopped = false;
   #looking = false;
-  #lookAgain = false;
+  /** A look that was asked for during one: whether at all keys. */
+  #askedAgain: { all: boolean } | undefined;
   #hadJumped = false;
 
   constructor(options: WatchOptions) {
@@ -63,7 +64,7 @@ export class Watch {
   /** One look at a time: two at once would do the same twice. */
   async #look(all: boolean): Promise<void> {
     if (this.#looking) {
-      this.#lookAgain = true;
+      this.#askedAgain = { all: all || (this.#askedAgain?.all ?? false) };
       return;
     }
     this.#looking = true;
@@ -73,9 +74,9 @@ export class Watch {
       this.#looking = false;
     }
     if (this.#stopped) return;
-    const again = this.#lookAgain;
-    this.#lookAgain = false;
-    this.#lookIn(again ? 0 : this.#options.scheduler.nextLookMs(this.#options.intervalMs));
+    const again = this.#askedAgain;
+    this.#askedAgain = undefined;
+    this.#lookIn(again ? 0 : this.#options.scheduler.nextLookMs(this.#options.intervalMs), again?.all);
   }
 
   async #lookInside(all: boolean): Promise<void> {
@@ -90,11 +91,11 @@ export class Watch {
     }
   }
 
-  #lookIn(inMs: number): void {
+  #lookIn(inMs: number, all = false): void {
     const delayMs = Math.max(inMs, shortestLookMs);
     clearTimeout(this.#timer);
     this.#nextLookAt = performance.now() + delayMs;
-    this.#timer = setTimeout(() => void this.#look(false), delayMs);
+    this.#timer = setTimeout(() => void this.#look(all), delayMs);
     this.#timer.unref();
   }
 

@@ -12,12 +12,8 @@ export interface Counted {
   readonly tag: Uint8Array;
 }
 
+/** Its first byte is the bucket of the record. */
 const digestId = (kind: string, id: string): Buffer => hash('sha256', `${kind}\0${id}`, 'buffer');
-
-/** The bucket of a record: the first byte of SHA-256(kind ‖ 0 ‖ id). */
-export function bucketOf(kind: string, id: string): number {
-  return digestId(kind, id).readUInt8();
-}
 
 /** SHA-256 over the keyslots in order of id; a slot added, dropped or changed gives another. */
 export function hashKeyslots(keyslots: ReadonlyMap<string, string>): Buffer {
