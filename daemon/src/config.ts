@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, systemSocketPath } from '@kms-agent/protocol';
+import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
 /** Every setting with its default; each is described in the operator's guide. Times are milliseconds, sizes bytes, 0 means never. */
 export const defaultSettings = {
@@ -21,6 +22,7 @@ export const defaultSettings = {
   maxUsesPerVersion: 4_294_967_296,
   useBlockSize: 65_536,
   logLevel: 'info' as 'error' | 'warn' | 'info' | 'debug',
+  tokens: [] as readonly TokenSettings[],
 };
 
 /** Settings as they hold for the life of the process. */
@@ -33,10 +35,28 @@ export interface Places {
   readonly configFile: string;
 }
 
-type Schema = Record<string, { type: 'integer'; minimum: number; maximum: number } | { type: 'string'; enum: string[] }>;
+type Schema = Record<
+  string,
+  | { type: 'integer'; minimum: number; maximum: number }
+  | { type: 'string'; enum: string[] }
+  | { type: 'string'; pattern: string }
+  | { type: 'array'; items: { type: 'object'; properties: Record<string, object>; required: string[]; additionalProperties: false } }
+>;
 
 const integer = (minimum: number, maximum: number): Schema[string] => ({ type: 'integer', minimum, maximum });
 const week = 604_800_000;
+
+const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
+  name: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' },
+  module: { type: 'string', pattern: '^/' },
+  uri: { type: 'string', pattern: '^pkcs11:' },
+  pin: { type: 'string', pattern: '^(ask|vault|keychain|credential:[A-Za-z0-9._-]{1,128})$' },
+  sessions: integer(1, 256),
+  timeoutMs: integer(100, 600_000),
+  generateTimeoutMs: integer(1000, 3_600_000),
+  checkIntervalMs: integer(100, 86_400_000),
+  maxQueued: integer(1, 1_048_576),
+};
 
 /** JSON Schema of the settings file. */
 export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } = {
@@ -57,6 +77,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   maxUsesPerVersion: integer(16, 4_294_967_296),
   useBlockSize: integer(1, 1_048_576),
   logLevel: { type: 'string', enum: ['error', 'warn', 'info', 'debug'] },
+  tokens: { type: 'array', items: { type: 'object', properties: tokenSchema, required: ['name', 'module', 'uri'], additionalProperties: false } },
 };
 
 /** The usual places: systemd's for a service, those of the XDG base directories for a user. */
@@ -110,7 +131,8 @@ export async function readSettings(file: string, required: boolean): Promise<Set
     clearInvalidConfig: false,
   };
   try {
-    return Object.freeze({ ...defaultSettings, ...(new Conf(options).store as Partial<Settings>) }); // the schema has checked it
+    const { tokens = [], ...rest } = new Conf(options).store as Partial<Settings>; // the schema has checked it
+    return Object.freeze({ ...defaultSettings, ...rest, tokens: tokens.map((token) => Object.freeze({ ...defaultTokenSettings, ...token })) });
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : 'it cannot be read';
     throw new AgentError('ERR_STATE_CONFLICT', { hint: `The settings in ${file} are not valid: ${reason}` }, { cause });

@@ -15,6 +15,7 @@ const allowedFields = [
   'act',
   'keyId',
   'keyVersionId',
+  'token',
   'detail',
 ] as const;
 

@@ -8,9 +8,13 @@ import type { TimeSource } from './keyring/clock.ts';
 import { describeError, type Log } from './log.ts';
 import { makeHandlers } from './operations/index.ts';
 import { findTargets } from './operations/targets.ts';
+import { readCredential } from './os/credentials.ts';
 import { readProtections } from './os/protections.ts';
 import { machineTime } from './os/time.ts';
 import { Policy } from './policy/policy.ts';
+import { describeFailure } from './providers/pkcs11/messages.ts';
+import { Pkcs11Provider } from './providers/pkcs11/provider.ts';
+import { checkTokens, type TokenSettings } from './providers/pkcs11/settings.ts';
 import { SoftwareProvider } from './providers/software/provider.ts';
 import { runSelfTest } from './providers/software/self-test.ts';
 import type { Vault } from './vault/vault.ts';
@@ -39,6 +43,20 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
+/** Each change of a token's state is logged once: while it is down nobody needs to read of every call. */
+function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
+  const { name } = settings;
+  return new Pkcs11Provider({
+    settings,
+    readPin: async ({ pin }) => (pin.startsWith('credential:') ? readCredential(pin.slice('credential:'.length)) : undefined),
+    onState: (state, failure) => {
+      if (failure) log.error('a token is out of reach', { token: name, state, detail: describeFailure(failure) });
+      else log.info('a token changed its state', { token: name, state });
+    },
+    onNote: (note) => log.warn(note),
+  });
+}
+
 /** Builds everything, wires it, and listens: the only place that makes a service. */
 export async function startAgent({ settings, listen, log, openVault, time = machineTime, serviceOf = () => undefined }: StartOptions): Promise<RunningAgent> {
   const onLockOverdue = (): void => {
@@ -46,10 +64,11 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
     process.exit(70);
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
+  checkTokens(settings.tokens);
   const software = new SoftwareProvider();
   await runSelfTest(software);
   const agent = new Agent({
-    providers: [software],
+    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, log))],
     time,
     openVault,
     idleLockMs,

@@ -44,7 +44,7 @@ test.each([
 ] as [EncryptionAlgorithm, string][])('%s: what the openssl program encrypted with the exported public key opens here', async (algorithm, hash) => {
   using folder = new TempFolder();
   const provider = new SoftwareProvider();
-  const generated = await provider.generate('x', 'RSA_2048');
+  const generated = await provider.generate({ keyId: 'x', keyVersionId: 'x', keySpec: 'RSA_2048', keyUsage: 'SIGN_VERIFY' });
   const ref = { keyVersionId: 'x', keySpec: 'RSA_2048' as const, material: generated.material };
   writeFileSync(folder.join('public.der'), await provider.publicKey(ref));
   const options = ['-pkeyopt', 'rsa_padding_mode:oaep', '-pkeyopt', `rsa_oaep_md:${hash}`, '-pkeyopt', `rsa_mgf1_md:${hash}`];

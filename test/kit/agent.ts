@@ -61,8 +61,13 @@ export class TestAgent implements AsyncDisposable {
   readonly socketPath: string;
   readonly child: ChildProcess;
   readonly #clients: AgentClient[] = [];
+  /** What the agent wrote to its log since it was ready. */
+  log = '';
 
   private constructor(child: ChildProcess, socketPath: string) {
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.log += chunk.toString();
+    });
     this.child = child;
     this.socketPath = socketPath;
   }

@@ -3,6 +3,7 @@ import { Aliases } from '../../daemon/src/keyring/aliases.ts';
 import { Creation } from '../../daemon/src/keyring/creation.ts';
 import type { Key } from '../../daemon/src/keyring/key.ts';
 import { Keyring } from '../../daemon/src/keyring/keyring.ts';
+import { TokenWork } from '../../daemon/src/keyring/token-work.ts';
 import { makeUuid7 } from '../../daemon/src/keyring/uuid7.ts';
 import { SoftwareProvider } from '../../daemon/src/providers/software/provider.ts';
 import { Vault } from '../../daemon/src/vault/vault.ts';
@@ -14,7 +15,7 @@ export async function makeVaultWithKeys(dataDir: string, count: number): Promise
   const { vault } = await Vault.create({ dataDir, clock: Date.now, argon2Cost, slots: [{ type: 'passphrase', passphrase }] });
   const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true });
   const aliases = new Aliases(keyring);
-  const creation = new Creation(keyring, aliases, () => undefined);
+  const creation = new Creation(keyring, aliases, new TokenWork({ keyring, onWarning: () => undefined }), () => undefined);
   const pattern = await creation.createKey({ uid: 0 }, { description: 'one of very many keys', tags: { lot: 'many' } });
   const ids: string[] = [];
   for (let made = 0; made < count; made += 1000) {

@@ -7,12 +7,20 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const stamp = join(root, 'node_modules', '.kms-agent-setup');
-const lock = createHash('sha256')
-  .update(readFileSync(join(root, 'package-lock.json')))
-  .digest('hex');
 
 /** Debian packages that tests use, with a program or file of each. */
-const debianPackages = { openssl: '/usr/bin/openssl', strace: '/usr/bin/strace', 'util-linux': '/usr/bin/setpriv' };
+const debianPackages = {
+  openssl: '/usr/bin/openssl',
+  strace: '/usr/bin/strace',
+  'util-linux': '/usr/bin/setpriv',
+  softhsm2: '/usr/lib/softhsm/libsofthsm2.so',
+  opensc: '/usr/bin/pkcs11-tool',
+  gcc: '/usr/bin/gcc',
+  'g++': '/usr/bin/g++',
+  'libc6-dev': '/usr/include/stdlib.h',
+  make: '/usr/bin/make',
+  python3: '/usr/bin/python3',
+};
 
 const say = (text) => console.error(`[setup] ${text}`);
 
@@ -23,12 +31,29 @@ function run(program, args, options = {}) {
   process.exit(1);
 }
 
+const missing = Object.entries(debianPackages)
+  .filter(([, path]) => !existsSync(path))
+  .map(([name]) => name);
+const command = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
+if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true')) {
+  say(`installing Debian packages: ${missing.join(' ')}`);
+  const sudo = process.getuid() === 0 ? [] : ['sudo'];
+  for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
+} else if (missing.length > 0) say(`what needs them will be skipped; to have it too: sudo ${command.join(' ')}`);
+
+// pkcs11js is compiled when it is installed: where the compiler came later, packages are installed again.
+const compiles = ['g++', 'make', 'python3'].every((name) => existsSync(debianPackages[name]));
+const wanted = createHash('sha256')
+  .update(readFileSync(join(root, 'package-lock.json')))
+  .update(String(compiles))
+  .digest('hex');
+
 // An unconditional npm ci would delete node_modules under a running agent.
-if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
+if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
   say('installing packages: npm ci');
   run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
   mkdirSync(dirname(stamp), { recursive: true });
-  writeFileSync(stamp, lock);
+  writeFileSync(stamp, wanted);
 }
 
 const node = join(root, 'node_modules', '.bin', 'node');
@@ -41,13 +66,3 @@ if (major < 24 || (major === 24 && minor < 15)) {
 }
 say(`building with Node ${version}: tsc -b`);
 run(runtime, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
-
-const missing = Object.entries(debianPackages)
-  .filter(([, path]) => !existsSync(path))
-  .map(([name]) => name);
-const command = ['apt-get', 'install', '-y', '--no-install-recommends', ...missing];
-if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true')) {
-  say(`installing Debian packages: ${missing.join(' ')}`);
-  const sudo = process.getuid() === 0 ? [] : ['sudo'];
-  for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
-} else if (missing.length > 0) say(`what needs them will be skipped; to have it too: sudo ${command.join(' ')}`);

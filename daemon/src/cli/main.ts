@@ -5,6 +5,7 @@ import { isAgentError } from '@kms-agent/protocol';
 import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
+import { listTokens } from './hsm-commands.ts';
 import { serve, serveDev } from './serve.ts';
 import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
 
@@ -82,6 +83,16 @@ vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 
 vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued')
   .argument('<new-data-dir>', 'folder of the new vault')
   .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
+
+program
+  .command('hsm')
+  .description('hardware tokens')
+  .command('list')
+  .description('show what a PKCS#11 module offers, and a configuration that is ready to be copied')
+  .requiredOption('--module <file>', "the vendor's PKCS#11 module")
+  .option('--json', 'answer as JSON')
+  .addHelpText('after', '\nExample:\n  $ kms-agent hsm list --module /usr/lib/softhsm/libsofthsm2.so')
+  .action((options: { module: string; json?: boolean }) => listTokens(options));
 
 /** Usage and files that are not as they must be: 2. Refused: 1. Locked or without a vault: 4. */
 function exitCodeOf(error: unknown): number {

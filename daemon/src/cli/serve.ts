@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { defaultSettings, readSettings } from '../config.ts';
 import type { ListenAddress } from '../front/listener.ts';
 import { describeError, type Log, makeLog } from '../log.ts';
@@ -61,6 +62,23 @@ export async function serve({ config, configRequired, dataDir, socket }: ServeOp
   handleSignals(running, log, () => process.exit(0));
   announce(socket);
   log.info('ready', { path: socket, state: running.agent.state });
+  void openByItself(running, log);
+}
+
+/** Milliseconds between two tries of the slots that need no person. */
+const selfUnlockMs = 1000;
+
+/** Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. */
+async function openByItself({ agent }: RunningAgent, log: Log): Promise<void> {
+  while (agent.state === 'LOCKED' && agent.hasHsmKeyslot && agent.isUntouched) {
+    try {
+      await agent.unlockByItself();
+      log.info('unlocked by a token', { state: agent.state });
+    } catch (error) {
+      log.warn('no token opens the vault yet', { detail: describeError(error) });
+      await delay(selfUnlockMs, undefined, { ref: false });
+    }
+  }
 }
 
 /**

@@ -4,6 +4,7 @@ import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
 import { Keyring } from '../keyring/keyring.ts';
 import { mentionedBy } from '../keyring/records.ts';
+import { TokenWork } from '../keyring/token-work.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
 import { Vault } from '../vault/vault.ts';
@@ -38,7 +39,8 @@ export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCom
 
 async function makeDefaultKey(vault: Vault): Promise<Key> {
   const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true });
-  const creation = new Creation(keyring, new Aliases(keyring), () => undefined);
+  const tokenWork = new TokenWork({ keyring, onWarning: () => undefined }); // there is no token yet
+  const creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
   return await creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
 }
 

@@ -1,9 +1,11 @@
-import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
-import type { Provider } from '../providers/provider.ts';
-import type { Vault } from '../vault/vault.ts';
+import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type AgentState, isAgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
+import { isToken, type Provider } from '../providers/provider.ts';
+import type { TokenSealer } from '../vault/keyslots/hsm.ts';
+import type { Opening, Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
+import { findToken, makingSealer, openingSealer } from './hsm-keyslot.ts';
 import { Keyring } from './keyring.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
@@ -41,6 +43,8 @@ export class Agent {
   #lastUse: number;
   #idleTimer: NodeJS.Timeout | undefined;
   unlockTime: number | undefined;
+  /** Nobody has locked or unlocked since the start. */
+  isUntouched = true;
 
   constructor(options: AgentOptions) {
     this.#options = options;
@@ -91,21 +95,87 @@ export class Agent {
    */
   async unlock(uid: number, secret: { keyslotId?: string; passphrase: string }): Promise<void> {
     const { vault } = this;
+    await this.#throttle.attempt(uid, async () => await this.#openWith(vault, await vault.openKeyslot(secret)));
+  }
+
+  /**
+   * Opens the vault with a slot that needs no person; where it is open, that is all.
+   * @throws AgentError `ERR_UNLOCK_FAILED` when no token opens one.
+   */
+  async unlockByItself(keyslotId?: string): Promise<void> {
+    const { vault } = this;
+    if (this.state === 'UNLOCKED') return;
+    await this.#openWith(vault, await this.#openHsm(vault, openingSealer(this.providers), keyslotId));
+  }
+
+  /**
+   * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked.
+   * @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`, `ERR_UNLOCK_FAILED`, `ERR_INVALID_PARAMS`.
+   */
+  async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: string; keyslotId?: string }): Promise<void> {
+    const provider = findToken(this.providers, token);
     await this.#throttle.attempt(uid, async () => {
-      const opening = await vault.openKeyslot(secret);
-      await this.#inTurn(async () => {
-        if (this.state === 'UNLOCKED') return opening.wipe();
-        const keyring = this.#makeKeyring(vault);
-        try {
-          await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
-          this.#load(keyring);
-        } catch (error) {
-          keyring.wipe();
-          vault.lock();
-          throw error;
-        }
-        this.#noteUnlock(vault, opening.keyslotId);
-      });
+      await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
+      if (this.state === 'UNLOCKED') return;
+      const { vault } = this;
+      await this.#openWith(vault, await this.#openHsm(vault, openingSealer(this.providers, token), keyslotId));
+    });
+  }
+
+  /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */
+  async addKeyslot(uid: number, { token, ...params }: AddKeyslotParams): Promise<AddKeyslotResult> {
+    return await this.prove(uid, async () => {
+      if (params.type !== 'hsm') return await this.vault.addKeyslot(params);
+      const provider = findToken(this.providers, token);
+      if (provider.keepsPinInVault)
+        throw new AgentError('ERR_STATE_CONFLICT', {
+          hint: `The PIN of ${provider.name} is kept in the vault, so the token cannot open it; set another source of its PIN.`,
+        });
+      const { keyring } = this.open;
+      await this.vault.verifySecret(params.proof); // before a key is made in the token
+      const added = await this.vault.addKeyslot({ ...params, label: params.label ?? `token ${provider.name}`, sealer: makingSealer(keyring, provider) });
+      keyring.commit({ doneIntents: [added.keyslot.keyslotId] });
+      return added;
+    });
+  }
+
+  /** Removes a slot, and the key that it had in a token. @throws as Vault.removeKeyslot. */
+  async removeKeyslot(uid: number, params: RemoveKeyslotParams): Promise<void> {
+    await this.prove(uid, async () => {
+      const part = this.vault.hsmKeyslots.get(params.keyslotId);
+      await this.vault.removeKeyslot(params);
+      if (part) await this.open.tokenWork.destroyKeyslotKey(params.keyslotId, part);
+    });
+  }
+
+  /** Whether a token may open the vault without a person. */
+  get hasHsmKeyslot(): boolean {
+    return this.#isInitialized() && this.vault.hsmKeyslots.size > 0;
+  }
+
+  /** A token that was woken for a vault that stays locked is put to sleep again. */
+  async #openHsm(vault: Vault, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
+    try {
+      return await vault.openHsmKeyslot(sealer, keyslotId);
+    } catch (error) {
+      if (this.state !== 'UNLOCKED') await Promise.all(this.providers.map((provider) => provider.lock()));
+      throw error;
+    }
+  }
+
+  async #openWith(vault: Vault, opening: Opening): Promise<void> {
+    await this.#inTurn(async () => {
+      if (this.state === 'UNLOCKED') return opening.wipe();
+      const keyring = this.#makeKeyring(vault);
+      try {
+        await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
+        this.#load(keyring);
+      } catch (error) {
+        keyring.wipe();
+        vault.lock();
+        throw error;
+      }
+      this.#noteUnlock(vault, opening.keyslotId);
     });
   }
 
@@ -115,6 +185,7 @@ export class Agent {
     const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
     return [
       ...(jumpMs === 0 ? [] : [jump]),
+      ...(this.#open?.tokenWork.reports ?? []),
       ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
     ];
   }
@@ -134,12 +205,15 @@ export class Agent {
 
   /** Lets running requests end, forgets every key, and comes back only when their memory has been collected. */
   async lock(): Promise<void> {
+    this.isUntouched = false;
     await this.#inTurn(async () => {
       const open = this.#open;
       if (!open) return;
       open.watch.stop();
       const overdue = setTimeout(this.#options.onLockOverdue, this.#options.lockTimeoutMs);
+      const hurry = setTimeout(() => void this.#dropTokens(), this.#options.lockTimeoutMs / 2);
       await this.#gate.close();
+      clearTimeout(hurry);
       clearTimeout(overdue);
       clearTimeout(this.#idleTimer);
       await open.keyring.lock();
@@ -147,6 +221,11 @@ export class Agent {
       this.unlockTime = undefined;
       collectGarbage();
     });
+  }
+
+  /** A token that does not answer must not keep the agent from locking: what it was asked fails. */
+  async #dropTokens(): Promise<void> {
+    await Promise.all(this.providers.filter(isToken).map((provider) => provider.lock()));
   }
 
   /** Locks and gives the vault back. */
@@ -191,8 +270,20 @@ export class Agent {
     this.unlockTime = time.wall();
     this.#lastUse = this.unlockTime;
     this.#gate.open();
+    this.#beginTokens(keyring, this.#open);
     this.#open.watch.start();
     this.#watchIdle();
+  }
+
+  #beginTokens(keyring: Keyring, { tokenWork }: OpenKeyring): void {
+    const pins = {
+      read: (token: string) => {
+        const pin = keyring.pinOf(token);
+        return pin === undefined ? undefined : Buffer.from(pin);
+      },
+      save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin: Buffer.from(pin).toString() }] }),
+    };
+    for (const provider of this.providers.filter(isToken)) provider.begin(pins, () => void tokenWork.reconcile(provider));
   }
 
   /** A vault that cannot be written opens all the same: what it holds can be used, and listKeyslots then shows the time before. */

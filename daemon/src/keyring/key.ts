@@ -1,6 +1,6 @@
 import type { KeySpec, KeyUsage, Origin, ProtectionLevel } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
-import type { MaterialRef } from '../providers/provider.ts';
+import type { Abilities, MaterialRef } from '../providers/provider.ts';
 import type { StoredState } from './state.ts';
 
 /** Most versions that a key may have. */
@@ -41,6 +41,8 @@ export interface Key {
   readonly origin: Origin;
   /** Name of the provider that holds the material. */
   readonly provider: string;
+  /** What the token was seen to do when the key was made; a software key has what its provider offers. */
+  readonly abilities?: Abilities;
   readonly creator: string;
   readonly creationTime: number;
   readonly description: string;

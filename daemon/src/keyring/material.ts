@@ -1,10 +1,11 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
-import { canImport, type Importer } from '../providers/provider.ts';
+import { canImport, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
 import { seal, unseal } from '../vault/seal.ts';
 import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
+import type { TokenWork } from './token-work.ts';
 
 /** How long an import token is good. */
 const tokenLifetimeMs = 24 * 3_600_000;
@@ -29,9 +30,11 @@ const tokenAad = (keyId: string): Buffer => Buffer.from(`kms-agent import token 
 /** Material from outside: wrapped for the agent by its owner, imported, deleted, expired, and imported again. */
 export class ImportedMaterial {
   readonly #keyring: Keyring;
+  readonly #tokenWork: TokenWork;
 
-  constructor(keyring: Keyring) {
+  constructor(keyring: Keyring, tokenWork: TokenWork) {
     this.#keyring = keyring;
+    this.#tokenWork = tokenWork;
   }
 
   /**
@@ -41,12 +44,16 @@ export class ImportedMaterial {
   async parameters(key: Key, { wrappingKeySpec = 'RSA_3072', wrappingAlgorithm }: Omit<GetParametersForImportParams, 'keyId'>): Promise<ImportParameters> {
     requireExternal(key);
     const importer = this.#importerOf(key);
+    await importer.ready();
     const offered = importer.importAlgorithms(key.keySpec);
     const algorithm = wrappingAlgorithm ?? offered[0];
     if (!algorithm || !offered.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `This key takes ${offered.join(' or ')}.` });
     this.#keyring.requireState(key, 'importParameters');
-    const { publicKey, state } = await importer.makeWrappingPair(wrappingKeySpec);
     const expireTime = this.#keyring.clock.now() + tokenLifetimeMs;
+    const id = randomUUID();
+    await this.#tokenWork.wrapping(importer, { id, keyId: key.keyId, keySpec: key.keySpec, expireTime });
+    const label = `kms-agent import into ${key.keyId}`;
+    const { publicKey, state } = await importer.makeWrappingPair({ id, keySpec: wrappingKeySpec, algorithm, label });
     const importToken = this.#sealToken(key.keyId, { expireTime, algorithm }, state);
     state.fill(0);
     return { importToken, publicKey, wrappingAlgorithm: algorithm, expireTime };
@@ -64,10 +71,19 @@ export class ImportedMaterial {
       throw new AgentError('ERR_INVALID_PARAMS', { path: '/materialExpireTime', reason: 'must be in the future' });
     const { algorithm, state } = this.#openToken(key.keyId, token);
     const version = initialVersion(key);
-    const { unwrappedIn, ...imported } = await importer.unwrap(version, { algorithm, state, wrapped }).finally(() => state.fill(0));
+    const made: NewMaterial = { keyId: key.keyId, keyVersionId: version.keyVersionId, keySpec: key.keySpec, keyUsage: key.keyUsage };
+    const hasMaterial = version.material.length > 0;
+    const previous = isToken(importer) && key.checkValue !== undefined ? { previous: key.checkValue } : {};
+    const unwrapping = this.#tokenWork.making(importer, made, () => importer.unwrap(made, { algorithm, state, wrapped, hasMaterial, ...previous }));
+    const { unwrappedIn, checkValue: ownCheckValue, ...imported } = await unwrapping.finally(() => state.fill(0));
     const now = this.#keyring.keyById(key.keyId); // another state may have come meanwhile
-    this.#keyring.requireState(now, 'importMaterial');
-    const checkValue = this.#checkValue(now, imported.material);
+    try {
+      this.#keyring.requireState(now, 'importMaterial');
+    } catch (error) {
+      if (!hasMaterial) await this.#tokenWork.discard(importer, { ...version, ...imported });
+      throw error;
+    }
+    const checkValue = ownCheckValue ?? this.#checkValue(now, imported.material);
     const { materialExpireTime: _, ...rest } = now;
     const filled: Key = {
       ...rest,
@@ -92,13 +108,13 @@ export class ImportedMaterial {
     const old: KeyVersionEntry = initialVersion(key);
     const { materialExpireTime: _, ...rest } = key;
     const emptied: Key = { ...rest, versions: [{ ...old, material: new Uint8Array() }] };
-    this.#keyring.commit({ keys: [emptied] });
-    await this.#keyring.providerOf(key).destroy(old);
+    this.#keyring.commit({ keys: [emptied], ...this.#tokenWork.destroyIntents(key) });
+    await this.#tokenWork.destroy({ ...key, versions: [old] });
     this.#keyring.scrub();
     return emptied;
   }
 
-  #importerOf(key: Key): Importer {
+  #importerOf(key: Key): Importer & Provider {
     const provider = this.#keyring.providerOf(key);
     if (!canImport(provider)) throw unsupported('Material cannot be imported where this key lives.');
     return provider;

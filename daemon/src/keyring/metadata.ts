@@ -1,4 +1,4 @@
-import type { Alias, KeyFilters, KeyMetadata, KeyType, KeyVersion, RotationStatus } from '@kms-agent/protocol';
+import type { Alias, KeyFilters, KeyMetadata, KeyState, KeyType, KeyVersion, RotationStatus } from '@kms-agent/protocol';
 import { AgentError, formatDuration } from '@kms-agent/protocol';
 import type { Abilities } from '../providers/provider.ts';
 import type { AliasEntry } from './alias-book.ts';
@@ -19,7 +19,7 @@ function keyTypeOf(key: Key): KeyType {
  * @throws AgentError `ERR_KEY_UNAVAILABLE` when the provider no longer knows such keys.
  */
 export function abilitiesOf(keyring: Keyring, key: Key): Abilities {
-  const abilities = keyring.providerOf(key).abilities(key.keySpec, key.keyUsage);
+  const abilities = key.abilities ?? keyring.providerOf(key).abilities(key.keySpec, key.keyUsage);
   if (!abilities) throw new AgentError('ERR_KEY_UNAVAILABLE');
   return abilities;
 }
@@ -36,10 +36,16 @@ function describeRotation(key: Key, state: StoredKeyState): RotationStatus {
   };
 }
 
+/** The state that callers see: an enabled key whose token is away, or does not prove it, is Unavailable until that ends. */
+function shownState(keyring: Keyring, key: Key): KeyState {
+  const state = keyring.stateOf(key);
+  return state === 'Enabled' && !keyring.isAvailable(key) ? 'Unavailable' : state;
+}
+
 /** The key as callers see it. */
 export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
   const { encryptionAlgorithms, signingAlgorithms } = abilitiesOf(keyring, key);
-  const keyState = keyring.stateOf(key);
+  const keyState = shownState(keyring, key);
   const { deletionTime, materialExpireTime, usage } = key;
   return {
     keyId: key.keyId,
@@ -50,6 +56,7 @@ export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
     keyUsage: key.keyUsage,
     keyState,
     protectionLevel: key.protectionLevel,
+    ...(key.protectionLevel === 'HSM' ? { token: key.provider } : {}),
     origin: key.origin,
     description: key.description,
     aliases: keyring.aliases.namesOf(key.keyId),
@@ -58,7 +65,7 @@ export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
     creationTime: formatTime(key.creationTime),
     primaryKeyVersionId: key.primaryKeyVersionId,
     keyVersionCount: key.versions.length,
-    rotation: describeRotation(key, keyState),
+    rotation: describeRotation(key, keyring.stateOf(key)),
     ...(deletionTime === undefined ? {} : { deletionTime: formatTime(deletionTime) }),
     deletionProtection: key.deletionProtection,
     ...(materialExpireTime === undefined ? {} : { materialExpireTime: formatTime(materialExpireTime) }),
@@ -97,7 +104,7 @@ export function matchesFilters(keyring: Keyring, key: Key, filters: KeyFilters):
   const admits = (choices: readonly string[] | undefined, value: string): boolean => choices === undefined || choices.includes(value);
   if (!admits(filters.keySpec, key.keySpec) || !admits(filters.keyUsage, key.keyUsage) || !admits(filters.protectionLevel, key.protectionLevel)) return false;
   if (!admits(filters.origin, key.origin) || !admits(filters.keyType, keyTypeOf(key))) return false;
-  if (filters.keyState && !admits(filters.keyState, keyring.stateOf(key))) return false;
+  if (filters.keyState && !admits(filters.keyState, shownState(keyring, key))) return false;
   if (filters.aliasPrefix && !hasAliasWithPrefix(keyring.aliases.namesOf(key.keyId), filters.aliasPrefix)) return false;
   return Object.entries(filters.tags ?? {}).every(([name, value]) => Object.hasOwn(key.tags, name) && key.tags[name] === value);
 }

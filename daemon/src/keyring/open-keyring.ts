@@ -10,6 +10,7 @@ import { Life } from './life.ts';
 import { ImportedMaterial } from './material.ts';
 import { Scheduler } from './scheduler.ts';
 import { Signer } from './signer.ts';
+import { TokenWork } from './token-work.ts';
 import { Watch } from './watch.ts';
 
 /** Everything that works on keys, there only while the vault is unlocked. */
@@ -22,6 +23,7 @@ export interface OpenKeyring {
   readonly cipher: Cipher;
   readonly signer: Signer;
   readonly watch: Watch;
+  readonly tokenWork: TokenWork;
   /** Ids of keys used since the unlock that have spent three quarters of a version's budget. */
   nearlySpent(): string[];
 }
@@ -50,9 +52,10 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: 
   keyring.finishLoading();
   if (keyring.facts.tick) clock.resume(keyring.facts.tick);
   const aliases = new Aliases(keyring);
-  const creation = new Creation(keyring, aliases, onAct);
-  const material = new ImportedMaterial(keyring);
-  const scheduler = new Scheduler({ keyring, creation, material, onAct });
+  const tokenWork = new TokenWork({ keyring, onWarning });
+  const creation = new Creation(keyring, aliases, tokenWork, onAct);
+  const material = new ImportedMaterial(keyring, tokenWork);
+  const scheduler = new Scheduler({ keyring, creation, material, tokenWork, onAct });
   const budget = new Budget(keyring, limits, async (key) => {
     const { keyVersionId } = await creation.moveOn(key);
     onAct({ act: 'budget', keyId: key.keyId, keyVersionId });
@@ -75,6 +78,7 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: 
     cipher: new Cipher(keyring, budget),
     signer: new Signer(keyring),
     watch,
+    tokenWork,
     nearlySpent: () =>
       keyring
         .usedKeys()

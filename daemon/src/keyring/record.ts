@@ -3,7 +3,7 @@ import { dueTimeOf, type Key } from './key.ts';
 
 /*
  * The sealed form of a key, integers big-endian:
- *   u8 format 1 ‖ u48 time at which the key changes by itself, 0 for never ‖ u16 number of versions ‖ 16 bytes a version id, oldest first ‖ u32 length ‖ JSON of the rest ‖ material and public key of each version.
+ *   u8 format 1 ‖ 1 bit: lives in a token ‖ u47 time at which the key changes by itself, 0 for never ‖ u16 number of versions ‖ 16 bytes a version id, oldest first ‖ u32 length ‖ JSON of the rest ‖ material and public key of each version.
  * What stands before the JSON is all that an unlock reads, so that a key costs its parsing when somebody asks for it. Material is bytes, never text.
  */
 
@@ -34,6 +34,8 @@ type KeyHeader = Omit<Key, 'keyId' | 'primaryKeyVersionId' | 'versions' | 'usage
 };
 
 const formatOfRecord = 1;
+/** The highest of the 48 bits, which no time reaches. */
+const inTokenBit = 2 ** 47;
 const idBytes = 16;
 const fixedBytes = 9;
 
@@ -64,7 +66,7 @@ export function encodeKey(key: Key): Uint8Array {
   const parts = versions.flatMap(({ material, publicKey }) => (publicKey ? [material, publicKey] : [material]));
   const record = Buffer.alloc(parts.reduce((sum, part) => sum + part.length, fixedBytes + versions.length * idBytes + 4 + json.length));
   record.writeUInt8(formatOfRecord, 0);
-  record.writeUIntBE(dueTimeOf(key) ?? 0, 1, 6);
+  record.writeUIntBE((dueTimeOf(key) ?? 0) + (key.protectionLevel === 'HSM' ? inTokenBit : 0), 1, 6);
   record.writeUInt16BE(versions.length, 7);
   let offset = fixedBytes;
   for (const { keyVersionId } of versions) offset += record.write(keyVersionId.replaceAll('-', ''), offset, 'hex');
@@ -84,6 +86,7 @@ const view = (record: Uint8Array): Buffer => Buffer.from(record.buffer, record.b
 export interface KeyIndex {
   readonly keyVersionIds: readonly string[];
   readonly dueTime: number | undefined;
+  readonly isInToken: boolean;
 }
 
 export function readIndex(record: Uint8Array): KeyIndex {
@@ -93,7 +96,8 @@ export function readIndex(record: Uint8Array): KeyIndex {
   const keyVersionIds = Array.from({ length: count }, (_, index) =>
     formatId(bytes.toString('hex', fixedBytes + index * idBytes, fixedBytes + (index + 1) * idBytes)),
   );
-  return { keyVersionIds, dueTime: bytes.readUIntBE(1, 6) || undefined };
+  const time = bytes.readUIntBE(1, 6);
+  return { keyVersionIds, dueTime: time % inTokenBit || undefined, isInToken: time >= inTokenBit };
 }
 
 /** Reads a sealed form that encodeKey wrote. Material stays where it is: `record` belongs to the key from now on. */

@@ -3,6 +3,7 @@ import type { AliasEntry } from './alias-book.ts';
 import type { Tick } from './clock.ts';
 import type { Key } from './key.ts';
 import { encodeKey } from './record.ts';
+import type { Intent } from './token-work.ts';
 
 /** What an idempotent creation made, remembered for 24 hours. */
 export interface ClientTokenEntry {
@@ -18,6 +19,12 @@ export interface Tombstone {
   readonly keyId: string;
   /** When the material was destroyed, milliseconds since the epoch. */
   readonly deletionTime: number;
+}
+
+/** The PIN of a token. */
+export interface PinEntry {
+  readonly token: string;
+  readonly pin: string;
 }
 
 /** Facts about the vault as a whole that must be sealed like any record. */
@@ -36,6 +43,9 @@ export interface KeyringChanges {
   readonly deletedAliases?: readonly string[];
   readonly clientTokens?: readonly ClientTokenEntry[];
   readonly expiredTokens?: readonly string[];
+  readonly intents?: readonly Intent[];
+  readonly doneIntents?: readonly string[];
+  readonly pins?: readonly PinEntry[];
   readonly facts?: VaultFacts;
 }
 
@@ -52,6 +62,7 @@ const factsId = 'vault';
 /** The sealed records of a commit; each plaintext is the caller's to zero. */
 export function encodeChanges(changes: KeyringChanges): Change[] {
   const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
+  const { intents = [], doneIntents = [], pins = [] } = changes;
   const gone = (kind: string, id: string): Change => ({ kind, id, deleted: true });
   return [
     ...keys.map((key) => ({ kind: 'key', id: key.keyId, plaintext: encodeKey(key) })),
@@ -61,6 +72,9 @@ export function encodeChanges(changes: KeyringChanges): Change[] {
     ...deletedAliases.map((id) => gone('alias', id)),
     ...clientTokens.map((token) => ({ kind: 'clientToken', id: token.id, plaintext: encodeJson(token) })),
     ...expiredTokens.map((id) => gone('clientToken', id)),
+    ...intents.map((intent) => ({ kind: 'intent', id: intent.id, plaintext: encodeJson(intent) })),
+    ...doneIntents.map((id) => gone('intent', id)),
+    ...pins.map((pin) => ({ kind: 'pin', id: pin.token, plaintext: encodeJson(pin) })),
     ...(facts ? [{ kind: 'facts', id: factsId, plaintext: encodeJson(facts) }] : []),
   ];
 }

@@ -4,6 +4,7 @@ import type { Creation } from './creation.ts';
 import { initialVersion, type Key, nextRotationTime } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { ImportedMaterial } from './material.ts';
+import type { TokenWork } from './token-work.ts';
 
 /** Keys whose lastUsedTime is written at one look. */
 const usageBatch = 500;
@@ -18,6 +19,7 @@ export interface SchedulerOptions {
   readonly keyring: Keyring;
   readonly creation: Creation;
   readonly material: ImportedMaterial;
+  readonly tokenWork: TokenWork;
   /** Hears of each act of the agent's own, once it is done. */
   readonly onAct: (act: AgentAct) => void;
 }
@@ -37,7 +39,7 @@ export class Scheduler {
    * @throws AgentError of the first act that failed, after all others were tried; what failed is due again at the next look.
    */
   async look(all: boolean, isStopped: () => boolean): Promise<void> {
-    const { keyring } = this.#options;
+    const { keyring, tokenWork } = this.#options;
     const now = keyring.clock.now();
     const failures: unknown[] = [];
     for (const [keyId, dueTime] of keyring.dueTimes) {
@@ -47,6 +49,7 @@ export class Scheduler {
       await this.#look(key).catch((error: unknown) => failures.push(error));
       await setImmediate();
     }
+    await tokenWork.sweep();
     keyring.writeUsage(usageBatch);
     if (failures.length > 0) throw failures[0];
   }
@@ -82,11 +85,11 @@ export class Scheduler {
 
   /** The end: material overwritten wherever the agent keeps it, aliases gone, and a tombstone so that the id never comes back. */
   async #destroy(key: Key): Promise<void> {
-    const { keyring, onAct } = this.#options;
-    const { keyId, versions } = key;
-    const provider = keyring.providerOf(key);
-    keyring.commit({ destroyed: [{ keyId, deletionTime: keyring.clock.now() }], deletedAliases: keyring.aliases.namesOf(keyId) });
-    for (const version of versions) await provider.destroy(version);
+    const { keyring, tokenWork, onAct } = this.#options;
+    const { keyId } = key;
+    const destroyed = [{ keyId, deletionTime: keyring.clock.now() }];
+    keyring.commit({ destroyed, deletedAliases: keyring.aliases.namesOf(keyId), ...tokenWork.destroyIntents(key) });
+    await tokenWork.destroy(key);
     keyring.scrub();
     onAct({ act: 'destroy', keyId });
   }

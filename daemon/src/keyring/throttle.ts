@@ -57,8 +57,8 @@ export class Throttle {
       mine.failures = 0;
       return result;
     } catch (error) {
-      if (!isAgentError(error, 'ERR_UNLOCK_FAILED')) throw error;
-      throw new AgentError('ERR_UNLOCK_FAILED', { ...error.details, retryAfterMs: this.#countFailure(mine) }, { cause: error });
+      if (!isAgentError(error, 'ERR_UNLOCK_FAILED', 'ERR_HSM_PIN_WRONG')) throw error;
+      throw new AgentError(error.code, { ...error.details, retryAfterMs: this.#countFailure(mine) }, { cause: error });
     }
   }
 

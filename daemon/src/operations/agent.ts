@@ -17,7 +17,7 @@ function describeStatus({ agent, version, counts, protections, warnings }: Opera
     ...basics,
     startTime: formatTime(agent.startTime),
     ...(unlockTime === undefined ? {} : { unlockTime: formatTime(unlockTime) }),
-    providers: agent.providers.map(({ name, kind }) => ({ name, kind, state: 'ok' })),
+    providers: agent.providers.map((provider) => provider.status()),
     protections: protections(),
     counts: { keys: agent.keyCount, ...counts() },
     warnings: [...warnings(), ...agent.warnings],
@@ -40,10 +40,13 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       return { uid, ...known, gid, groups: [...groups], administrator: isAdministrator(caller), defaultKey };
     },
     unlock: async (caller, { keyslotId, passphrase, token, pin }) => {
-      if (token !== undefined || pin !== undefined) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This agent has no token.' });
-      if (passphrase === undefined)
-        throw new AgentError('ERR_UNLOCK_FAILED', { hint: 'No keyslot opens without a person; give its passphrase or recovery code.' });
-      await agent.unlock(caller.uid, { passphrase, ...(keyslotId === undefined ? {} : { keyslotId }) });
+      const slot = keyslotId === undefined ? {} : { keyslotId };
+      if (token !== undefined && passphrase !== undefined)
+        throw new AgentError('ERR_INVALID_PARAMS', { path: '/token', reason: 'does not go with a passphrase' });
+      if (token === undefined && pin !== undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/pin', reason: 'is the PIN of a token; name it' });
+      if (token !== undefined) await agent.logIn(caller.uid, { token, ...slot, ...(pin === undefined ? {} : { pin }) });
+      else if (passphrase === undefined) await agent.unlockByItself(keyslotId);
+      else await agent.unlock(caller.uid, { passphrase, ...slot });
       return status(caller);
     },
     lock: async (caller) => {
@@ -55,9 +58,9 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       return status(caller);
     },
     listKeyslots: () => ({ keyslots: agent.vault.listKeyslots() }),
-    addKeyslot: async (caller, params) => await agent.prove(caller.uid, () => agent.vault.addKeyslot(params)),
+    addKeyslot: async (caller, params) => await agent.addKeyslot(caller.uid, params),
     removeKeyslot: async (caller, params) => {
-      await agent.prove(caller.uid, () => agent.vault.removeKeyslot(params));
+      await agent.removeKeyslot(caller.uid, params);
       return {};
     },
     'rpc.discover': () => document,

@@ -6,6 +6,7 @@ import type {
   KeyUsage,
   MessageType,
   PaddingMode,
+  ProviderStatus,
   SignatureFormat,
   SigningAlgorithm,
 } from '@kms-agent/protocol';
@@ -20,6 +21,14 @@ export interface MaterialRef {
   readonly material: Uint8Array;
   /** SPKI DER of an asymmetric version, where it is known. */
   readonly publicKey?: Uint8Array;
+}
+
+/** Material to make: what it will be called and what it is for. */
+export interface NewMaterial {
+  readonly keyId: string;
+  readonly keyVersionId: string;
+  readonly keySpec: KeySpec;
+  readonly keyUsage: KeyUsage;
 }
 
 /** What generate made: the state to seal, and for asymmetric specs the public key as SPKI DER (RFC 5280 section 4.1.2.7). */
@@ -92,19 +101,37 @@ export interface WrappingPair {
   readonly state: Uint8Array;
 }
 
+export interface WrappingPairInput {
+  /** A UUID that the provider may keep the pair under. */
+  readonly id: string;
+  readonly keySpec: ImportWrappingKeySpec;
+  readonly algorithm: ImportWrappingAlgorithm;
+  readonly label: string;
+}
+
 export interface UnwrapInput {
   readonly algorithm: ImportWrappingAlgorithm;
   readonly state: Uint8Array;
   readonly wrapped: Uint8Array;
+  /** Whether the key has material now: it must not be lost by an import that fails. */
+  readonly hasMaterial: boolean;
+  /** The `checkValue` that the provider answered when the key was first imported. */
+  readonly previous?: string;
+}
+
+/** Imported material. `checkValue` tells it from other material where its bytes are not to be had, and is no secret. */
+export interface UnwrappedMaterial extends GeneratedMaterial {
+  readonly unwrappedIn: 'TOKEN' | 'AGENT';
+  readonly checkValue?: string;
 }
 
 /** Can take material from outside. */
 export interface Importer {
   /** Ways to wrap material for such a key, best first. */
   importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[];
-  makeWrappingPair(keySpec: ImportWrappingKeySpec): Promise<WrappingPair>;
+  makeWrappingPair(input: WrappingPairInput): Promise<WrappingPair>;
   /** @throws AgentError `ERR_INVALID_KEY_MATERIAL` for what does not unwrap, or is not material of the ref's spec. */
-  unwrap(ref: MaterialRef, input: UnwrapInput): Promise<GeneratedMaterial & { readonly unwrappedIn: 'TOKEN' | 'AGENT' }>;
+  unwrap(made: NewMaterial, input: UnwrapInput): Promise<UnwrappedMaterial>;
 }
 
 /**
@@ -114,9 +141,12 @@ export interface Importer {
 export interface Provider {
   readonly name: string;
   readonly kind: 'software' | 'pkcs11';
-  /** Undefined when the provider cannot hold keys of this spec and usage at all. */
+  /** Waits until it can be used. @throws AgentError `ERR_HSM_UNAVAILABLE`, `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`. */
+  ready(): Promise<void>;
+  status(): ProviderStatus;
+  /** Undefined when the provider cannot hold keys of this spec and usage at all, or was never ready. */
   abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined;
-  generate(keyVersionId: string, keySpec: KeySpec): Promise<GeneratedMaterial>;
+  generate(made: NewMaterial): Promise<GeneratedMaterial>;
   /** SPKI DER. @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a symmetric key. */
   publicKey(ref: MaterialRef): Promise<Uint8Array>;
   /** Destroys the material where it lives. The caller forgets its own copy. */
@@ -124,6 +154,40 @@ export interface Provider {
   /** Drops everything derived from key material that is held in memory. The provider stays usable. */
   lock(): Promise<void>;
   close(): Promise<void>;
+}
+
+/** PINs that are kept in the vault. */
+export interface PinBook {
+  read(token: string): Uint8Array | undefined;
+  save(token: string, pin: Uint8Array): void;
+}
+
+/** A key object as a token shows it. */
+export interface ListedKey {
+  readonly keyVersionId: string;
+  readonly label: string;
+}
+
+/** A provider whose keys are in a store of its own, which can go away, come back, and hold what the vault does not know. */
+export interface TokenProvider {
+  readonly kind: 'pkcs11';
+  /** A token whose PIN lies in the vault cannot open it. */
+  readonly keepsPinInVault: boolean;
+  /** The vault is open: begins to connect. `onReady` hears of each time that the token is there. */
+  begin(pins: PinBook, onReady: () => void): void;
+  /** Connects with the PIN of a person, or again with the source's, and waits. @throws AgentError as ready. */
+  logIn(pin: Uint8Array | undefined): Promise<void>;
+  /** Whether the object of a version was there and proven when it was last looked for, as far as is known. */
+  isAvailable(keyVersionId: string): boolean;
+  /** The token does not show the object of a version. */
+  markMissing(keyVersionId: string): void;
+  list(): Promise<readonly ListedKey[]>;
+  dropWrappingPair(id: string): Promise<void>;
+}
+
+/** Narrows to a token. */
+export function isToken(provider: Provider): provider is Provider & TokenProvider & Encrypter {
+  return provider.kind === 'pkcs11';
 }
 
 /** Narrows to a provider that can encrypt and decrypt. */
@@ -140,3 +204,5 @@ export function canSign(provider: Provider): provider is Provider & Signer {
 export function canImport(provider: Provider): provider is Provider & Importer {
   return 'unwrap' in provider && 'makeWrappingPair' in provider;
 }
+
+export type { ProviderStatus };

@@ -5,7 +5,18 @@ import { Database, type DeletedRow, type RecordRow } from './database.ts';
 import { claimFolder, type FolderClaim, nameFinished, removeUnfinished, startFile, vaultPath } from './folder.ts';
 import { type Head, hashKeyslots } from './head.ts';
 import { deriveState, inspect, type Mentions, type OpenRecord, type OpenState, type Visit, wipeState } from './inspection.ts';
-import { describeKeyslot, isPersonal, Keyslots, type NewKeyslot, type OpenKeyslot, type Secret, type Wrapped, withUnlockTime } from './keyslots/index.ts';
+import type { SealedByToken, TokenSealer } from './keyslots/hsm.ts';
+import {
+  describeKeyslot,
+  isPersonal,
+  Keyslots,
+  type NewKeyslot,
+  type OpenKeyslot,
+  type Secret,
+  tokenPartOf,
+  type Wrapped,
+  withUnlockTime,
+} from './keyslots/index.ts';
 import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
 import { deriveKey, recordAad, seal, tagOf } from './seal.ts';
 
@@ -109,7 +120,15 @@ export class Vault {
 
   /** Finds the slot that a secret opens and takes the root key out of it. @throws AgentError `ERR_UNLOCK_FAILED`, `ERR_BUSY`. */
   async openKeyslot(secret: Secret): Promise<Opening> {
-    const slot = await this.#slots.open(this.#bodies, secret);
+    return this.#openWith(await this.#slots.open(this.#bodies, secret));
+  }
+
+  /** Finds the slot that a token opens. @throws AgentError `ERR_UNLOCK_FAILED`; as the token's provider. */
+  async openHsmKeyslot(sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
+    return this.#openWith(await this.#slots.openWithToken(this.#bodies, sealer, keyslotId));
+  }
+
+  #openWith(slot: OpenKeyslot): Opening {
     const rootKey = this.#slots.unwrap(this.#bodies.get(slot.keyslotId) ?? '', slot.wrappingKey, 'root key');
     slot.wrappingKey.fill(0);
     if (!rootKey) throw new AgentError('ERR_UNLOCK_FAILED');
@@ -191,6 +210,20 @@ export class Vault {
   noteUnlock(keyslotId: string): void {
     const body = this.#bodies.get(keyslotId);
     if (body !== undefined) this.#write([], new Map(this.#bodies).set(keyslotId, withUnlockTime(body, this.#clock())));
+  }
+
+  hasKeyslot(keyslotId: string): boolean {
+    return this.#bodies.has(keyslotId);
+  }
+
+  /** Slots that tokens open, and what their tokens need. */
+  get hsmKeyslots(): ReadonlyMap<string, SealedByToken> {
+    return new Map(
+      [...this.#bodies].flatMap(([keyslotId, body]) => {
+        const part = tokenPartOf(body);
+        return part ? [[keyslotId, part] as const] : [];
+      }),
+    );
   }
 
   listKeyslots(): Keyslot[] {

@@ -12,7 +12,40 @@ export interface ProviderStatus {
   state: 'ok' | 'down' | 'disabled';
   token?: string;
   error?: string;
+  /** Of a token: what it says of itself and how it has been. */
+  hsm?: TokenStatus;
 }
+
+/** A token, by its own words and by what was seen. */
+export interface TokenStatus {
+  label?: string;
+  serial?: string;
+  manufacturer?: string;
+  model?: string;
+  firmware?: string;
+  /** Most sessions that work side by side. */
+  sessions: number;
+  /** What it was seen to do, and what it lists and does not do. */
+  mechanisms?: string[];
+  refused?: string[];
+  recoveries: number;
+  lastError?: string;
+  /** Process that has the vendor's module loaded. */
+  helperPid?: number;
+}
+const tokenStatus = z.object({
+  label: z.string().exactOptional(),
+  serial: z.string().exactOptional(),
+  manufacturer: z.string().exactOptional(),
+  model: z.string().exactOptional(),
+  firmware: z.string().exactOptional(),
+  sessions: z.int(),
+  mechanisms: z.array(z.string()).exactOptional(),
+  refused: z.array(z.string()).exactOptional(),
+  recoveries: z.int(),
+  lastError: z.string().exactOptional(),
+  helperPid: z.int().exactOptional(),
+});
 
 /** A protection of the process and whether it is really on. */
 export interface ProtectionStatus {
@@ -49,6 +82,7 @@ export const agentStatus = schemaOf<AgentStatus>()(
           state: openEnum(['ok', 'down', 'disabled']),
           token: z.string().exactOptional(),
           error: z.string().exactOptional(),
+          hsm: tokenStatus.exactOptional(),
         }),
       )
       .exactOptional(),

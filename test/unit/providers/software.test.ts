@@ -29,7 +29,7 @@ test('encrypt: ten thousand IVs are all different', async () => {
 
 test('a full cache of private keys: the least recently used go, and every key still signs', { timeout: 120_000 }, async () => {
   const provider = new SoftwareProvider();
-  const made = await provider.generate('seed', 'EC_P256');
+  const made = await provider.generate({ keyId: 'seed', keyVersionId: 'seed', keySpec: 'EC_P256', keyUsage: 'SIGN_VERIFY' });
   const refs = Array.from({ length: 4000 }, (_, index) => ({ keyVersionId: `v${index}`, keySpec: 'EC_P256' as const, material: made.material }));
   const input = { algorithm: 'ECDSA_SHA_256', message: new Uint8Array([1]), messageType: 'RAW' } as const;
   for (const ref of refs) await provider.sign(ref, input);

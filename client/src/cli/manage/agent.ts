@@ -5,7 +5,7 @@ import { confirm } from '../confirm.ts';
 import { readInput, UsageError } from '../files.ts';
 import { printJson } from '../print.ts';
 import { optionsOf, withClient } from '../session.ts';
-import { passphraseOption, show } from './shared.ts';
+import { parseFd, passphraseOption, show } from './shared.ts';
 
 /** The agent itself, and any method by its name. */
 export function addAgentCommands(program: Command): void {
@@ -31,13 +31,18 @@ export function addAgentCommands(program: Command): void {
     });
   program
     .command('unlock')
-    .description('open the vault with a passphrase or the recovery code')
+    .description('open the vault with a passphrase or the recovery code, or log in to a token')
     .option('--keyslot <id>', 'only this slot')
+    .option('--token <name>', 'log in to this token of the settings; opens the vault too, where the token has a slot')
+    .option('--pin-fd <n>', 'read the PIN of the token from this descriptor instead of the terminal', parseFd)
+    .option('--no-person', 'try what needs no person: with --token its own source of the PIN, else every token that has a slot')
     .addOption(passphraseOption())
+    .addHelpText('after', '\nExamples:\n  $ kms unlock\n  $ kms unlock --token signing')
     .action(async (_options: object, command: Command) => {
-      const { keyslot, passphraseFd } = optionsOf<{ keyslot?: string; passphraseFd?: number }>(command);
-      const passphrase = await readSecret('Passphrase or recovery code: ', passphraseFd);
-      await show(command, (client) => client.unlock({ passphrase, ...(keyslot ? { keyslotId: keyslot } : {}) }));
+      const options = optionsOf<UnlockOptions>(command);
+      const slot = options.keyslot ? { keyslotId: options.keyslot } : {};
+      const secret = await readUnlockSecret(options);
+      await show(command, (client) => client.unlock({ ...slot, ...secret }));
     });
   program
     .command('call <method> [json]')
@@ -48,6 +53,19 @@ export function addAgentCommands(program: Command): void {
       const params = decodeParams(method, parseJson(json === '-' ? Buffer.from(readInput('-')).toString() : (json ?? '{}')));
       printJson(encodeResult(method, await withClient(command, (client) => client.call(method, params))));
     });
+}
+
+interface UnlockOptions {
+  readonly keyslot?: string;
+  readonly token?: string;
+  readonly pinFd?: number;
+  readonly passphraseFd?: number;
+  readonly person: boolean;
+}
+
+async function readUnlockSecret({ token, pinFd, passphraseFd, person }: UnlockOptions): Promise<{ token?: string; pin?: string; passphrase?: string }> {
+  if (token === undefined) return person ? { passphrase: await readSecret('Passphrase or recovery code: ', passphraseFd) } : {};
+  return person ? { token, pin: await readSecret(`PIN of the token ${token}: `, pinFd) } : { token };
 }
 
 function parseJson(text: string): unknown {

@@ -33,6 +33,8 @@ interface CreateOptions {
   readonly description?: string;
   readonly tag?: string[];
   readonly origin?: Origin;
+  readonly hsm?: boolean;
+  readonly token?: string;
   readonly rotate?: string;
   readonly protect?: boolean;
 }
@@ -41,17 +43,22 @@ function addCreation(key: Command): void {
   key
     .command('create')
     .description('make a key')
-    .option('--spec <spec>', 'AES_256, RSA_2048, RSA_3072, EC_P256 or EC_P256K', 'AES_256')
+    .option('--spec <spec>', 'AES_256, RSA_2048, RSA_3072, EC_P256 or EC_P256K; in a token also AES_192, AES_128 and RSA_4096', 'AES_256')
     .option('--usage <usage>', 'ENCRYPT_DECRYPT or SIGN_VERIFY; needed for RSA')
     .option('--alias <name>', 'alias/NAME for it; alias/default makes the default key')
     .option('--description <text>', 'what it is for')
     .option('--tag <name=value...>', 'tags')
     .option('--origin <origin>', 'GENERATED, or EXTERNAL for material that you import')
+    .option('--hsm', 'make it in a token')
+    .option('--token <name>', 'the token, where there are several; implies --hsm')
     .option('--rotate <interval>', 'new version by itself, every 7d to 730d')
     .option('--protect', 'protect it against deletion')
-    .addHelpText('after', '\nExamples:\n  $ kms key create --spec EC_P256 --alias alias/release\n  $ kms key create --alias alias/app --rotate 90d --protect')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ kms key create --spec EC_P256 --alias alias/release\n  $ kms key create --alias alias/app --rotate 90d --protect\n  $ kms key create --hsm --spec EC_P256 --alias alias/signing',
+    )
     .action(async (_options: object, command: Command) => {
-      const { spec, usage, alias, description, tag, origin, rotate, protect } = optionsOf<CreateOptions>(command);
+      const { spec, usage, alias, description, tag, origin, hsm, token, rotate, protect } = optionsOf<CreateOptions>(command);
       await showKey(command, (client) =>
         client.createKey({
           keySpec: spec,
@@ -59,6 +66,8 @@ function addCreation(key: Command): void {
           ...(alias ? { aliasName: alias } : {}),
           ...(description === undefined ? {} : { description }),
           ...(origin ? { origin } : {}),
+          ...(hsm || token !== undefined ? { protectionLevel: 'HSM' } : {}),
+          ...(token === undefined ? {} : { token }),
           ...(rotate ? { rotationInterval: rotate } : {}),
           ...(protect ? { deletionProtection: true } : {}),
           ...(tag ? { tags: parseTags(tag) } : {}),
@@ -78,7 +87,7 @@ function addLooking(key: Command): void {
   key
     .command('list')
     .description('list keys')
-    .option('--state <state...>', 'only Enabled, Disabled, PendingDeletion, PendingImport')
+    .option('--state <state...>', 'only Enabled, Disabled, PendingDeletion, PendingImport or Unavailable')
     .option('--spec <spec...>', 'only these specs')
     .option('--alias <prefix...>', 'only keys with an alias that begins so')
     .option('--tag <name=value...>', 'only keys with all of these tags')

@@ -21,15 +21,20 @@ export function addKeyslotCommands(program: Command): void {
     });
   keyslot
     .command('add <type>')
-    .description('add one: passphrase or recovery')
+    .description('add one: passphrase, recovery or hsm')
     .option('--label <text>', 'what to call it')
+    .option('--token <name>', 'of an hsm slot: the token of the settings that opens it')
     .addOption(passphraseOption())
     .option('--new-passphrase-fd <n>', 'read the new passphrase from this descriptor', parseFd)
     .action(async (type: KeyslotType, _options: object, command: Command) => {
-      const { label, passphraseFd, newPassphraseFd } = optionsOf<{ label?: string; passphraseFd?: number; newPassphraseFd?: number }>(command);
+      const { label, token, passphraseFd, newPassphraseFd } = optionsOf<{ label?: string; token?: string; passphraseFd?: number; newPassphraseFd?: number }>(
+        command,
+      );
       const proof = { passphrase: await readSecret('Passphrase of an existing keyslot: ', passphraseFd) };
       const secret = type === 'passphrase' ? { passphrase: await readNewSecret('New passphrase: ', newPassphraseFd) } : {};
-      await show(command, (client) => client.addKeyslot({ type, proof, ...secret, ...(label === undefined ? {} : { label }) }));
+      await show(command, (client) =>
+        client.addKeyslot({ type, proof, ...secret, ...(label === undefined ? {} : { label }), ...(token === undefined ? {} : { token }) }),
+      );
     });
   keyslot
     .command('remove <id>')

@@ -1,5 +1,5 @@
 import { randomFillSync } from 'node:crypto';
-import { AgentError, type ImportWrappingAlgorithm, type ImportWrappingKeySpec, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import { AgentError, type ImportWrappingAlgorithm, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
 import type {
   Abilities,
   DecryptInput,
@@ -9,16 +9,21 @@ import type {
   GeneratedMaterial,
   Importer,
   MaterialRef,
+  NewMaterial,
   Provider,
+  ProviderStatus,
   Signer,
   SignInput,
   UnwrapInput,
+  UnwrappedMaterial,
   VerifyInput,
   WrappingPair,
+  WrappingPairInput,
 } from '../provider.ts';
-import { Asymmetric } from './asymmetric.ts';
 import { destroyMaterial } from './destroyed.ts';
 import { generatePair, generateRsaPair } from './generation.ts';
+import { PrivateOperations } from './private-operations.ts';
+import { PublicOperations } from './public-operations.ts';
 import { Symmetric } from './symmetric.ts';
 import { unwrapOaep } from './wrapping.ts';
 
@@ -42,13 +47,21 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   readonly name = 'software';
   readonly kind = 'software';
   readonly #symmetric = new Symmetric();
-  readonly #asymmetric = new Asymmetric();
+  readonly #private = new PrivateOperations();
+  readonly #public = new PublicOperations();
 
   abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
     return offers[keySpec]?.[keyUsage];
   }
 
-  async generate(_keyVersionId: string, keySpec: KeySpec): Promise<GeneratedMaterial> {
+  /** Ready since the start. */
+  async ready(): Promise<void> {}
+
+  status(): ProviderStatus {
+    return { name: this.name, kind: this.kind, state: 'ok' };
+  }
+
+  async generate({ keySpec }: NewMaterial): Promise<GeneratedMaterial> {
     if (keySpec === 'AES_256') return { material: randomFillSync(new Uint8Array(32)) };
     if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072' || keySpec === 'EC_P256' || keySpec === 'EC_P256K') return await generatePair(keySpec);
     throw new AgentError('ERR_UNSUPPORTED_OPERATION');
@@ -56,35 +69,35 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
 
   async publicKey(ref: MaterialRef): Promise<Uint8Array> {
     if (ref.keySpec === 'AES_256') throw new AgentError('ERR_UNSUPPORTED_OPERATION');
-    return this.#asymmetric.publicKey(ref);
+    return this.#public.publicKey(ref);
   }
 
   async encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput> {
-    return input.algorithm === 'AES_GCM' ? this.#symmetric.encrypt(ref, input) : await this.#asymmetric.encrypt(ref, input);
+    return input.algorithm === 'AES_GCM' ? this.#symmetric.encrypt(ref, input) : await this.#public.encrypt(ref, input);
   }
 
   async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
-    return input.algorithm === 'AES_GCM' ? this.#symmetric.decrypt(ref, input) : await this.#asymmetric.decrypt(ref, input);
+    return input.algorithm === 'AES_GCM' ? this.#symmetric.decrypt(ref, input) : await this.#private.decrypt(ref, input);
   }
 
   async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
-    return await this.#asymmetric.sign(ref, input);
+    return await this.#private.sign(ref, input);
   }
 
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
-    return await this.#asymmetric.verify(ref, input);
+    return await this.#public.verify(ref, input);
   }
 
   importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {
     return keySpec === 'AES_256' ? ['RSAES_OAEP_SHA_256'] : [];
   }
 
-  async makeWrappingPair(keySpec: ImportWrappingKeySpec): Promise<WrappingPair> {
+  async makeWrappingPair({ keySpec }: WrappingPairInput): Promise<WrappingPair> {
     const { material, publicKey } = await generateRsaPair(Number(keySpec.slice('RSA_'.length)));
     return { publicKey, state: material };
   }
 
-  async unwrap({ keySpec }: MaterialRef, { state, wrapped }: UnwrapInput): Promise<GeneratedMaterial & { unwrappedIn: 'AGENT' }> {
+  async unwrap({ keySpec }: NewMaterial, { state, wrapped }: UnwrapInput): Promise<UnwrappedMaterial> {
     const material = await unwrapOaep(state, wrapped);
     if (keySpec === 'AES_256' && material.length === 32) return { material, unwrappedIn: 'AGENT' };
     material.fill(0);
@@ -99,12 +112,14 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   /** Drops what is cached for a version. */
   forget(keyVersionId: string): void {
     this.#symmetric.drop(keyVersionId);
-    this.#asymmetric.drop(keyVersionId);
+    this.#private.drop(keyVersionId);
+    this.#public.drop(keyVersionId);
   }
 
   async lock(): Promise<void> {
     this.#symmetric.clear();
-    this.#asymmetric.clear();
+    this.#private.clear();
+    this.#public.clear();
   }
 
   async close(): Promise<void> {

@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { AgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
 import { deriveKey, seal, unseal } from '../seal.ts';
+import { isSealedByToken, type SealedByToken, type TokenSealer } from './hsm.ts';
 import { type Argon2Cost, type Argon2Queue, defaultCost } from './passphrase.ts';
 import { makeRecoveryCode, parseRecoveryCode } from './recovery.ts';
 
@@ -19,6 +20,8 @@ interface SlotParameters {
   readonly salt: string;
   /** Of a passphrase slot. */
   readonly cost?: Argon2Cost;
+  /** Of an hsm slot. */
+  readonly hsm?: SealedByToken;
 }
 
 interface SlotBody extends SlotParameters {
@@ -40,6 +43,8 @@ export interface NewKeyslot {
   readonly type: KeyslotType;
   readonly label?: string;
   readonly passphrase?: string;
+  /** Of an hsm slot: what seals its wrapping key. */
+  readonly sealer?: Pick<TokenSealer, 'seal'>;
 }
 
 /** A slot's own key, open; it wraps and unwraps both keys. */
@@ -69,8 +74,9 @@ function parseBody(body: string): SlotBody | undefined {
   try {
     const value = JSON.parse(body) as Record<string, unknown> | null;
     if (typeof value !== 'object' || value === null) return undefined;
-    const { keyslotId, type, label, creationTime, salt, cost, wrappedRootKey, wrappedAuditStartKey } = value;
-    const isWhole = [keyslotId, type, label, creationTime, salt, wrappedRootKey, wrappedAuditStartKey].every(isText) && (cost === undefined || isCost(cost));
+    const { keyslotId, type, label, creationTime, salt, cost, hsm, wrappedRootKey, wrappedAuditStartKey } = value;
+    const texts = [keyslotId, type, label, creationTime, salt, wrappedRootKey, wrappedAuditStartKey];
+    const isWhole = texts.every(isText) && (cost === undefined || isCost(cost)) && (hsm === undefined || isSealedByToken(hsm));
     return isWhole ? (value as unknown as SlotBody) : undefined; // each field was looked at
   } catch (error) {
     if (error instanceof SyntaxError) return undefined;
@@ -85,8 +91,9 @@ function readBody(body: string): SlotBody {
   return slot;
 }
 
-function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, salt, cost }: SlotParameters, which: string): Buffer {
-  return Buffer.from(JSON.stringify(['kms-agent keyslot 1', base64(vaultId), which, keyslotId, type, label, creationTime, salt, cost ?? null]));
+function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, salt, cost, hsm }: SlotParameters, which: string): Buffer {
+  const facts = ['kms-agent keyslot 1', base64(vaultId), which, keyslotId, type, label, creationTime, salt, cost ?? null];
+  return Buffer.from(JSON.stringify(hsm ? [...facts, hsm.token, hsm.material, hsm.algorithm, hsm.iv ?? null, hsm.sealed] : facts));
 }
 
 function wrapKey(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, which: string, key: Uint8Array): string {
@@ -118,15 +125,18 @@ export class Keyslots {
   async make(slot: NewKeyslot, keys: Wrapped, nowMs: number): Promise<{ keyslotId: string; body: string; recoveryCode?: string }> {
     const salt = randomBytes(32);
     const code = slot.type === 'recovery' ? makeRecoveryCode() : undefined;
+    const keyslotId = randomUUID();
+    const ofToken = slot.type === 'hsm' ? await sealNewKey(slot, keyslotId) : undefined;
     const parameters: SlotParameters = {
-      keyslotId: randomUUID(),
+      keyslotId,
       type: slot.type,
       label: slot.label ?? slot.type,
       creationTime: new Date(nowMs).toISOString(),
       salt: base64(salt),
       ...(slot.type === 'passphrase' ? { cost: this.#cost } : {}),
+      ...(ofToken ? { hsm: ofToken.hsm } : {}),
     };
-    const wrappingKey = code ? deriveKey(code.secret, 'recovery keyslot', salt) : await this.#derivePassphrase(slot, salt);
+    const wrappingKey = ofToken?.wrappingKey ?? (code ? deriveKey(code.secret, 'recovery keyslot', salt) : await this.#derivePassphrase(slot, salt));
     code?.secret.fill(0);
     const body = wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
     wrappingKey.fill(0);
@@ -147,6 +157,17 @@ export class Keyslots {
       if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
     }
     throw new AgentError('ERR_UNLOCK_FAILED');
+  }
+
+  /** Finds a slot that a token opens. @throws AgentError `ERR_UNLOCK_FAILED` when none does. */
+  async openWithToken(bodies: ReadonlyMap<string, string>, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<OpenKeyslot> {
+    for (const body of bodies.values()) {
+      const slot = parseBody(body);
+      if (!slot?.hsm || (keyslotId ?? slot.keyslotId) !== slot.keyslotId) continue;
+      const wrappingKey = await sealer.open(slot.keyslotId, slot.hsm);
+      if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+    }
+    throw new AgentError('ERR_UNLOCK_FAILED', { hint: 'No keyslot opened without a person; give a passphrase, the recovery code, or the PIN of a token.' });
   }
 
   /** One of the two keys of a slot; undefined when the wrapping key or the slot is not the right one. */
@@ -173,6 +194,18 @@ export class Keyslots {
     if (passphrase === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/passphrase', reason: 'is required for a passphrase keyslot' });
     return await this.#argon2.derive(passphrase, salt, this.#cost);
   }
+}
+
+/** A random wrapping key, and what a token made of it. @throws AgentError `ERR_UNSUPPORTED_OPERATION` without a token. */
+async function sealNewKey({ sealer }: NewKeyslot, keyslotId: string): Promise<{ wrappingKey: Buffer; hsm: SealedByToken }> {
+  if (!sealer) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'An hsm keyslot is made by a running agent that has the token.' });
+  const wrappingKey = randomBytes(32);
+  return { wrappingKey, hsm: await sealer.seal(keyslotId, wrappingKey) };
+}
+
+/** The token's part of a slot; undefined for another type, or a damaged one. */
+export function tokenPartOf(body: string): SealedByToken | undefined {
+  return parseBody(body)?.hsm;
 }
 
 /** What a slot shows of itself. @throws AgentError `ERR_STATE_CONFLICT` for a damaged one. */

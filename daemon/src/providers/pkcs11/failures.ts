@@ -1,0 +1,32 @@
+import { AgentError } from '@kms-agent/protocol';
+import { type Failure, TokenFailure } from './messages.ts';
+
+const hintsOfPin = {
+  wrong: 'The token refused the PIN and is not asked again by itself; give the right one with kms unlock --token.',
+  locked: "Its security officer must set a new PIN with the vendor's tool.",
+  finalTry: 'One try is left, which is kept for a person: kms unlock --token.',
+  needed: 'Log in to the token first: kms unlock --token.',
+} as const;
+
+function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
+  const options = { cause };
+  if (failure.kind === 'invalid') return new AgentError('ERR_INVALID_CIPHERTEXT', {}, options);
+  if (failure.kind === 'key') return new AgentError('ERR_KEY_UNAVAILABLE', {}, options);
+  if (failure.kind === 'otherMaterial')
+    return new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'The key had other material before; only the same may be imported again.' }, options);
+  if (failure.kind === 'noWrappingKey')
+    return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
+  if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);
+  if (failure.kind !== 'pin') return new AgentError('ERR_HSM_UNAVAILABLE', {}, options);
+  const code = failure.why === 'wrong' ? 'ERR_HSM_PIN_WRONG' : failure.why === 'locked' ? 'ERR_HSM_PIN_LOCKED' : 'ERR_HSM_UNAVAILABLE';
+  return new AgentError(code, { hint: hintsOfPin[failure.why] }, options);
+}
+
+/** Runs work on a token; what it answers becomes an error of the protocol, without a word of the module. */
+export async function withAgentErrors<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof TokenFailure ? asAgentError(error.failure, error) : error;
+  }
+}

@@ -1,0 +1,302 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { isAgentError } from '@kms-agent/protocol';
+import { HelperProcess } from './helper.ts';
+import { type CallName, type Calls, type Failure, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
+import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
+import { Slots } from './slots.ts';
+
+/** `connecting` while a recovery runs: calls wait for it. `down`: calls fail at once, and it is tried again by itself. `disabled`: only a person helps. */
+export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
+
+/** Rungs of the recovery ladder. The first one, a new session, is the helper's own: no session is used again after an error. */
+const rungs = ['login', 'initialize', 'helper'] as const;
+type Rung = (typeof rungs)[number];
+
+/** Tries of one call: in a pooled session, in a new one, and after each rung. */
+const maxAttempts = 2 + rungs.length;
+/** A recovery that is asked for so soon after another one begins a rung higher. */
+const soonMs = 2000;
+/** A new helper is not replaced again so soon because of calls that fail while the token is well. */
+const settledMs = 1000;
+/** How long C_Finalize waits for what runs. */
+const drainMs = 250;
+const firstBackoffMs = 100;
+const maxBackoffMs = 800;
+/** Modules that do not load do not heal by themselves within a second. */
+const loadBackoffMs = 30_000;
+/** pkcs11js loses a little memory with each key it makes: after so many the helper is replaced. */
+const maxGenerations = 5000;
+
+/** Calls that make or destroy: one at a time, with a deadline of their own, and those that make are never repeated. */
+const changes: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap', 'destroy', 'dropWrappingPair']);
+const unrepeatable: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap']);
+
+export interface LinkOptions {
+  readonly settings: TokenSettings;
+  /** The PIN, where it needs no person. The link zeroes it. */
+  readonly readPin: () => Promise<Uint8Array | undefined>;
+  /** Hears of each change of state, once. */
+  readonly onState: (state: LinkState, failure?: Failure) => void;
+}
+
+/** A token by way of its helper, that heals itself. */
+export class TokenLink {
+  readonly #options: LinkOptions;
+  readonly #slots: Slots;
+  readonly #changes: Slots;
+  #state: LinkState = 'stopped';
+  #helper: HelperProcess | undefined;
+  #pin: Uint8Array | undefined;
+  #climbing: Promise<void> | undefined;
+  /** Counts recoveries: a call that failed before one is only tried again. */
+  #generation = 0;
+  /** Counts starts: what an earlier life began does not touch a later one. */
+  #life = 0;
+  #lastRung: { readonly rung: Rung; readonly time: number } | undefined;
+  #made = 0;
+  #checkTimer: NodeJS.Timeout | undefined;
+  #lastUse = 0;
+  info: TokenInfo | undefined;
+  abilities: TokenAbilities | undefined;
+  lastFailure: Failure | undefined;
+  recoveries = 0;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    const { sessions, maxQueued } = options.settings;
+    this.#slots = new Slots(sessions, maxQueued);
+    this.#changes = new Slots(1, maxQueued);
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+
+  get helperPid(): number | undefined {
+    return this.#helper?.pid;
+  }
+
+  /** Connects, unless it is or does already. Does not wait. */
+  start(): void {
+    if (this.#state === 'stopped') this.restart();
+  }
+
+  /**
+   * Connects anew. Does not wait.
+   * @param pin - of a person; else the source is asked.
+   */
+  restart(pin?: Uint8Array): void {
+    this.#setPin(pin);
+    this.#life += 1;
+    this.#recover(['helper'], pin === undefined);
+  }
+
+  /** Ends the helper and forgets the PIN. */
+  async stop(): Promise<void> {
+    this.#life += 1;
+    this.#setState('stopped');
+    clearTimeout(this.#checkTimer);
+    this.#setPin(undefined);
+    await this.#dropHelper();
+    await this.#climbing;
+  }
+
+  /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
+  async ready(): Promise<void> {
+    const deadline = delay(this.#options.settings.timeoutMs, undefined, { ref: false });
+    if (this.#climbing && this.#state === 'connecting') await Promise.race([this.#settle(), deadline]);
+    if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
+  }
+
+  async #settle(): Promise<void> {
+    while (this.#climbing && this.#state === 'connecting') await this.#climbing;
+  }
+
+  /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. */
+  async call<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+    if (unrepeatable.has(call)) await this.#run('check', {}); // what has died of idleness is found by something that can be repeated
+    return await this.#run(call, params);
+  }
+
+  async #run<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+    for (let attempt = 1; ; attempt += 1) {
+      await this.ready();
+      const generation = this.#generation;
+      try {
+        return await this.#ask(call, params);
+      } catch (error) {
+        if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
+        this.lastFailure = error.failure;
+        const isSick = attempt > 1 || !this.#helper?.isRunning || unrepeatable.has(call);
+        if (isSick && this.#state === 'ok' && generation === this.#generation) this.#climb();
+        if (attempt === maxAttempts || unrepeatable.has(call)) throw error;
+      }
+    }
+  }
+
+  async #ask<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+    const { timeoutMs, generateTimeoutMs } = this.#options.settings;
+    const isChange = changes.has(call);
+    return await (isChange ? this.#changes : this.#slots).run(async () => {
+      const helper = this.#helper;
+      if (!helper) throw new TokenFailure({ kind: 'fault', rv: 'the helper has ended', call });
+      this.#lastUse = performance.now();
+      if (unrepeatable.has(call)) this.#made += 1;
+      return await helper.ask(call, params, isChange ? generateTimeoutMs : timeoutMs);
+    });
+  }
+
+  /** Starts a recovery from the rung that the last one gives reason for. */
+  #climb(): void {
+    const last = this.#lastRung;
+    const since = last ? performance.now() - last.time : Number.POSITIVE_INFINITY;
+    const isGone = !this.#helper?.isRunning;
+    if (last?.rung === 'helper' && since < settledMs && !isGone) return;
+    const first = isGone ? rungs.length - 1 : last && since < soonMs ? Math.min(rungs.indexOf(last.rung) + 1, rungs.length - 1) : 0;
+    this.#recover(rungs.slice(first), true);
+  }
+
+  #recover(ladder: readonly Rung[], automatic: boolean): void {
+    const life = this.#life;
+    this.#setState('connecting');
+    const climbing = (this.#climbing ?? Promise.resolve())
+      .then(() => this.#tryRungs(ladder, automatic, life))
+      .finally(() => {
+        if (this.#climbing === climbing) this.#climbing = undefined;
+      });
+    this.#climbing = climbing;
+  }
+
+  async #tryRungs(ladder: readonly Rung[], automatic: boolean, life: number): Promise<void> {
+    let failure: Failure = { kind: 'fault', rv: 'not tried', call: 'open' };
+    for (const rung of ladder) {
+      if (life !== this.#life) return;
+      try {
+        await this.#tryRung(rung, automatic, life);
+        return this.#succeed(rung);
+      } catch (error) {
+        failure = failureOf(error);
+        if (failure.kind === 'pin') break; // another try could lock the PIN
+      }
+    }
+    if (life === this.#life) this.#giveUp(failure, life);
+  }
+
+  async #tryRung(rung: Rung, automatic: boolean, life: number): Promise<void> {
+    const { timeoutMs } = this.#options.settings;
+    if (rung === 'helper') return await this.#replaceHelper(automatic, life);
+    const helper = this.#helper;
+    if (!helper?.isRunning) throw new TokenFailure({ kind: 'fault', rv: 'the helper has ended', call: 'recover' });
+    if (rung === 'initialize') {
+      for (let waited = 0; helper.inFlight > 0 && waited < drainMs; waited += 10) await delay(10);
+      if (helper.inFlight > 0) throw new TokenFailure({ kind: 'fault', rv: 'calls do not end', call: 'recover' });
+    }
+    await helper.ask('recover', { from: rung }, timeoutMs);
+  }
+
+  async #replaceHelper(automatic: boolean, life: number): Promise<void> {
+    const { settings, readPin } = this.#options;
+    await this.#dropHelper();
+    checkModuleFile(settings.module);
+    const pin = this.#pin ?? (await readPin());
+    if (life !== this.#life) throw new TokenFailure({ kind: 'fault', rv: 'stopped', call: 'open' });
+    this.#pin = pin;
+    const helper = new HelperProcess(settings.sessions);
+    this.#helper = helper;
+    this.#made = 0;
+    const params = {
+      module: settings.module,
+      match: matchOf(settings),
+      automatic,
+      ...(pin ? { pin } : {}),
+      ...(this.abilities ? { abilities: this.abilities } : {}),
+    };
+    const opened = await helper.ask('open', params, this.abilities ? settings.timeoutMs : settings.generateTimeoutMs);
+    if (life !== this.#life) {
+      await helper.kill();
+      throw new TokenFailure({ kind: 'fault', rv: 'stopped', call: 'open' });
+    }
+    this.info = opened.token;
+    this.abilities = opened.abilities;
+  }
+
+  #succeed(rung: Rung): void {
+    this.#generation += 1;
+    if (this.#lastRung) this.recoveries += 1;
+    this.#lastRung = { rung, time: performance.now() };
+    this.#setState('ok');
+    this.#watch();
+  }
+
+  #giveUp(failure: Failure, life: number): void {
+    this.lastFailure = failure;
+    if (failure.kind === 'pin') {
+      this.#setPin(undefined);
+      this.#setState('disabled', failure);
+      void this.#dropHelper();
+      return;
+    }
+    this.#setState('down', failure);
+    void this.#comeBack(life, failure);
+  }
+
+  async #dropHelper(): Promise<void> {
+    const helper = this.#helper;
+    this.#helper = undefined;
+    await helper?.kill();
+  }
+
+  /** Tries again by itself, with a new helper, until it succeeds or somebody stops it. */
+  async #comeBack(life: number, first: Failure): Promise<void> {
+    let failure = first;
+    for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
+      await delay(failure.kind === 'load' ? loadBackoffMs : backoffMs, undefined, { ref: false });
+      if (life !== this.#life) return;
+      try {
+        await this.#replaceHelper(true, life);
+        return this.#succeed('helper');
+      } catch (error) {
+        failure = failureOf(error);
+        if (life !== this.#life) return;
+        this.lastFailure = failure;
+        if (failure.kind === 'pin') return this.#giveUp(failure, life);
+      }
+    }
+  }
+
+  /** Asks an idle token from time to time, so that what is wrong shows before somebody needs it; and replaces a helper that has leaked. */
+  #watch(): void {
+    clearTimeout(this.#checkTimer);
+    const { checkIntervalMs } = this.#options.settings;
+    this.#checkTimer = setTimeout(() => {
+      if (this.#state !== 'ok') return;
+      if (this.#made >= maxGenerations && this.#helper?.inFlight === 0) return this.#recover(['helper'], true);
+      const isIdle = performance.now() - this.#lastUse >= checkIntervalMs;
+      const checked = isIdle ? this.#run('check', {}).then(undefined, ignoreFailure) : Promise.resolve();
+      void checked.then(() => this.#state === 'ok' && this.#watch());
+    }, checkIntervalMs);
+    this.#checkTimer.unref();
+  }
+
+  #setState(state: LinkState, failure?: Failure): void {
+    const isNew = state !== this.#state;
+    this.#state = state;
+    if (isNew) this.#options.onState(state, failure);
+  }
+
+  #setPin(pin: Uint8Array | undefined): void {
+    this.#pin?.fill(0);
+    this.#pin = pin;
+  }
+}
+
+/** A check that fails has started the recovery; its error is in the state. */
+function ignoreFailure(error: unknown): void {
+  if (!(error instanceof TokenFailure)) throw error;
+}
+
+/** What cannot even be tried, because a file or a PIN cannot be read, is a failure like others. */
+function failureOf(error: unknown): Failure {
+  if (error instanceof TokenFailure) return error.failure;
+  return { kind: 'load', message: isAgentError(error) && error.details.hint ? error.details.hint : error instanceof Error ? error.message : String(error) };
+}

@@ -1,0 +1,177 @@
+import type { EncryptionAlgorithm, ImportWrappingAlgorithm, KeySpec, KeyUsage, PaddingMode, SigningAlgorithm } from '@kms-agent/protocol';
+
+/** How OAEP with a hash is done: by the token, or by the helper, which removes the padding of what CKM_RSA_X_509 decrypts. */
+export type OaepWay = 'token' | 'helper';
+
+/** What a token was seen to do with throw-away keys; its list of mechanisms alone promises too much. */
+export interface TokenAbilities {
+  readonly aesBits: readonly number[];
+  /** Best first. */
+  readonly aes: readonly EncryptionAlgorithm[];
+  readonly rsaBits: readonly number[];
+  readonly oaep: { readonly [A in EncryptionAlgorithm]?: OaepWay };
+  readonly rsaSigning: readonly SigningAlgorithm[];
+  readonly curves: readonly KeySpec[];
+  /** Ways to unwrap an AES key inside the token. */
+  readonly unwraps: readonly ImportWrappingAlgorithm[];
+  /** Mechanisms that were tried and do what they should, and those that the token lists and does not do. */
+  readonly works: readonly string[];
+  readonly refused: readonly string[];
+}
+
+/** What a token says of itself (CK_TOKEN_INFO), padding removed. */
+export interface TokenInfo {
+  readonly label: string;
+  readonly serial: string;
+  readonly manufacturer: string;
+  readonly model: string;
+  readonly firmware: string;
+}
+
+/** Attributes of a PKCS#11 URI (RFC 7512 section 2.3) that choose a token. */
+export interface TokenMatch {
+  readonly token?: string;
+  readonly serial?: string;
+  readonly manufacturer?: string;
+  readonly model?: string;
+}
+
+/** A key object to make: what its version id, label and usage flags will be. */
+export interface NewKey {
+  readonly keyVersionId: string;
+  readonly keySpec: KeySpec;
+  readonly keyUsage: KeyUsage;
+  readonly label: string;
+}
+
+/** A key object to find: `proof` shows that it is still the one that was made. */
+export interface KeyRef {
+  readonly keyVersionId: string;
+  readonly keySpec: KeySpec;
+  readonly proof: Uint8Array;
+  /** SPKI DER. */
+  readonly publicKey?: Uint8Array;
+}
+
+/** What was made: `proof` goes into the vault. */
+export interface MadeKey {
+  readonly proof: Uint8Array;
+  readonly publicKey?: Uint8Array;
+}
+
+/** One object of the token that has a CKA_ID as long as ours. */
+export interface ListedObject {
+  readonly keyVersionId: string;
+  readonly label: string;
+}
+
+/** A way in that any token of a module offers, for people. */
+export interface OfferedToken extends TokenInfo {
+  readonly initialized: boolean;
+  readonly mechanisms: readonly string[];
+}
+
+/** The calls of the helper: what each takes and gives. */
+export interface Calls {
+  /** Loads the module and shows its tokens; nobody logs in. */
+  offer: { takes: { module: string }; gives: { library: string; tokens: OfferedToken[] } };
+  open: {
+    takes: { module: string; match: TokenMatch; pin?: Uint8Array; automatic: boolean; abilities?: TokenAbilities };
+    gives: { token: TokenInfo; abilities: TokenAbilities };
+  };
+  /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
+  recover: { takes: { from: 'login' | 'initialize' }; gives: Record<string, never> };
+  check: { takes: Record<string, never>; gives: Record<string, never> };
+  generate: { takes: { key: NewKey }; gives: MadeKey };
+  encrypt: {
+    takes: { key: KeyRef; algorithm: EncryptionAlgorithm; plaintext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };
+    gives: { ciphertext: Uint8Array; iv?: Uint8Array };
+  };
+  decrypt: {
+    takes: { key: KeyRef; algorithm: EncryptionAlgorithm; ciphertext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };
+    gives: { plaintext: Uint8Array };
+  };
+  /** `signature` is r ‖ s for EC. */
+  sign: { takes: { key: KeyRef; algorithm: SigningAlgorithm; digest: Uint8Array }; gives: { signature: Uint8Array } };
+  /** `destroyed` counts objects; 0 when there was none. What is not proven ours is left. */
+  destroy: { takes: { key: KeyRef }; gives: { destroyed: number } };
+  list: { takes: Record<string, never>; gives: { objects: ListedObject[] } };
+  /** `inToken`: the token unwraps with it; else it decrypts, and the helper unwraps. */
+  makeWrappingPair: { takes: { id: string; bits: number; label: string; inToken: boolean }; gives: { publicKey: Uint8Array } };
+  dropWrappingPair: { takes: { id: string }; gives: Record<string, never> };
+  /** `previous` is the proof of the material that the key had before: only the same is taken again. */
+  unwrap: {
+    takes: {
+      key: NewKey;
+      wrappingId: string;
+      algorithm: ImportWrappingAlgorithm;
+      wrapped: Uint8Array;
+      previous?: MadeKey;
+      inToken: boolean;
+      hasMaterial: boolean;
+    };
+    /** `replaced`: an import that was cut off had left an object, which is gone now. */
+    gives: MadeKey & { replaced: boolean };
+  };
+}
+
+export type CallName = keyof Calls;
+
+/** Why a call did not succeed. */
+export type Failure =
+  /** Recovery may help. */
+  | { readonly kind: 'fault'; readonly rv: string; readonly call: string }
+  /** The input does not open, or is no material of the spec. */
+  | { readonly kind: 'invalid' }
+  /** The key is not in the token, is there twice, or is another one. */
+  | { readonly kind: 'key'; readonly why: 'missing' | 'ambiguous' | 'unproven' }
+  /** Imported before with other material. */
+  | { readonly kind: 'otherMaterial' }
+  /** The wrapping pair of an import is not in the token any more. */
+  | { readonly kind: 'noWrappingKey' }
+  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed'; readonly rv?: string }
+  /** No token, or more than one, fits the URI. */
+  | { readonly kind: 'noToken'; readonly found: number }
+  /** The package pkcs11js, or the module, does not load. */
+  | { readonly kind: 'load'; readonly message: string }
+  | { readonly kind: 'failed'; readonly rv: string; readonly call: string };
+
+export interface Request<C extends CallName = CallName> {
+  readonly id: number;
+  readonly call: C;
+  readonly params: Calls[C]['takes'];
+}
+
+export type Reply = { readonly id: number; readonly result: unknown } | { readonly id: number; readonly failure: Failure };
+
+/** Thrown on both sides; what it says goes over the pipe, and to the log, never to a caller. */
+export class TokenFailure extends Error {
+  override readonly name = 'TokenFailure';
+  readonly failure: Failure;
+
+  constructor(failure: Failure) {
+    super(describeFailure(failure));
+    this.failure = failure;
+  }
+}
+
+/** A failure in words for the log and for `status`. */
+export function describeFailure(failure: Failure): string {
+  if (failure.kind === 'fault' || failure.kind === 'failed') return `${failure.call} answered ${failure.rv}`;
+  if (failure.kind === 'key') return `the key object is ${failure.why}`;
+  if (failure.kind === 'pin') return describePin[failure.why];
+  if (failure.kind === 'noToken') return failure.found === 0 ? 'no token fits its URI' : `${failure.found} tokens fit its URI; add the serial number`;
+  return failure.kind === 'load' ? failure.message : failure.kind;
+}
+
+const describePin = {
+  wrong: 'the token refused the PIN; give the right one with kms unlock --token',
+  locked: "the token's PIN is locked; its security officer must set a new one",
+  finalTry: 'one try of the PIN is left, which is kept for a person: kms unlock --token',
+  needed: 'the token needs a PIN: kms unlock --token',
+} as const;
+
+/** What a token answers to a ciphertext that does not open, and, some, when it is sick itself. */
+export function isAmbiguous(failure: Failure): boolean {
+  return failure.kind === 'fault' && failure.call === 'C_Decrypt' && (failure.rv === 'CKR_GENERAL_ERROR' || failure.rv === 'CKR_FUNCTION_FAILED');
+}

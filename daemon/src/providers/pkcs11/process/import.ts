@@ -1,0 +1,184 @@
+import { createDecipheriv } from 'node:crypto';
+import type { EncryptionAlgorithm } from '@kms-agent/protocol';
+import type { Handle } from 'pkcs11js';
+import { type Calls, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { CKA_MODULUS, CKA_WRAP, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP, CKM_RSA_PKCS_KEY_PAIR_GEN, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY } from './cryptoki.ts';
+import { readPublicKey } from './keys.ts';
+import { measureAes } from './measure.ts';
+import { oaepMechanism, rawRsa, readPrivateKey } from './mechanism.ts';
+import { removeOaep } from './padding.ts';
+import type { Prover } from './proof.ts';
+import type { Session } from './session.ts';
+import { classOf, createdAes, createdPrivateKey, findById, measuredAes, throwawayAes, unwrappedAes, wrappingPairTemplates } from './template.ts';
+import type { Token } from './token.ts';
+
+/** The alternative initial value of AES-KWP (RFC 5649 section 3). */
+const kwpIv = Buffer.from('A65959A6', 'hex');
+
+const invalid = (): TokenFailure => new TokenFailure({ kind: 'invalid' });
+
+/** Takes in material that its owner wrapped: inside the token where that can unwrap it, else in the helper. */
+export class MaterialImport {
+  readonly #token: Token;
+  readonly #prover: Prover;
+  readonly #abilities: TokenAbilities;
+
+  constructor(token: Token, prover: Prover, abilities: TokenAbilities) {
+    this.#token = token;
+    this.#prover = prover;
+    this.#abilities = abilities;
+  }
+
+  async makePair({ id, bits, label, inToken }: Calls['makeWrappingPair']['takes']): Promise<{ publicKey: Uint8Array }> {
+    const { publicTemplate, privateTemplate } = wrappingPairTemplates(id, bits, label, inToken);
+    return await this.#token.use(async (session) => {
+      const pair = await session.generatePair(CKM_RSA_PKCS_KEY_PAIR_GEN, publicTemplate, privateTemplate);
+      return { publicKey: readPublicKey(session, pair.publicKey, 'RSA_2048') }; // of any RSA
+    });
+  }
+
+  async dropPair(id: string): Promise<void> {
+    await this.#token.use((session) => {
+      for (const objectClass of [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY]) for (const object of session.find(findById(id, objectClass), 2)) session.destroy(object);
+    });
+  }
+
+  /** @throws TokenFailure of kind `invalid`, `noWrappingKey`, or `otherMaterial` when the key had another before. */
+  async unwrap(input: Calls['unwrap']['takes']): Promise<Calls['unwrap']['gives']> {
+    const { key, wrappingId, inToken, wrapped } = input;
+    if (inToken) await this.#checkLength(input);
+    return await this.#token.use(async (session) => {
+      const wrappingKey = findWrappingKey(session, wrappingId);
+      const there = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+      const isKept = there.length > 0 && input.hasMaterial;
+      if (isKept) await this.#requireProven(session, there, input);
+      else for (const leftover of there) session.destroy(leftover);
+      const named = isKept ? undefined : key;
+      const made = inToken
+        ? await this.#keep(session, input, session.unwrap(oaepMechanism(input.algorithm), wrappingKey, wrapped, unwrappedAes(named)), isKept)
+        : await this.#unwrapHere(session, wrappingKey, input, isKept);
+      return { ...made, replaced: there.length > 0 && !isKept };
+    }, true);
+  }
+
+  /** The object of a key that has material stays, and what comes is compared with it: an import that fails must not cost the key. */
+  async #requireProven(session: Session, [handle, other]: readonly Handle[], { key, previous }: Calls['unwrap']['takes']): Promise<void> {
+    if (!handle || other) throw new TokenFailure({ kind: 'key', why: 'ambiguous' });
+    if (!previous || !(await this.#prover.holds(session, handle, { ...key, ...previous }))) throw new TokenFailure({ kind: 'key', why: 'unproven' });
+  }
+
+  /**
+   * Unwraps a session copy and measures it: a token takes any length. A bad wrapping may be answered as if the token were sick,
+   * so it is tried again, and counts as bad only when the token is well.
+   */
+  async #checkLength(input: Calls['unwrap']['takes']): Promise<void> {
+    for (let left = 2; ; left -= 1) {
+      const bits = await this.#measure(input).catch(async (error: unknown) => {
+        if (!(error instanceof TokenFailure)) throw error;
+        if (error.failure.kind === 'failed') throw invalid(); // understood, and no key: of a length that AES has not, for one
+        if (error.failure.kind !== 'fault' || error.failure.call !== 'C_UnwrapKey') throw error;
+        await this.#token.check();
+        return 0;
+      });
+      if (bits === Number(input.key.keySpec.slice('AES_'.length))) return;
+      if (bits > 0 || left === 1) throw invalid();
+    }
+  }
+
+  async #measure({ wrappingId, algorithm, wrapped }: Calls['unwrap']['takes']): Promise<number> {
+    return await this.#token.use(async (session) => {
+      const copy = session.unwrap(oaepMechanism(algorithm), findWrappingKey(session, wrappingId), wrapped, measuredAes());
+      const bytes = await measureAes(session, copy, () => session.generateKey(CKM_AES_KEY_GEN, throwawayAes(256, [CKA_WRAP])), CKM_AES_KEY_WRAP);
+      session.destroy(copy);
+      return bytes * 8;
+    }, true);
+  }
+
+  async #unwrapHere(session: Session, wrappingKey: Handle, input: Calls['unwrap']['takes'], isKept: boolean): Promise<MadeKey> {
+    const { key, algorithm, wrapped, previous } = input;
+    const modulusBytes = session.attributes(wrappingKey, CKA_MODULUS)[0]?.length ?? 0;
+    const isTwofold = algorithm === 'RSA_AES_KEY_WRAP_SHA_256';
+    if (wrapped.length < modulusBytes || (!isTwofold && wrapped.length > modulusBytes)) throw invalid();
+    const oaep = algorithm === 'RSAES_OAEP_SHA_1' ? algorithm : 'RSAES_OAEP_SHA_256';
+    const first = await this.#decrypt(session, wrappingKey, oaep, wrapped.subarray(0, modulusBytes));
+    const material = isTwofold ? unwrapKwp(first, wrapped.subarray(modulusBytes)) : first;
+    try {
+      if (!key.keySpec.startsWith('AES_')) return await this.#createPrivateKey(session, key, material, previous, isKept);
+      if (material.length * 8 !== Number(key.keySpec.slice('AES_'.length))) throw invalid();
+      return await this.#keep(session, input, session.create(createdAes(isKept ? undefined : key, material)), isKept);
+    } finally {
+      material.fill(0);
+    }
+  }
+
+  async #createPrivateKey(session: Session, key: NewKey, pkcs8: Uint8Array, previous: MadeKey | undefined, isKept: boolean): Promise<MadeKey> {
+    const { jwk, publicKey } = readMaterial(key, pkcs8);
+    if (previous?.publicKey && Buffer.compare(previous.publicKey, publicKey) !== 0) throw new TokenFailure({ kind: 'otherMaterial' });
+    if (isKept && previous) return previous;
+    const handle = session.create(createdPrivateKey(key, jwk));
+    return { proof: await this.#prover.make(session, handle, key), publicKey };
+  }
+
+  async #decrypt(session: Session, wrappingKey: Handle, oaep: EncryptionAlgorithm, wrapped: Uint8Array): Promise<Uint8Array> {
+    if (this.#abilities.oaep[oaep] === 'token') return await session.decrypt(oaepMechanism(oaep), wrappingKey, wrapped);
+    const modulus = session.attributes(wrappingKey, CKA_MODULUS)[0] ?? Buffer.alloc(0);
+    if (Buffer.compare(modulus, wrapped) <= 0) throw invalid(); // a number above the modulus does not open
+    const message = removeOaep(oaep, await session.decrypt(rawRsa, wrappingKey, wrapped));
+    if (!message) throw invalid();
+    return message;
+  }
+
+  /** Proves an AES key that was imported, or takes it out again when the key had other material before. */
+  async #keep(session: Session, { key, previous }: Calls['unwrap']['takes'], handle: Handle, isCopy: boolean): Promise<MadeKey> {
+    if (!previous) return { proof: await this.#proveNew(session, handle, key) };
+    const isSame = await this.#prover.holds(session, handle, { ...key, proof: previous.proof });
+    if (isCopy || !isSame) session.destroy(handle);
+    if (isSame) return previous;
+    throw new TokenFailure({ kind: 'otherMaterial' });
+  }
+
+  /** A key that the token took and cannot use is none: SoftHSM takes 31 bytes for an AES key. */
+  async #proveNew(session: Session, handle: Handle, key: NewKey): Promise<Uint8Array> {
+    try {
+      return await this.#prover.make(session, handle, key);
+    } catch (error) {
+      session.destroy(handle);
+      throw error instanceof TokenFailure && error.failure.kind === 'failed' ? invalid() : error;
+    }
+  }
+}
+
+function findWrappingKey(session: Session, id: string): Handle {
+  const [found] = session.find(findById(id, CKO_PRIVATE_KEY), 1);
+  if (!found) throw new TokenFailure({ kind: 'noWrappingKey' });
+  return found;
+}
+
+function unwrapKwp(wrappingKey: Uint8Array, wrapped: Uint8Array): Uint8Array {
+  try {
+    const decipher = createDecipheriv('aes256-wrap-pad', wrappingKey, kwpIv);
+    return Buffer.concat([decipher.update(wrapped), decipher.final()]);
+  } catch {
+    throw invalid(); // a wrong key, or no such wrapping: OpenSSL does not say which, and nobody needs to know
+  } finally {
+    wrappingKey.fill(0);
+  }
+}
+
+/** The numbers of a PKCS#8 private key of the right kind and size. */
+function readMaterial(key: NewKey, pkcs8: Uint8Array): ReturnType<typeof readPrivateKey> {
+  try {
+    const read = readPrivateKey(pkcs8);
+    if (specOf(read.jwk) === key.keySpec) return read;
+  } catch {
+    throw invalid(); // no PKCS#8: OpenSSL says it in many ways
+  }
+  throw invalid();
+}
+
+const curveSpecs: Readonly<Record<string, string>> = { 'P-256': 'EC_P256', secp256k1: 'EC_P256K' };
+
+function specOf({ kty, crv, n = '' }: Record<string, string>): string | undefined {
+  if (kty === 'EC') return curveSpecs[crv ?? ''];
+  return kty === 'RSA' ? `RSA_${Buffer.from(n, 'base64url').length * 8}` : undefined;
+}

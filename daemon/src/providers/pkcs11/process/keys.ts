@@ -1,0 +1,96 @@
+import type { Handle } from 'pkcs11js';
+import { type KeyRef, TokenFailure } from '../messages.ts';
+import { CKA_EC_POINT, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKO_PUBLIC_KEY } from './cryptoki.ts';
+import { ecPublicKey, rsaPublicKey } from './mechanism.ts';
+import type { Prover } from './proof.ts';
+import type { Session } from './session.ts';
+import { classOf, findById } from './template.ts';
+import type { Token } from './token.ts';
+
+/**
+ * Finds keys by CKA_ID and lets nobody use one that is not proven to be the one that was made.
+ * A handle that was proven is kept until the token is logged in anew or says that it is no handle.
+ */
+export class Keys {
+  readonly #token: Token;
+  readonly #prover: Prover;
+  readonly #check: () => Promise<void>;
+  readonly #proven = new Map<string, Handle>();
+  readonly #proving = new Map<string, Promise<Handle>>();
+
+  /** @param check - throws when the token as a whole is sick: then a key that is not shown says nothing. */
+  constructor(token: Token, prover: Prover, check: () => Promise<void>) {
+    this.#token = token;
+    this.#prover = prover;
+    this.#check = check;
+  }
+
+  /** Nothing that was known holds any more. */
+  forgetAll(): void {
+    this.#proven.clear();
+    this.#proving.clear();
+  }
+
+  forget(keyVersionId: string): void {
+    this.#proven.delete(keyVersionId);
+  }
+
+  /** The handle of a key, proven once. @throws TokenFailure of kind `key`. */
+  async find(key: KeyRef): Promise<Handle> {
+    const known = this.#proven.get(key.keyVersionId);
+    if (known) return known;
+    const running = this.#proving.get(key.keyVersionId) ?? this.#prove(key);
+    this.#proving.set(key.keyVersionId, running);
+    try {
+      return await running;
+    } finally {
+      if (this.#proving.get(key.keyVersionId) === running) this.#proving.delete(key.keyVersionId);
+    }
+  }
+
+  /** Proves a key anew, on a session that nobody used before. @throws TokenFailure */
+  async prove(key: KeyRef): Promise<void> {
+    await this.#token.use(async (session) => await this.#proveIn(session, key), true);
+  }
+
+  /** Destroys a key, and its public half; what is not proven to be ours is left. @returns how many objects went. */
+  async destroy(key: KeyRef): Promise<number> {
+    this.forget(key.keyVersionId);
+    return await this.#token.use(async (session) => {
+      const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+      if (found.length > 0) session.destroy(await this.#proveIn(session, key));
+      const halves = session.find(findById(key.keyVersionId, CKO_PUBLIC_KEY), 2).filter((half) => isHalf(session, half, key));
+      for (const half of halves) session.destroy(half);
+      return (found.length > 0 ? 1 : 0) + halves.length;
+    }, true);
+  }
+
+  async #prove(key: KeyRef): Promise<Handle> {
+    const handle = await this.#token.use(async (session) => await this.#proveIn(session, key), true);
+    this.#proven.set(key.keyVersionId, handle);
+    return handle;
+  }
+
+  async #proveIn(session: Session, key: KeyRef): Promise<Handle> {
+    const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+    const [handle] = found;
+    if (!handle || found.length > 1) {
+      await this.#check();
+      throw new TokenFailure({ kind: 'key', why: handle ? 'ambiguous' : 'missing' });
+    }
+    if (await this.#prover.holds(session, handle, key)) return handle;
+    await this.#check();
+    throw new TokenFailure({ kind: 'key', why: 'unproven' });
+  }
+}
+
+function isHalf(session: Session, half: Handle, { keySpec, publicKey }: KeyRef): boolean {
+  return publicKey !== undefined && Buffer.compare(readPublicKey(session, half, keySpec), publicKey) === 0;
+}
+
+/** SPKI DER of a public key object. */
+export function readPublicKey(session: Session, object: Handle, keySpec: KeyRef['keySpec']): Uint8Array {
+  if (keySpec.startsWith('EC_')) return ecPublicKey(keySpec, session.attributes(object, CKA_EC_POINT)[0] ?? Buffer.alloc(0));
+  const [modulus = Buffer.alloc(0), exponent = Buffer.alloc(0)] = session.attributes(object, CKA_MODULUS, CKA_PUBLIC_EXPONENT);
+  return rsaPublicKey(modulus, exponent);
+}

@@ -1,0 +1,32 @@
+import { forbidInspection } from '../../../os/libc.ts';
+import { type Failure, type Reply, type Request, TokenFailure } from '../messages.ts';
+import { Helper } from './calls.ts';
+
+/*
+ * The helper: a process of its own that alone loads pkcs11js and a vendor's module, which may block, leak, hang or crash.
+ * It answers calls of the agent over its pipe and ends with it. It holds a PIN, so before anything else nobody may look into it.
+ */
+forbidInspection();
+process.umask(0o077);
+process.on('SIGUSR1', () => undefined); // would open Node's debugger
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined); // a terminal sends them to us too; the agent says when to end
+process.on('disconnect', () => process.exit(0));
+
+const helper = new Helper();
+
+function describe(error: unknown): Failure {
+  if (error instanceof TokenFailure) return error.failure;
+  return { kind: 'failed', rv: error instanceof Error ? error.message : String(error), call: 'helper' };
+}
+
+async function answer({ id, call, params }: Request): Promise<void> {
+  const handler = helper.handlers[call] as (given: typeof params) => Promise<unknown>; // the union over calls collapses to this one
+  const reply: Reply = await handler(params).then(
+    (result) => ({ id, result }),
+    (error: unknown) => ({ id, failure: describe(error) }),
+  );
+  process.send?.(reply);
+}
+
+process.on('message', (request: Request) => void answer(request));
+process.send?.({ id: 0, result: 'ready' } satisfies Reply);

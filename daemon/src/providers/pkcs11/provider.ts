@@ -1,0 +1,279 @@
+import { createHash } from 'node:crypto';
+import { AgentError, type ImportWrappingAlgorithm, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import type {
+  Abilities,
+  DecryptInput,
+  Encrypter,
+  EncryptInput,
+  EncryptOutput,
+  GeneratedMaterial,
+  Importer,
+  ListedKey,
+  MaterialRef,
+  NewMaterial,
+  PinBook,
+  Provider,
+  ProviderStatus,
+  Signer,
+  SignInput,
+  TokenProvider,
+  UnwrapInput,
+  UnwrappedMaterial,
+  VerifyInput,
+  WrappingPair,
+  WrappingPairInput,
+} from '../provider.ts';
+import { p1363ToDer } from '../software/ecdsa-format.ts';
+import { PublicOperations } from '../software/public-operations.ts';
+import { withAgentErrors } from './failures.ts';
+import { type LinkState, TokenLink } from './link.ts';
+import { describeFailure, type Failure, type KeyRef, type NewKey, TokenFailure } from './messages.ts';
+import type { TokenSettings } from './settings.ts';
+
+/** What the provider needs of the agent around it. */
+export interface TokenProviderOptions {
+  readonly settings: TokenSettings;
+  /** A PIN that lies outside of the vault: in the OS keychain or a credential. */
+  readonly readPin: (settings: TokenSettings) => Promise<Uint8Array | undefined>;
+  readonly onState: (state: LinkState, failure?: Failure) => void;
+  /** Hears of what the log should say. */
+  readonly onNote: (note: string) => void;
+}
+
+const blockBytes = 16;
+
+function toRef({ keyVersionId, keySpec, material, publicKey }: MaterialRef): KeyRef {
+  if (material.length === 0) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the material was destroyed') });
+  return { keyVersionId, keySpec, proof: material, ...(publicKey ? { publicKey } : {}) };
+}
+
+/** CKA_LABEL that a person can read in other tools. */
+const labelOf = ({ keyId, keySpec }: NewMaterial): string => `kms-agent ${keySpec} ${keyId}`;
+
+const toNewKey = (made: NewMaterial): NewKey => ({ keyVersionId: made.keyVersionId, keySpec: made.keySpec, keyUsage: made.keyUsage, label: labelOf(made) });
+
+/** Keys in a PKCS#11 token, by way of a helper process. Public keys are worked with here, in the agent. */
+export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signer, Importer {
+  readonly kind = 'pkcs11';
+  readonly #options: TokenProviderOptions;
+  readonly #link: TokenLink;
+  readonly #public = new PublicOperations();
+  /** Versions whose object was last missing, doubled or another one. */
+  readonly #unavailable = new Set<string>();
+  #pins: PinBook | undefined;
+  #onReady: () => void = () => undefined;
+
+  constructor(options: TokenProviderOptions) {
+    this.#options = options;
+    this.#link = new TokenLink({
+      settings: options.settings,
+      readPin: () => this.#readPin(),
+      onState: (state, failure) => {
+        options.onState(state, failure);
+        if (state === 'ok') this.#onReady();
+      },
+    });
+  }
+
+  get name(): string {
+    return this.#options.settings.name;
+  }
+
+  get keepsPinInVault(): boolean {
+    return this.#options.settings.pin === 'vault';
+  }
+
+  /** Begins to connect. @param onReady - hears of each time that the token is there. */
+  begin(pins: PinBook, onReady: () => void): void {
+    this.#pins = pins;
+    this.#onReady = onReady;
+    if (this.#link.state === 'ok') onReady();
+    else this.#link.start();
+  }
+
+  /** Connects with the PIN of a person, or the source's, and waits. @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`. */
+  async logIn(pin: Uint8Array | undefined): Promise<void> {
+    const kept = pin && new Uint8Array(pin);
+    this.#link.restart(pin);
+    await this.ready();
+    if (kept && this.#options.settings.pin === 'vault') this.#pins?.save(this.name, kept);
+    kept?.fill(0);
+  }
+
+  async ready(): Promise<void> {
+    this.#link.start();
+    await withAgentErrors(() => this.#link.ready());
+  }
+
+  status(): ProviderStatus {
+    const { state, info, abilities, lastFailure, recoveries } = this.#link;
+    const shown = state === 'ok' ? 'ok' : state === 'disabled' ? 'disabled' : 'down';
+    const error = state === 'ok' ? undefined : state === 'stopped' ? 'the agent is locked' : lastFailure ? describeFailure(lastFailure) : state;
+    return {
+      name: this.name,
+      kind: this.kind,
+      state: shown,
+      token: this.name,
+      ...(error === undefined ? {} : { error }),
+      hsm: {
+        ...info,
+        sessions: this.#options.settings.sessions,
+        recoveries,
+        ...(abilities ? { mechanisms: [...abilities.works], refused: [...abilities.refused] } : {}),
+        ...(lastFailure ? { lastError: describeFailure(lastFailure) } : {}),
+        ...(this.#link.helperPid === undefined ? {} : { helperPid: this.#link.helperPid }),
+      },
+    };
+  }
+
+  isAvailable(keyVersionId: string): boolean {
+    return (this.#link.state === 'ok' || this.#link.state === 'connecting') && !this.#unavailable.has(keyVersionId);
+  }
+
+  markMissing(keyVersionId: string): void {
+    this.#unavailable.add(keyVersionId);
+  }
+
+  abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
+    const { abilities } = this.#link;
+    if (!abilities) return undefined;
+    const bits = Number(keySpec.slice(keySpec.indexOf('_') + 1));
+    const none: Abilities = { encryptionAlgorithms: [], signingAlgorithms: [] };
+    if (keyUsage === 'SIGN_VERIFY' ? keySpec.startsWith('AES_') : keySpec.startsWith('EC_')) return undefined;
+    if (keySpec.startsWith('AES_'))
+      return abilities.aesBits.includes(bits) && abilities.aes.length > 0 ? { ...none, encryptionAlgorithms: abilities.aes } : undefined;
+    if (keySpec.startsWith('EC_')) return abilities.curves.includes(keySpec) ? { ...none, signingAlgorithms: ['ECDSA_SHA_256'] } : undefined;
+    if (!abilities.rsaBits.includes(bits)) return undefined;
+    if (keyUsage === 'SIGN_VERIFY') return abilities.rsaSigning.length > 0 ? { ...none, signingAlgorithms: abilities.rsaSigning } : undefined;
+    const encryptionAlgorithms = (['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] as const).filter((algorithm) => abilities.oaep[algorithm]);
+    return encryptionAlgorithms.length > 0 ? { ...none, encryptionAlgorithms } : undefined;
+  }
+
+  async generate(made: NewMaterial): Promise<GeneratedMaterial> {
+    const { proof, publicKey } = await this.#withToken(made.keyVersionId, () => this.#link.call('generate', { key: toNewKey(made) }));
+    return { material: proof, ...(publicKey ? { publicKey } : {}) };
+  }
+
+  async publicKey({ publicKey }: MaterialRef): Promise<Uint8Array> {
+    if (publicKey) return publicKey;
+    throw new AgentError('ERR_UNSUPPORTED_OPERATION');
+  }
+
+  async encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput> {
+    const { algorithm, plaintext } = input;
+    if (algorithm.startsWith('RSAES_')) return await this.#public.encrypt(ref, input);
+    if (input.paddingMode === 'NO_PADDING' && (plaintext.length === 0 || plaintext.length % blockBytes !== 0))
+      throw new AgentError('ERR_INVALID_PARAMS', { path: '/plaintext', reason: 'must be a multiple of 16 bytes with NO_PADDING' });
+    return await this.#withToken(ref.keyVersionId, () => this.#link.call('encrypt', { key: toRef(ref), ...input }));
+  }
+
+  async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
+    return (await this.#withToken(ref.keyVersionId, () => this.#link.call('decrypt', { key: toRef(ref), ...input }))).plaintext;
+  }
+
+  async sign(ref: MaterialRef, { algorithm, message, messageType, signatureFormat }: SignInput): Promise<Uint8Array> {
+    const digest = messageType === 'DIGEST' ? message : createHash('sha256').update(message).digest();
+    const { signature } = await this.#withToken(ref.keyVersionId, () => this.#link.call('sign', { key: toRef(ref), algorithm, digest }));
+    if (algorithm !== 'ECDSA_SHA_256' || signatureFormat === 'P1363') return signature;
+    return p1363ToDer(signature) ?? signature;
+  }
+
+  async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
+    return await this.#public.verify(ref, input);
+  }
+
+  importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {
+    const { abilities } = this.#link;
+    if (!abilities) return [];
+    const here = (['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] as const).filter((algorithm) => abilities.oaep[algorithm]);
+    if (keySpec.startsWith('AES_')) return [...new Set([...abilities.unwraps, ...here])];
+    return abilities.oaep.RSAES_OAEP_SHA_256 ? ['RSA_AES_KEY_WRAP_SHA_256'] : [];
+  }
+
+  async makeWrappingPair({ id, keySpec, algorithm, label }: WrappingPairInput): Promise<WrappingPair> {
+    const params = { id, bits: Number(keySpec.slice('RSA_'.length)), label, inToken: this.#unwrapsInToken(algorithm) };
+    const { publicKey } = await this.#withToken(id, () => this.#link.call('makeWrappingPair', params));
+    return { publicKey, state: Buffer.from(id) };
+  }
+
+  async dropWrappingPair(id: string): Promise<void> {
+    await this.#withToken(id, () => this.#link.call('dropWrappingPair', { id }));
+  }
+
+  async unwrap(made: NewMaterial, { algorithm, state, wrapped, previous, hasMaterial }: UnwrapInput): Promise<UnwrappedMaterial> {
+    const inToken = this.#unwrapsInToken(algorithm);
+    const params = {
+      key: toNewKey(made),
+      wrappingId: Buffer.from(state).toString(),
+      algorithm,
+      wrapped,
+      inToken,
+      hasMaterial,
+      ...(previous ? { previous: decodePrevious(previous) } : {}),
+    };
+    const { proof, publicKey, replaced } = await this.#withToken(made.keyVersionId, () => this.#link.call('unwrap', params), 'ERR_INVALID_KEY_MATERIAL');
+    if (replaced) this.#options.onNote(`an import that was cut off had left an object in the token ${this.name}; it was replaced`);
+    this.#unavailable.delete(made.keyVersionId);
+    const material = { material: proof, ...(publicKey ? { publicKey } : {}) };
+    return { ...material, unwrappedIn: inToken ? 'TOKEN' : 'AGENT', checkValue: encodePrevious(material) };
+  }
+
+  async destroy(ref: MaterialRef): Promise<void> {
+    this.#public.drop(ref.keyVersionId);
+    if (ref.material.length > 0) await this.#withToken(ref.keyVersionId, () => this.#link.call('destroy', { key: toRef(ref) }));
+  }
+
+  async list(): Promise<readonly ListedKey[]> {
+    return (await withAgentErrors(() => this.#link.call('list', {}))).objects;
+  }
+
+  async lock(): Promise<void> {
+    this.#public.clear();
+    this.#unavailable.clear();
+    this.#pins = undefined;
+    this.#onReady = () => undefined;
+    await this.#link.stop();
+  }
+
+  async close(): Promise<void> {
+    await this.lock();
+  }
+
+  #unwrapsInToken(algorithm: ImportWrappingAlgorithm): boolean {
+    return this.#link.abilities?.unwraps.includes(algorithm) ?? false;
+  }
+
+  async #readPin(): Promise<Uint8Array | undefined> {
+    const { settings, readPin } = this.#options;
+    return settings.pin === 'vault' ? this.#pins?.read(settings.name) : await readPin(settings);
+  }
+
+  /** Remembers which key was not what it should be, so that its state can say so. */
+  async #withToken<T>(
+    keyVersionId: string,
+    work: () => Promise<T>,
+    invalid: 'ERR_INVALID_CIPHERTEXT' | 'ERR_INVALID_KEY_MATERIAL' = 'ERR_INVALID_CIPHERTEXT',
+  ): Promise<T> {
+    try {
+      const result = await withAgentErrors(work);
+      this.#unavailable.delete(keyVersionId);
+      return result;
+    } catch (error) {
+      const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
+      if (failure?.kind === 'key') this.#unavailable.add(keyVersionId);
+      if (failure?.kind === 'failed') this.#options.onNote(`the token ${this.name} failed: ${describeFailure(failure)}`);
+      throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
+    }
+  }
+}
+
+/** What tells imported material from other: its proof, or for a pair its public key. Kept when the material is gone. */
+function encodePrevious({ material, publicKey }: GeneratedMaterial): string {
+  const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
+  return `${base64(material)}.${publicKey ? base64(publicKey) : ''}`;
+}
+
+function decodePrevious(text: string): { proof: Uint8Array; publicKey?: Uint8Array } {
+  const [proof = '', publicKey = ''] = text.split('.');
+  return { proof: Buffer.from(proof, 'base64'), ...(publicKey === '' ? {} : { publicKey: Buffer.from(publicKey, 'base64') }) };
+}

@@ -1,0 +1,48 @@
+import { sign as signMessage, webcrypto } from 'node:crypto';
+import { AgentError } from '@kms-agent/protocol';
+import { signDigest } from '../../os/evp.ts';
+import type { DecryptInput, MaterialRef, SignInput } from '../provider.ts';
+import { derToP1363 } from './ecdsa-format.ts';
+import { PrivateKeys } from './private-keys.ts';
+import { evpSettings, modulusBytes, oaepHash, signatureOptions } from './public-operations.ts';
+
+/** Most bytes of an ECDSA signature in DER on a 256-bit curve. */
+const maxEcdsaBytes = 72;
+
+/** What needs a private key: RSA and ECDSA with OpenSSL, on the thread pool; but for P-256, which takes less time than the way there. */
+export class PrivateOperations {
+  readonly #keys = new PrivateKeys();
+
+  /** RFC 8017 section 7.1.2. @throws AgentError `ERR_INVALID_CIPHERTEXT`, one answer for all causes. */
+  async decrypt(ref: MaterialRef, { algorithm, ciphertext }: DecryptInput): Promise<Uint8Array> {
+    const key = this.#keys.decryptKey(ref, oaepHash(algorithm).name);
+    try {
+      return new Uint8Array(await webcrypto.subtle.decrypt({ name: 'RSA-OAEP' }, key, new Uint8Array(ciphertext)));
+    } catch (cause) {
+      if (cause instanceof DOMException && cause.name === 'OperationError') throw new AgentError('ERR_INVALID_CIPHERTEXT');
+      throw cause;
+    }
+  }
+
+  async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
+    if (input.messageType === 'DIGEST') return await this.#signDigest(ref, input);
+    const key = { key: this.#keys.privateKey(ref), ...signatureOptions(input) };
+    if (ref.keySpec === 'EC_P256') return signMessage('sha256', input.message, key);
+    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+    signMessage('sha256', input.message, key, (error, signature) => (error ? reject(error) : resolve(signature)));
+    return await promise;
+  }
+
+  drop(keyVersionId: string): void {
+    this.#keys.drop(keyVersionId);
+  }
+
+  clear(): void {
+    this.#keys.clear();
+  }
+
+  async #signDigest(ref: MaterialRef, { algorithm, message, signatureFormat }: SignInput): Promise<Uint8Array> {
+    const signature = await signDigest(this.#keys.evpKey(ref), evpSettings[algorithm], message, modulusBytes[ref.keySpec] ?? maxEcdsaBytes);
+    return algorithm === 'ECDSA_SHA_256' && signatureFormat === 'P1363' ? derToP1363(signature) : signature;
+  }
+}

@@ -1,0 +1,123 @@
+/*
+ * A PKCS#11 module that stands before another one and fails on schedule. Built by the tests.
+ * KMS_FAULT_REAL: path of the module behind it. KMS_FAULT_PLAN: a file of 256 bytes, read before each call:
+ *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang or crash; every: 1 for each call.
+ * An empty plan lets everything through.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CK_PTR *
+#define CK_DEFINE_FUNCTION(returnType, name) returnType name
+#define CK_DECLARE_FUNCTION(returnType, name) returnType name
+#define CK_DECLARE_FUNCTION_POINTER(returnType, name) returnType(*name)
+#define CK_CALLBACK_FUNCTION(returnType, name) returnType(*name)
+#ifndef NULL_PTR
+#define NULL_PTR 0
+#endif
+#include "pkcs11.h"
+
+enum { plan_bytes = 256 };
+static CK_FUNCTION_LIST_PTR real;
+static CK_FUNCTION_LIST mine;
+static const char *plan;
+static atomic_uint calls;
+
+static int names(const char *list, const char *function) {
+  if (strcmp(list, "*") == 0) return 1;
+  char copy[plan_bytes];
+  strcpy(copy, list);
+  for (char *rest = copy, *name; (name = strtok_r(rest, ",", &rest));)
+    if (strcmp(name, function) == 0) return 1;
+  return 0;
+}
+
+/* What the plan says of a call. */
+static CK_RV fault(const char *function) {
+  char copy[plan_bytes + 1], list[plan_bytes], what[32];
+  unsigned every;
+  memcpy(copy, plan, plan_bytes);
+  copy[plan_bytes] = 0;
+  if (sscanf(copy, "%255s %31s %u", list, what, &every) != 3 || every == 0) return CKR_OK;
+  if (!names(list, function) || atomic_fetch_add(&calls, 1) % every != every - 1) return CKR_OK;
+  if (strcmp(what, "hang") == 0)
+    for (;;) pause();
+  if (strcmp(what, "crash") == 0) {
+    signal(SIGSEGV, SIG_DFL);
+    kill(getpid(), SIGSEGV);
+    for (;;) pause();
+  }
+  return strtoul(what, NULL, 16);
+}
+
+#define WRAP(name, parameters, arguments)    \
+  static CK_RV fault_##name parameters {     \
+    CK_RV rv = fault(#name);                 \
+    return rv == CKR_OK ? real->name arguments : rv; \
+  }
+
+#define S CK_SESSION_HANDLE s
+#define O CK_OBJECT_HANDLE
+#define M CK_MECHANISM_PTR m
+#define B CK_BYTE_PTR
+#define L CK_ULONG
+#define P CK_ULONG_PTR
+#define A CK_ATTRIBUTE_PTR
+
+WRAP(C_Initialize, (CK_VOID_PTR a), (a))
+WRAP(C_GetSlotList, (CK_BBOOL p, CK_SLOT_ID_PTR l, P n), (p, l, n))
+WRAP(C_GetTokenInfo, (CK_SLOT_ID i, CK_TOKEN_INFO_PTR t), (i, t))
+WRAP(C_OpenSession, (CK_SLOT_ID i, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR s), (i, f, a, n, s))
+WRAP(C_GetSessionInfo, (S, CK_SESSION_INFO_PTR i), (s, i))
+WRAP(C_Login, (S, CK_USER_TYPE u, B p, L n), (s, u, p, n))
+WRAP(C_FindObjectsInit, (S, A t, L n), (s, t, n))
+WRAP(C_FindObjects, (S, CK_OBJECT_HANDLE_PTR o, L n, P c), (s, o, n, c))
+WRAP(C_GetAttributeValue, (S, O o, A t, L n), (s, o, t, n))
+WRAP(C_GenerateKey, (S, M, A t, L n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k))
+WRAP(C_GenerateKeyPair, (S, M, A t, L n, A u, L o, CK_OBJECT_HANDLE_PTR k, CK_OBJECT_HANDLE_PTR l), (s, m, t, n, u, o, k, l))
+WRAP(C_EncryptInit, (S, M, O k), (s, m, k))
+WRAP(C_Encrypt, (S, B d, L n, B e, P l), (s, d, n, e, l))
+WRAP(C_DecryptInit, (S, M, O k), (s, m, k))
+WRAP(C_Decrypt, (S, B e, L n, B d, P l), (s, e, n, d, l))
+WRAP(C_SignInit, (S, M, O k), (s, m, k))
+WRAP(C_Sign, (S, B d, L n, B g, P l), (s, d, n, g, l))
+WRAP(C_CreateObject, (S, A t, L n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o))
+WRAP(C_DestroyObject, (S, O o), (s, o))
+WRAP(C_UnwrapKey, (S, M, O w, B d, L n, A t, L c, CK_OBJECT_HANDLE_PTR k), (s, m, w, d, n, t, c, k))
+WRAP(C_WrapKey, (S, M, O w, O k, B d, P n), (s, m, w, k, d, n))
+WRAP(C_GenerateRandom, (S, B d, L n), (s, d, n))
+
+static CK_RV open_plan(void) {
+  const char *path = getenv("KMS_FAULT_PLAN");
+  int fd = path ? open(path, O_RDONLY) : -1;
+  if (fd < 0) return CKR_GENERAL_ERROR;
+  plan = mmap(NULL, plan_bytes, PROT_READ, MAP_SHARED, fd, 0);
+  close(fd);
+  return plan == MAP_FAILED ? CKR_HOST_MEMORY : CKR_OK;
+}
+
+#define USE(name) mine.name = fault_##name
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
+  if (!real) {
+    const char *path = getenv("KMS_FAULT_REAL");
+    void *module = path ? dlopen(path, RTLD_NOW) : NULL;
+    CK_C_GetFunctionList get = module ? (CK_C_GetFunctionList)dlsym(module, "C_GetFunctionList") : NULL;
+    if (!get || get(&real) != CKR_OK || open_plan() != CKR_OK) return CKR_GENERAL_ERROR;
+    mine = *real;
+    USE(C_Initialize), USE(C_GetSlotList), USE(C_GetTokenInfo), USE(C_OpenSession), USE(C_GetSessionInfo), USE(C_Login);
+    USE(C_FindObjectsInit), USE(C_FindObjects), USE(C_GetAttributeValue), USE(C_GenerateKey), USE(C_GenerateKeyPair);
+    USE(C_EncryptInit), USE(C_Encrypt), USE(C_DecryptInit), USE(C_Decrypt), USE(C_SignInit), USE(C_Sign);
+    USE(C_CreateObject), USE(C_DestroyObject), USE(C_UnwrapKey), USE(C_WrapKey), USE(C_GenerateRandom);
+  }
+  *list = &mine;
+  return CKR_OK;
+}

@@ -1,0 +1,131 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import type { AgentClient } from '@kms-agent/client';
+import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
+import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
+import { cleanEnv, initVault, passphrase, TempFolder, TestAgent } from './agent.ts';
+
+export const softHsmModule = '/usr/lib/softhsm/libsofthsm2.so';
+export const pin = '12345678';
+/** SoftHSM is a Debian package that the set-up installs; an ordinary user may lack it. */
+export const hasSoftHsm = existsSync(softHsmModule);
+
+/** Tokens of SoftHSM in a folder of their own. */
+export class SoftHsm {
+  readonly folder: TempFolder;
+  readonly env: NodeJS.ProcessEnv;
+
+  constructor(folder: TempFolder) {
+    this.folder = folder;
+    const [conf, tokens] = [folder.join('softhsm.conf'), folder.join('tokens')];
+    if (!existsSync(tokens)) mkdirSync(tokens);
+    writeFileSync(conf, `directories.tokendir = ${tokens}\nobjectstore.backend = file\nlog.level = ERROR\n`);
+    this.env = cleanEnv({ SOFTHSM2_CONF: conf });
+  }
+
+  initToken(label: string): void {
+    execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--so-pin', '87654321', '--pin', pin], { env: this.env, stdio: 'pipe' });
+  }
+
+  /** Runs pkcs11-tool, logged in. */
+  tool(label: string, ...args: string[]): string {
+    const login = ['--module', softHsmModule, '--token-label', label, '--login', '--pin', pin];
+    return execFileSync('pkcs11-tool', [...login, ...args], { env: this.env, stdio: 'pipe' }).toString();
+  }
+}
+
+/** What the settings of a test say of a token. */
+export type TokenOverrides = Record<string, unknown>;
+
+/** An agent with tokens, unlocked, and what belongs to it. */
+export class TokenRig implements AsyncDisposable {
+  readonly folder: TempFolder;
+  readonly hsm: SoftHsm;
+  #settings: object;
+  readonly #env: NodeJS.ProcessEnv;
+  agent: TestAgent | undefined;
+
+  private constructor(folder: TempFolder, hsm: SoftHsm, settings: object, env: NodeJS.ProcessEnv) {
+    this.folder = folder;
+    this.hsm = hsm;
+    this.#settings = settings;
+    this.#env = env;
+  }
+
+  /** One token for each label; `hsm` is the first. PINs come as credentials unless an override says otherwise. */
+  static async make({
+    labels = ['hsm'],
+    module = softHsmModule,
+    overrides = {},
+    settings = {},
+    env = {},
+  }: {
+    labels?: readonly string[];
+    module?: string;
+    overrides?: TokenOverrides;
+    settings?: object;
+    env?: NodeJS.ProcessEnv;
+  } = {}): Promise<TokenRig> {
+    const folder = new TempFolder();
+    const hsm = new SoftHsm(folder);
+    mkdirSync(folder.join('credentials'));
+    writeFileSync(folder.join('credentials', 'hsm-pin'), pin, { mode: 0o600 });
+    for (const label of labels) hsm.initToken(label);
+    const tokens = labels.map((label) => ({ name: label, module, uri: `pkcs11:token=${label}`, pin: 'credential:hsm-pin', timeoutMs: 2000, ...overrides }));
+    const all = { ...hsm.env, CREDENTIALS_DIRECTORY: folder.join('credentials'), ...env };
+    const rig = new TokenRig(folder, hsm, { tokens, ...settings }, all);
+    await initVault(folder);
+    await rig.start();
+    return rig;
+  }
+
+  get configFile(): string {
+    return this.folder.join('config.json');
+  }
+
+  /** Other settings, from the next start on. */
+  configure(settings: object): void {
+    this.#settings = settings;
+  }
+
+  /** Starts the agent and unlocks it. */
+  async start(unlock = true): Promise<TestAgent> {
+    writeFileSync(this.configFile, JSON.stringify(this.#settings), { mode: 0o600 });
+    const args = ['serve', '--config', this.configFile, '--data-dir', this.folder.join('vault'), '--socket', this.folder.join('agent.sock')];
+    this.agent = await TestAgent.start(args, { env: this.#env });
+    if (unlock) await (await this.agent.client()).unlock({ passphrase });
+    return this.agent;
+  }
+
+  async restart(signal: NodeJS.Signals = 'SIGTERM', unlock = true): Promise<void> {
+    await this.agent?.end(signal);
+    await this.start(unlock);
+  }
+
+  async client(): Promise<AgentClient> {
+    if (!this.agent) throw new Error('the agent is not started');
+    return await this.agent.client();
+  }
+
+  /** What the agent wrote to its log. */
+  get log(): string {
+    return this.agent?.log ?? '';
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.agent?.end();
+    this.folder[Symbol.dispose]();
+  }
+}
+
+/** A token provider of its own, outside of an agent. */
+export function makeTokenProvider(hsm: SoftHsm, label: string): Pkcs11Provider {
+  hsm.initToken(label);
+  process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
+  return new Pkcs11Provider({
+    settings: { ...defaultTokenSettings, name: label, module: softHsmModule, uri: `pkcs11:token=${label}` },
+    readPin: async () => Buffer.from(pin),
+    onState: () => undefined,
+    onNote: (note) => console.log(note),
+  });
+}
