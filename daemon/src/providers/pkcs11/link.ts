@@ -11,12 +11,14 @@ export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
 /** Rungs of the recovery ladder. The first one, a new session, is the helper's own: no session is used again after an error. */
 const rungs = ['login', 'initialize', 'helper'] as const;
 type Rung = (typeof rungs)[number];
+/** A check mends nothing: it tells a sick token from a call that fails by itself. */
+type Step = Rung | 'check';
 
 /** Tries of one call: in a pooled session, in a new one, and after each rung. */
 const maxAttempts = 2 + rungs.length;
 /** A recovery that is asked for so soon after another one begins a rung higher. */
 const soonMs = 2000;
-/** A new helper is not replaced again so soon because of calls that fail while the token is well. */
+/** A new helper is not replaced again so soon because of calls that fail while the token is well: it is checked first. */
 const settledMs = 1000;
 /** How long C_Finalize waits for what runs. */
 const drainMs = 250;
@@ -151,12 +153,12 @@ export class TokenLink {
     const last = this.#lastRung;
     const since = last ? performance.now() - last.time : Number.POSITIVE_INFINITY;
     const isGone = !this.#helper?.isRunning;
-    if (last?.rung === 'helper' && since < settledMs && !isGone) return;
-    const first = isGone ? rungs.length - 1 : last && since < soonMs ? Math.min(rungs.indexOf(last.rung) + 1, rungs.length - 1) : 0;
-    this.#recover(rungs.slice(first), true);
+    const next = last && since < soonMs ? rungs.indexOf(last.rung) + 1 : 0;
+    const isSettled = last?.rung === 'helper' && since < settledMs && !isGone;
+    this.#recover(isSettled ? ['check', 'helper'] : rungs.slice(isGone ? -1 : Math.min(next, rungs.length - 1)), true);
   }
 
-  #recover(ladder: readonly Rung[], automatic: boolean): void {
+  #recover(ladder: readonly Step[], automatic: boolean): void {
     const life = this.#life;
     this.#setState('connecting');
     const climbing = (this.#climbing ?? Promise.resolve())
@@ -167,7 +169,7 @@ export class TokenLink {
     this.#climbing = climbing;
   }
 
-  async #tryRungs(ladder: readonly Rung[], automatic: boolean, life: number): Promise<void> {
+  async #tryRungs(ladder: readonly Step[], automatic: boolean, life: number): Promise<void> {
     let failure: Failure = { kind: 'fault', rv: 'not tried', call: 'open' };
     for (const rung of ladder) {
       if (life !== this.#life) return;
@@ -182,7 +184,7 @@ export class TokenLink {
     if (life === this.#life) this.#giveUp(failure, life);
   }
 
-  async #tryRung(rung: Rung, automatic: boolean, life: number): Promise<void> {
+  async #tryRung(rung: Step, automatic: boolean, life: number): Promise<void> {
     const { timeoutMs } = this.#options.settings;
     if (rung === 'helper') return await this.#replaceHelper(automatic, life);
     const helper = this.#helper;
@@ -191,7 +193,8 @@ export class TokenLink {
       for (let waited = 0; helper.inFlight > 0 && waited < drainMs; waited += 10) await delay(10);
       if (helper.inFlight > 0) throw new TokenFailure({ kind: 'fault', rv: 'calls do not end', call: 'recover' });
     }
-    await helper.ask('recover', { from: rung }, timeoutMs);
+    if (rung === 'check') await helper.ask('check', {}, timeoutMs);
+    else await helper.ask('recover', { from: rung }, timeoutMs);
   }
 
   async #replaceHelper(automatic: boolean, life: number): Promise<void> {
@@ -220,10 +223,12 @@ export class TokenLink {
     this.abilities = opened.abilities;
   }
 
-  #succeed(rung: Rung): void {
+  #succeed(rung: Step): void {
     this.#generation += 1;
-    if (this.#lastRung) this.recoveries += 1;
-    this.#lastRung = { rung, time: performance.now() };
+    if (rung !== 'check') {
+      if (this.#lastRung) this.recoveries += 1;
+      this.#lastRung = { rung, time: performance.now() };
+    }
     this.#setState('ok');
     this.#watch();
   }

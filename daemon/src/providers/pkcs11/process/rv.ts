@@ -84,6 +84,8 @@ export function nameOfRv(rv: number): string {
 
 /** The return value that a call of pkcs11js threw; undefined when it threw something else. */
 export function rvOf(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number' || error.code === 0) return undefined;
-  return error.code;
+  if (!(error instanceof Error)) return undefined;
+  if ('code' in error && typeof error.code === 'number' && error.code !== 0) return error.code;
+  const [, number] = /^CKR_\w+:(\d+)/.exec(error.message) ?? []; // its asynchronous calls that make keys reject with what came from below
+  return number === undefined ? undefined : Number(number);
 }
