@@ -9,6 +9,7 @@ import { describeError, type Log } from './log.ts';
 import { makeHandlers } from './operations/index.ts';
 import { findTargets } from './operations/targets.ts';
 import { readCredential } from './os/credentials.ts';
+import { readKeychain, writeKeychain } from './os/keychain.ts';
 import { readProtections } from './os/protections.ts';
 import { machineTime } from './os/time.ts';
 import { Policy } from './policy/policy.ts';
@@ -43,12 +44,21 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
+/** What the OS keychain calls the PIN of a token. */
+const pinAccount = (token: string): string => `pin of token ${token}`;
+
 /** Each change of a token's state is logged once: while it is down nobody needs to read of every call. */
 function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
   const { name } = settings;
   return new Pkcs11Provider({
     settings,
-    readPin: async ({ pin }) => (pin.startsWith('credential:') ? readCredential(pin.slice('credential:'.length)) : undefined),
+    readPin: async ({ pin }) => {
+      if (pin === 'keychain') return await readKeychain(pinAccount(name));
+      return pin.startsWith('credential:') ? readCredential(pin.slice('credential:'.length)) : undefined;
+    },
+    savePin: async ({ pin: source }, pin) => {
+      if (source === 'keychain') await writeKeychain(pinAccount(name), pin);
+    },
     onState: (state, failure) => {
       if (failure) log.error('a token is out of reach', { token: name, state, detail: describeFailure(failure) });
       else log.info('a token changed its state', { token: name, state });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { decodeBlob, errors } from '@kms-agent/protocol';
 import { expect, test } from 'vitest';
 import { defaultSettings } from '../../daemon/src/config.ts';
+import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { agentProgram, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { Wire } from '../kit/wire.ts';
 
@@ -45,6 +46,8 @@ test('README.md: the reader’s own code runs under kms-agent dev', async () => 
 });
 
 test('daemon/README.md: lists every setting with its default, and no other', () => {
-  const rows = [...read('daemon/README.md').matchAll(/^\| `(\w+)` \| (\w+) \|/gm)].map(([, name, value]) => [name, value]);
-  expect(rows).toEqual(Object.entries(defaultSettings).map(([name, value]) => [name, typeof value === 'object' ? 'none' : String(value)]));
+  const [before = '', after = ''] = read('daemon/README.md').split('## Tokens');
+  const rowsIn = (text: string): unknown => [...text.matchAll(/^\| `(\w+)` \| (\w+) \|/gm)].map(([, name, value]) => [name, value]);
+  expect(rowsIn(after)).toEqual(Object.entries(defaultTokenSettings).map(([name, value]) => [name, String(value)]));
+  expect(rowsIn(before)).toEqual(Object.entries(defaultSettings).map(([name, value]) => [name, typeof value === 'object' ? 'none' : String(value)]));
 });

@@ -13,7 +13,7 @@ const owners: Readonly<Record<string, readonly string[]>> = {
   'node:sqlite': ['daemon/src/vault/database.ts'],
   conf: ['daemon/src/config.ts'],
   winston: ['daemon/src/log.ts'],
-  keytar: ['daemon/src/os/keychain.ts'],
+  keytar: ['daemon/src/os/keychain-process.ts'],
   pkcs11js: ['daemon/src/providers/pkcs11/'],
   'json-rpc-2.0': ['daemon/src/front/jsonrpc/server.ts', 'client/src/connection.ts'],
   zod: ['protocol/src/'],

@@ -125,6 +125,7 @@ export function makeTokenProvider(hsm: SoftHsm, label: string): Pkcs11Provider {
   return new Pkcs11Provider({
     settings: { ...defaultTokenSettings, name: label, module: softHsmModule, uri: `pkcs11:token=${label}` },
     readPin: async () => Buffer.from(pin),
+    savePin: async () => undefined,
     onState: () => undefined,
     onNote: (note) => console.log(note),
   });

@@ -20,6 +20,10 @@ const debianPackages = {
   'libc6-dev': '/usr/include/stdlib.h',
   make: '/usr/bin/make',
   python3: '/usr/bin/python3',
+  'pkg-config': '/usr/bin/pkg-config',
+  'libsecret-1-dev': '/usr/include/libsecret-1/libsecret/secret.h',
+  'gnome-keyring': '/usr/bin/gnome-keyring-daemon',
+  dbus: '/usr/bin/dbus-run-session',
 };
 
 const say = (text) => console.error(`[setup] ${text}`);
@@ -41,8 +45,8 @@ if (missing.length > 0 && (process.getuid() === 0 || process.env.CI === 'true'))
   for (const args of [['apt-get', 'update', '-qq'], command]) run([...sudo, ...args][0], [...sudo, ...args].slice(1));
 } else if (missing.length > 0) say(`what needs them will be skipped; to have it too: sudo ${command.join(' ')}`);
 
-// pkcs11js is compiled when it is installed: where the compiler came later, packages are installed again.
-const compiles = ['g++', 'make', 'python3'].every((name) => existsSync(debianPackages[name]));
+// pkcs11js and keytar are compiled when they are installed: where what that needs came later, packages are installed again.
+const compiles = ['g++', 'make', 'python3', 'pkg-config', 'libsecret-1-dev'].every((name) => existsSync(debianPackages[name]));
 const wanted = createHash('sha256')
   .update(readFileSync(join(root, 'package-lock.json')))
   .update(String(compiles))

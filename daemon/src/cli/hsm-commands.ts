@@ -18,7 +18,7 @@ const settingOf = (module: string, { label, serial }: OfferedToken): object => (
 });
 
 /** Asks a module, in a helper of its own, what it offers. Nobody logs in. */
-async function askModule(module: string): Promise<{ library: string; tokens: readonly OfferedToken[] }> {
+export async function askModule(module: string): Promise<{ library: string; tokens: readonly OfferedToken[] }> {
   const helper = new HelperProcess(1);
   try {
     return await helper.ask('offer', { module }, offerTimeoutMs);

@@ -5,6 +5,7 @@ import { isAgentError } from '@kms-agent/protocol';
 import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
+import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
 import { serve, serveDev } from './serve.ts';
 import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
@@ -93,6 +94,17 @@ program
   .option('--json', 'answer as JSON')
   .addHelpText('after', '\nExample:\n  $ kms-agent hsm list --module /usr/lib/softhsm/libsofthsm2.so')
   .action((options: { module: string; json?: boolean }) => listTokens(options));
+
+program
+  .command('doctor')
+  .description('say what is wrong with the settings and the tokens, and how to mend it')
+  .option('--config <file>', 'settings file')
+  .option('--json', 'answer as JSON')
+  .addHelpText('after', '\nExample:\n  $ kms-agent doctor --config ./config.json')
+  .action(async ({ config, json }: { config?: string; json?: boolean }) => {
+    const isWell = await doctor({ config: config ?? places.configFile, required: config !== undefined, ...(json ? { json } : {}) });
+    process.exitCode = isWell ? 0 : 1;
+  });
 
 /** Usage and files that are not as they must be: 2. Refused: 1. Locked or without a vault: 4. */
 function exitCodeOf(error: unknown): number {

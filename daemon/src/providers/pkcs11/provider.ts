@@ -35,6 +35,8 @@ export interface TokenProviderOptions {
   readonly settings: TokenSettings;
   /** A PIN that lies outside of the vault: in the OS keychain or a credential. */
   readonly readPin: (settings: TokenSettings) => Promise<Uint8Array | undefined>;
+  /** Keeps a PIN that the token took, where its source lies outside of the vault. */
+  readonly savePin: (settings: TokenSettings, pin: Uint8Array) => Promise<void>;
   readonly onState: (state: LinkState, failure?: Failure) => void;
   /** Hears of what the log should say. */
   readonly onNote: (note: string) => void;
@@ -96,8 +98,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     const kept = pin && new Uint8Array(pin);
     this.#link.restart(pin);
     await this.ready();
-    if (kept && this.#options.settings.pin === 'vault') this.#pins?.save(this.name, kept);
-    kept?.fill(0);
+    if (kept) await this.#savePin(kept);
   }
 
   async ready(): Promise<void> {
@@ -246,6 +247,20 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   async #readPin(): Promise<Uint8Array | undefined> {
     const { settings, readPin } = this.#options;
     return settings.pin === 'vault' ? this.#pins?.read(settings.name) : await readPin(settings);
+  }
+
+  /** The token is logged in: a PIN that cannot be kept is asked for again next time, and the log says so. */
+  async #savePin(pin: Uint8Array): Promise<void> {
+    const { settings, savePin, onNote } = this.#options;
+    try {
+      if (settings.pin === 'vault') this.#pins?.save(this.name, pin);
+      else await savePin(settings, pin);
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      onNote(`the PIN of the token ${this.name} could not be kept: ${error.details.hint ?? error.message}`);
+    } finally {
+      pin.fill(0);
+    }
   }
 
   /** Remembers which key was not what it should be, so that its state can say so. */

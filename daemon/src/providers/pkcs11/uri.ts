@@ -1,4 +1,4 @@
-import type { TokenMatch } from './messages.ts';
+import type { TokenInfo, TokenMatch } from './messages.ts';
 
 const known = ['token', 'serial', 'manufacturer', 'model'] as const;
 
@@ -22,6 +22,13 @@ export function parseTokenUri(uri: string): TokenMatch {
     throw new TypeError('the URI of a token names its label (token=) or its serial number (serial=)');
   return match;
 }
+
+/** Whether a token is the one that a URI chooses. */
+export const fits = (info: TokenInfo, { token, serial, manufacturer, model }: TokenMatch): boolean =>
+  (token ?? info.label) === info.label &&
+  (serial ?? info.serial) === info.serial &&
+  (manufacturer ?? info.manufacturer) === info.manufacturer &&
+  (model ?? info.model) === info.model;
 
 /** Characters that RFC 7512 section 2.3 lets stand in a value. */
 const plain = /[^A-Za-z0-9\-._~:[\]@!$'()*+,=&]/gu;

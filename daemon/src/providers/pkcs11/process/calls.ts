@@ -1,9 +1,9 @@
-import type { PKCS11 } from 'pkcs11js';
 import { type CallName, type Calls, type ListedObject, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
 import { CKA_ID, CKA_LABEL, CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
 import { Keys, readPublicKey } from './keys.ts';
+import type { PKCS11 } from './pkcs11js.ts';
 import { Probe } from './probe.ts';
 import { Prover } from './proof.ts';
 import { aesTemplate, everyKey, formatId, keyPairTemplates } from './template.ts';

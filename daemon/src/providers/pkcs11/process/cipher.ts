@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { EncryptionAlgorithm } from '@kms-agent/protocol';
-import type { Handle, Mechanism } from 'pkcs11js';
 import { type Calls, isAmbiguous, type KeyRef, type TokenAbilities, TokenFailure } from '../messages.ts';
 import type { Keys } from './keys.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
 import { addPkcs7, removeOaep, removePkcs7 } from './padding.ts';
+import type { Handle, Mechanism } from './pkcs11js.ts';
 import type { Session } from './session.ts';
 import type { Token } from './token.ts';
 

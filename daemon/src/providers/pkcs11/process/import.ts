@@ -1,12 +1,12 @@
 import { createDecipheriv } from 'node:crypto';
 import type { EncryptionAlgorithm } from '@kms-agent/protocol';
-import type { Handle } from 'pkcs11js';
 import { type Calls, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { CKA_MODULUS, CKA_WRAP, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP, CKM_RSA_PKCS_KEY_PAIR_GEN, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY } from './cryptoki.ts';
 import { readPublicKey } from './keys.ts';
 import { measureAes } from './measure.ts';
 import { oaepMechanism, rawRsa, readPrivateKey } from './mechanism.ts';
 import { removeOaep } from './padding.ts';
+import type { Handle } from './pkcs11js.ts';
 import type { Prover } from './proof.ts';
 import type { Session } from './session.ts';
 import { classOf, createdAes, createdPrivateKey, findById, measuredAes, throwawayAes, unwrappedAes, wrappingPairTemplates } from './template.ts';

@@ -1,7 +1,7 @@
-import type { Handle } from 'pkcs11js';
 import { type KeyRef, TokenFailure } from '../messages.ts';
 import { CKA_EC_POINT, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKO_PUBLIC_KEY } from './cryptoki.ts';
 import { ecPublicKey, rsaPublicKey } from './mechanism.ts';
+import type { Handle } from './pkcs11js.ts';
 import type { Prover } from './proof.ts';
 import type { Session } from './session.ts';
 import { classOf, findById } from './template.ts';

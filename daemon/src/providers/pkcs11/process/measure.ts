@@ -1,5 +1,5 @@
-import type { Handle } from 'pkcs11js';
 import { CKA_VALUE_LEN } from './cryptoki.ts';
+import type { Handle } from './pkcs11js.ts';
 import type { Session } from './session.ts';
 
 /** Bytes that RFC 3394 adds to what it wraps. */

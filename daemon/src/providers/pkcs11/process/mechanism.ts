@@ -1,6 +1,5 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import type { EncryptionAlgorithm, KeySpec, SigningAlgorithm } from '@kms-agent/protocol';
-import type { GcmParams, Mechanism, RsaOAEP, RsaPSS } from 'pkcs11js';
 import {
   CKG_MGF1_SHA1,
   CKG_MGF1_SHA256,
@@ -15,6 +14,7 @@ import {
   CKM_SHA_1,
   CKM_SHA256,
 } from './cryptoki.ts';
+import type { GcmParams, Mechanism, RsaOAEP, RsaPSS } from './pkcs11js.ts';
 
 /** Kinds of parameters as pkcs11js numbers them. */
 const paramsOaep = 4;

@@ -1,6 +1,5 @@
 import { constants, createHash, createPublicKey, publicEncrypt, randomBytes, verify } from 'node:crypto';
 import type { EncryptionAlgorithm, ImportWrappingAlgorithm, KeySpec, SigningAlgorithm } from '@kms-agent/protocol';
-import type { Handle } from 'pkcs11js';
 import { type OaepWay, type TokenAbilities, TokenFailure } from '../messages.ts';
 import {
   CKA_DECRYPT,
@@ -18,6 +17,7 @@ import { readPublicKey } from './keys.ts';
 import { measureAes } from './measure.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
 import { removeOaep } from './padding.ts';
+import type { Handle } from './pkcs11js.ts';
 import type { Session } from './session.ts';
 import { measuredAes, throwawayAes, throwawayPair } from './template.ts';
 import type { Token } from './token.ts';

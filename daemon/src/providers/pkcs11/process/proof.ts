@@ -1,9 +1,9 @@
 import { constants, createHash, createPublicKey, type KeyObject, publicEncrypt, randomBytes, verify } from 'node:crypto';
 import type { EncryptionAlgorithm, SigningAlgorithm } from '@kms-agent/protocol';
-import type { Handle } from 'pkcs11js';
 import { type KeyRef, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
 import { removeOaep } from './padding.ts';
+import type { Handle } from './pkcs11js.ts';
 import type { Session } from './session.ts';
 
 /** What is sealed in the vault beside the key: for AES a random value and what the key made of it, for pairs how they prove themselves. */

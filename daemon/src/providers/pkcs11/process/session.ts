@@ -1,6 +1,6 @@
-import type { Handle, Mechanism, PKCS11, Template } from 'pkcs11js';
 import { type Failure, TokenFailure } from '../messages.ts';
 import { CKF_RW_SERIAL_SESSION } from './cryptoki.ts';
+import type { Handle, Mechanism, PKCS11, Template } from './pkcs11js.ts';
 import { kindOfRv, nameOfRv, rvOf } from './rv.ts';
 
 /** Bytes that an output may be longer than its input, so that no call ends in CKR_BUFFER_TOO_SMALL, which leaves its operation open. */

@@ -1,5 +1,4 @@
 import type { KeySpec, KeyUsage } from '@kms-agent/protocol';
-import type { Template } from 'pkcs11js';
 import type { NewKey } from '../messages.ts';
 import {
   CKA_CLASS,
@@ -36,6 +35,7 @@ import {
   CKO_SECRET_KEY,
 } from './cryptoki.ts';
 import { curveParams } from './mechanism.ts';
+import type { Template } from './pkcs11js.ts';
 
 /** 65537, big-endian. */
 const publicExponent = Buffer.from([1, 0, 1]);

@@ -1,5 +1,5 @@
-import type { Handle, PKCS11, TokenInfo as RawTokenInfo } from 'pkcs11js';
 import { type Failure, isAmbiguous, type OfferedToken, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
+import { fits } from '../uri.ts';
 import {
   CKF_LOGIN_REQUIRED,
   CKF_OS_LOCKING_OK,
@@ -12,6 +12,7 @@ import {
   mechanismNames,
 } from './cryptoki.ts';
 import { aesMechanism } from './mechanism.ts';
+import { type Handle, loadPkcs11js, type PKCS11, type TokenInfo as RawTokenInfo } from './pkcs11js.ts';
 import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfRv, nameOfRv, rvOf } from './rv.ts';
 import { asFailure, Session } from './session.ts';
 import { throwawayAes } from './template.ts';
@@ -20,10 +21,9 @@ const tokenInitialized = 0x400;
 
 /** Loads pkcs11js, which a host without a compiler may lack, and a module into it. @throws TokenFailure of kind `load`. */
 export async function loadModule(path: string): Promise<PKCS11> {
-  const loaded = await import('pkcs11js').catch((cause: unknown) => {
+  const library = await loadPkcs11js().catch((cause: unknown) => {
     throw new TokenFailure({ kind: 'load', message: `the package pkcs11js cannot be loaded; install it with npm install pkcs11js (${String(cause)})` });
   });
-  const library = new loaded.default.PKCS11();
   try {
     library.load(path);
     library.C_Initialize({ flags: CKF_OS_LOCKING_OK }); // calls come from several threads
@@ -53,12 +53,6 @@ export function offerTokens(library: PKCS11): OfferedToken[] {
     return { ...describeToken(info), initialized: (info.flags & tokenInitialized) !== 0, mechanisms };
   });
 }
-
-const fits = (info: TokenInfo, { token, serial, manufacturer, model }: TokenMatch): boolean =>
-  (token ?? info.label) === info.label &&
-  (serial ?? info.serial) === info.serial &&
-  (manufacturer ?? info.manufacturer) === info.manufacturer &&
-  (model ?? info.model) === info.model;
 
 /** One token, logged in: its login session, held for ever, and a pool of others. */
 export class Token {

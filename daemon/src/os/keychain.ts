@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { AgentError } from '@kms-agent/protocol';
+
+const service = 'kms-agent';
+/** Milliseconds that a person has for a prompt of the keychain. */
+const deadlineMs = 30_000;
+
+const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './keychain-process.ts' : './keychain-process.js', import.meta.url));
+
+/**
+ * What the OS keychain holds for an account.
+ * @returns undefined when it gives nothing: there is none, or it is locked. That is never a reason to make a new secret.
+ * @throws AgentError `ERR_STORE_UNAVAILABLE` when there is no keychain to ask.
+ */
+export async function readKeychain(account: string): Promise<Buffer | undefined> {
+  const secret = await run({ service, account });
+  return secret === null ? undefined : Buffer.from(secret, 'base64');
+}
+
+/** Stores a secret and reads it back. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+export async function writeKeychain(account: string, secret: Uint8Array): Promise<void> {
+  const base64 = Buffer.from(secret).toString('base64');
+  if ((await run({ service, account, secret: base64 })) !== base64) throw unavailable('it did not keep what it was given; is it locked?');
+}
+
+const unavailable = (reason: string): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', { hint: `The OS keychain cannot be used: ${reason}` });
+
+/** The one line of a crash report that says what happened. */
+const reasonIn = (printed: string): string => /^\w*Error: (.*)$/m.exec(printed)?.[1] ?? printed.trim().split('\n').at(-1) ?? 'it ended without a word';
+
+function run(request: { service: string; account: string; secret?: string }): Promise<string | null> {
+  const { promise, resolve, reject } = Promise.withResolvers<string | null>();
+  const child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const [output, complaints]: [Buffer[], Buffer[]] = [[], []];
+  const timer = setTimeout(() => child.kill('SIGKILL'), deadlineMs);
+  child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => complaints.push(chunk));
+  child.stdin.on('error', () => undefined); // it ended before it read; its end says why
+  child.on('error', (error) => reject(unavailable(error.message)));
+  child.on('close', (code, signal) => {
+    clearTimeout(timer);
+    if (code === 0)
+      resolve((JSON.parse(Buffer.concat(output).toString()) as { secret: string | null }).secret); // written by keychain-process.ts
+    else
+      reject(
+        unavailable(
+          child.killed ? `no answer for ${deadlineMs} ms` : signal ? `its process ended with ${signal}` : reasonIn(Buffer.concat(complaints).toString()),
+        ),
+      );
+  });
+  child.stdin.end(JSON.stringify(request));
+  return promise;
+}
