@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { renameSync } from 'node:fs';
+import { readFileSync, renameSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -41,6 +41,15 @@ interface Keys {
   readonly rsa: string;
   readonly software: string;
   readonly publicKey: string;
+}
+
+/** Whether a process is there and has not ended; one that nobody has waited for yet has. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false; // it is not there
+  }
 }
 
 /** 16 clients that use keys of the token, check every answer, and count what they were told. */
@@ -206,6 +215,39 @@ describe.skipIf(!hasSoftHsm)('a token that fails (needs SoftHSM and gcc)', () =>
     await expectBack();
     expect(lines() - before).toBeLessThanOrEqual(2);
     expect((await kms?.describeKey({ keyId: keys.ec }))?.keyState).toBe('Enabled');
+  });
+
+  test('an agent killed while a module hangs leaves no helper behind', async () => {
+    using other = new TempFolder();
+    const hanging = new FaultModule(other);
+    await using hung = await TokenRig.make({ module: hanging.module, env: hanging.env, overrides: { timeoutMs: 60_000 } });
+    const kms = await hung.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const pid = (await kms.status()).providers?.find(({ name }) => name === 'hsm')?.hsm?.helperPid ?? 0;
+    hanging.begin('C_SignInit', 'hang');
+    const signing = kms.sign({ keyId, message: Buffer.from('x') }, { timeoutMs: 500 }).catch(() => undefined);
+    await delay(200);
+    process.kill(pid, 0);
+    await hung.agent?.end('SIGKILL');
+    await signing;
+    await delay(500);
+    expect(isAlive(pid)).toBe(false);
+  });
+
+  test('a lock does not wait for a module that hangs longer than it may', async () => {
+    using other = new TempFolder();
+    const hanging = new FaultModule(other);
+    await using hung = await TokenRig.make({ module: hanging.module, env: hanging.env, overrides: { timeoutMs: 60_000 }, settings: { lockTimeoutMs: 1000 } });
+    const kms = await hung.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    hanging.begin('C_SignInit', 'hang');
+    const signing = kms.sign({ keyId, message: Buffer.from('x') }).then(
+      () => 'signed',
+      (error: unknown) => (isAgentError(error) ? error.code : String(error)),
+    );
+    await delay(100);
+    expect((await kms.lock()).state).toBe('LOCKED');
+    expect(await signing).toBe('ERR_HSM_UNAVAILABLE');
   });
 
   test('10,000 blobs that do not open beside good ones: each gets its answer, no recovery starts, and nobody waits for them', async () => {

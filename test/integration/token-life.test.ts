@@ -214,7 +214,7 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   test('a creation whose answer the token lost is reported as left over, and the vault has no key of it', async () => {
     using folder = new TempFolder();
     const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 400, generateTimeoutMs: 1000 } });
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 2000 } });
     const kms = await rig.client();
     await kms.createKey({ protectionLevel: 'HSM' }); // connected, and probed
     fault.begin('C_EncryptInit', 'hang', 2); // the check passes, the key is made, and its proof is not
@@ -237,7 +237,7 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   test('material deleted while the token is away is destroyed in it when it is back', async () => {
     using folder = new TempFolder();
     const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 400, generateTimeoutMs: 1000 } });
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 2000 } });
     const kms = await rig.client();
     const key = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
     await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');

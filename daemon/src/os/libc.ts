@@ -13,6 +13,7 @@ const soPeerCred = 17;
 const soPeerGroups = 59;
 const lockExclusive = 2;
 const lockNonBlocking = 4;
+const prSetParentDeathSignal = 1;
 const prSetDumpable = 4;
 const prGetDumpable = 3;
 const rlimitCore = 4;
@@ -63,6 +64,14 @@ export function lockFile(fd: number): boolean {
 export function forbidInspection(): void {
   check(prctl(prSetDumpable, 0, 0, 0, 0), 'prctl(PR_SET_DUMPABLE)');
   check(setrlimit(rlimitCore, [0, 0]), 'setrlimit(RLIMIT_CORE)');
+}
+
+const sigKill = 9;
+
+/** Ends this process with its parent, however it hangs (prctl(2), PR_SET_PDEATHSIG). @param parent - the pid that started it: it may be gone already. */
+export function dieWithParent(parent: number): void {
+  check(prctl(prSetParentDeathSignal, sigKill, 0, 0, 0), 'prctl(PR_SET_PDEATHSIG)');
+  if (process.ppid !== parent) process.exit(0);
 }
 
 /** Whether this process's memory can be read by other processes of the same user. */

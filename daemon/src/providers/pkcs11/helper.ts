@@ -25,7 +25,7 @@ export class HelperProcess {
   /** @param sessions - calls that run side by side. */
   constructor(sessions: number) {
     const env = { ...process.env, UV_THREADPOOL_SIZE: String(sessions + 2) }; // a vendor's module has its own variables
-    this.#child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program], {
+    this.#child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program, String(process.pid)], {
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       serialization: 'advanced',
       env,

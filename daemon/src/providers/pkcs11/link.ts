@@ -105,7 +105,8 @@ export class TokenLink {
 
   /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
-    const deadline = delay(this.#options.settings.timeoutMs, undefined, { ref: false });
+    const { timeoutMs, generateTimeoutMs } = this.#options.settings;
+    const deadline = delay(this.abilities ? timeoutMs : generateTimeoutMs, undefined, { ref: false }); // the first time it is also tried out
     if (this.#climbing && this.#state === 'connecting') await Promise.race([this.#settle(), deadline]);
     if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }

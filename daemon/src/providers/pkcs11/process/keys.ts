@@ -7,6 +7,11 @@ import type { Session } from './session.ts';
 import { classOf, findById } from './template.ts';
 import type { Token } from './token.ts';
 
+const doubts = ['missing', 'ambiguous', 'unproven'] as const;
+type Doubt = (typeof doubts)[number];
+
+const isDoubt = (outcome: unknown): outcome is Doubt => doubts.some((doubt) => doubt === outcome);
+
 /**
  * Finds keys by CKA_ID and lets nobody use one that is not proven to be the one that was made.
  * A handle that was proven is kept until the token is logged in anew or says that it is no handle.
@@ -50,37 +55,44 @@ export class Keys {
 
   /** Proves a key anew, on a session that nobody used before. @throws TokenFailure */
   async prove(key: KeyRef): Promise<void> {
-    await this.#token.use(async (session) => await this.#proveIn(session, key), true);
+    await this.#provenOn((session) => this.#proveIn(session, key));
   }
 
   /** Destroys a key, and its public half; what is not proven to be ours is left. @returns how many objects went. */
   async destroy(key: KeyRef): Promise<number> {
     this.forget(key.keyVersionId);
-    return await this.#token.use(async (session) => {
+    return await this.#provenOn(async (session) => {
       const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
-      if (found.length > 0) session.destroy(await this.#proveIn(session, key));
+      if (found.length > 0) {
+        const proven = await this.#proveIn(session, key);
+        if (typeof proven === 'string') return proven;
+        session.destroy(proven);
+      }
       const halves = session.find(findById(key.keyVersionId, CKO_PUBLIC_KEY), 2).filter((half) => isHalf(session, half, key));
       for (const half of halves) session.destroy(half);
       return (found.length > 0 ? 1 : 0) + halves.length;
-    }, true);
+    });
   }
 
   async #prove(key: KeyRef): Promise<Handle> {
-    const handle = await this.#token.use(async (session) => await this.#proveIn(session, key), true);
+    const handle = await this.#provenOn((session) => this.#proveIn(session, key));
     this.#proven.set(key.keyVersionId, handle);
     return handle;
   }
 
-  async #proveIn(session: Session, key: KeyRef): Promise<Handle> {
-    const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
-    const [handle] = found;
-    if (!handle || found.length > 1) {
-      await this.#check();
-      throw new TokenFailure({ kind: 'key', why: handle ? 'ambiguous' : 'missing' });
-    }
-    if (await this.#prover.holds(session, handle, key)) return handle;
-    await this.#check();
-    throw new TokenFailure({ kind: 'key', why: 'unproven' });
+  /** Runs work on a fresh session; what was found wrong with a key counts only where the token as a whole is well. */
+  async #provenOn<T>(work: (session: Session) => Promise<T | Doubt>): Promise<T> {
+    const outcome = await this.#token.use(work, true);
+    if (!isDoubt(outcome)) return outcome;
+    await this.#check(); // with the session given back: a token may have few
+    throw new TokenFailure({ kind: 'key', why: outcome });
+  }
+
+  async #proveIn(session: Session, key: KeyRef): Promise<Handle | Doubt> {
+    const [handle, other] = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+    if (!handle) return 'missing';
+    if (other) return 'ambiguous';
+    return (await this.#prover.holds(session, handle, key)) ? handle : 'unproven';
   }
 }
 

@@ -1,4 +1,4 @@
-import { forbidInspection } from '../../../os/libc.ts';
+import { dieWithParent, forbidInspection } from '../../../os/libc.ts';
 import { type Failure, type Reply, type Request, TokenFailure } from '../messages.ts';
 import { Helper } from './calls.ts';
 
@@ -7,6 +7,7 @@ import { Helper } from './calls.ts';
  * It answers calls of the agent over its pipe and ends with it. It holds a PIN, so before anything else nobody may look into it.
  */
 forbidInspection();
+dieWithParent(Number(process.argv[2])); // a module that hangs would keep it from hearing that the agent is gone
 process.umask(0o077);
 process.on('SIGUSR1', () => undefined); // would open Node's debugger
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined); // a terminal sends them to us too; the agent says when to end
