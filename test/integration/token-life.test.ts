@@ -2,9 +2,11 @@ import { constants, createCipheriv, createPublicKey, generateKeyPairSync, public
 import { chmodSync, copyFileSync, cpSync, renameSync, writeFileSync } from 'node:fs';
 import { type AgentClient, isAgentError, type KeyMetadata } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { agentProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
+import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
+import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
+import { ClockedAgent, dayMs } from '../kit/clocked.ts';
 import { FaultModule } from '../kit/fault.ts';
-import { hasSoftHsm, pin, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
 async function codeOf(work: Promise<unknown>): Promise<string> {
   return await work.then(
@@ -68,7 +70,7 @@ describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
       expect(await codeOf(importInto(kms, key, randomBytes(32), algorithm))).toBe('ERR_INVALID_KEY_MATERIAL');
     expect(await opens()).toBe('imported');
     await kms.deleteKeyMaterial({ keyId });
-    expect(rig.hsm.tool('hsm', '--list-objects')).not.toContain(hexOf(key.primaryKeyVersionId));
+    expect(rig.hsm.objects('hsm')).not.toContain(hexOf(key.primaryKeyVersionId));
     expect(await codeOf(kms.advanceDecrypt({ ciphertextBlob: sealed.ciphertextBlob }))).toBe('ERR_KEY_PENDING_IMPORT');
     for (const wrong of [randomBytes(32), randomBytes(16)])
       for (const algorithm of ['RSAES_OAEP_SHA_1', 'RSAES_OAEP_SHA_256'] as const)
@@ -120,7 +122,7 @@ describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
     await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048' });
     const wrapped = oaep(old.publicKey, randomBytes(32), 'sha1');
     expect(await codeOf(kms.importKeyMaterial({ keyId, importToken: old.importToken, encryptedKeyMaterial: wrapped }))).toBe('ERR_IMPORT_TOKEN_INVALID');
-    expect(rig.hsm.tool('hsm', '--list-objects', '--type', 'privkey').match(/Private Key Object/g)).toHaveLength(1);
+    expect(rig.hsm.objects('hsm', '--type', 'privkey').match(/Private Key Object/g)).toHaveLength(1);
   });
 });
 
@@ -193,7 +195,7 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
     await until(() => acknowledged.length >= 3, 'some keys are made');
     await rig.agent?.end('SIGKILL');
     await Promise.all(making);
-    const shown = (): string[] => [...rig.hsm.tool('hsm', '--list-objects', '--type', 'secrkey').matchAll(/ID: +([0-9a-f]{32})/g)].map(([, id]) => id ?? '');
+    const shown = (): string[] => [...rig.hsm.objects('hsm', '--type', 'secrkey').matchAll(/ID: +([0-9a-f]{32})/g)].map(([, id]) => id ?? '');
     const before = shown();
     await rig.start();
     const again = await rig.client();
@@ -234,6 +236,32 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
     expect(await tokenWarnings(again)).toEqual([]);
   });
 
+  test('a key whose window is over, and one that rotates: with clocks that move, the token follows the vault', async () => {
+    using folder = new TempFolder();
+    const hsm = new SoftHsm(folder);
+    hsm.initToken('hsm');
+    await initVault(folder);
+    process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
+    process.env['CREDENTIALS_DIRECTORY'] = folder.path;
+    writeFileSync(folder.join('pin'), pin);
+    const tokens = [{ ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', pin: 'credential:pin' }];
+    await using agent = await ClockedAgent.start(folder, { tokens });
+    const { kms } = agent;
+    const doomed = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const rotating = await kms.createKey({ protectionLevel: 'HSM', rotationInterval: '7d' });
+    const waiting = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
+    await kms.getParametersForImport({ keyId: waiting.keyId, wrappingKeySpec: 'RSA_2048' });
+    const old = await kms.advanceEncrypt({ keyId: rotating.keyId, plaintext: Buffer.from('old') });
+    await kms.scheduleKeyDeletion({ keyId: doomed.keyId, pendingWindowInDays: 7 });
+    expect(hsm.objects('hsm').match(new RegExp(hexOf(doomed.primaryKeyVersionId), 'g'))).toHaveLength(2);
+    await agent.advance(8 * dayMs);
+    await until(async () => (await codeOf(kms.describeKey({ keyId: doomed.keyId }))) === 'ERR_KEY_NOT_FOUND', 'the key is destroyed');
+    await until(() => !hsm.objects('hsm').includes(hexOf(doomed.primaryKeyVersionId)), 'both of its objects are gone');
+    await until(async () => (await kms.describeKey({ keyId: rotating.keyId })).keyVersionCount === 2, 'the other one has rotated');
+    expect(Buffer.from((await kms.advanceDecrypt({ ciphertextBlob: old.ciphertextBlob })).plaintext).toString()).toBe('old');
+    await until(() => !hsm.objects('hsm').includes('kms-agent import'), 'the wrapping pair, whose day is over, is gone');
+  });
+
   test('material deleted while the token is away is destroyed in it when it is back', async () => {
     using folder = new TempFolder();
     const fault = new FaultModule(folder);
@@ -244,9 +272,9 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
     const id = hexOf(key.primaryKeyVersionId);
     fault.begin('*', 0x32);
     expect((await kms.deleteKeyMaterial({ keyId: key.keyId })).keyState).toBe('PendingImport');
-    expect(rig.hsm.tool('hsm', '--list-objects')).toContain(id);
+    expect(rig.hsm.objects('hsm')).toContain(id);
     fault.end();
-    await until(() => !rig.hsm.tool('hsm', '--list-objects').includes(id), 'the object is gone');
+    await until(() => !rig.hsm.objects('hsm').includes(id), 'the object is gone');
   });
 });
 

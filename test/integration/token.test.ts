@@ -53,7 +53,7 @@ describe.skipIf(!hasSoftHsm)('a token (needs SoftHSM)', () => {
   test('every key object is sensitive and not extractable, and is for nothing but its usage, by the words of pkcs11-tool', async () => {
     await kms.createKey({ protectionLevel: 'HSM', keySpec: 'AES_128' });
     await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
-    const objects = rig.hsm.tool('hsm', '--list-objects').split(/\n(?=\S)/);
+    const objects = rig.hsm.objects('hsm').split(/\n(?=\S)/);
     const secrets = objects.filter((object) => /^(Secret|Private) Key Object/.test(object));
     expect(secrets.length).toBeGreaterThanOrEqual(2);
     for (const object of secrets) {
@@ -147,6 +147,8 @@ describe.skipIf(!hasSoftHsm)('PINs and slots (needs SoftHSM)', () => {
     await until(async () => (await codeOf(again.unlock({ token: 'hsm', pin }))) === 'no error', 'the right PIN is taken');
     expect(await stateOf(again)).toBe('ok');
     expect(await codeOf(again.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
+    expect(await codeOf(again.unlock({ token: 'hsm', pin: '22222222' }))).toBe('ERR_HSM_PIN_WRONG'); // a slip of the hand
+    expect(await codeOf(again.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error'); // costs nobody the token
     expect(rig.log).not.toMatch(/00000000|11111111|12345678/);
   });
 
@@ -181,9 +183,9 @@ describe.skipIf(!hasSoftHsm)('PINs and slots (needs SoftHSM)', () => {
     expect((await again.unlock({})).state).toBe('UNLOCKED');
     await again.lock();
     expect((await again.unlock({ token: 'hsm', pin })).state).toBe('UNLOCKED');
-    expect(rig.hsm.tool('hsm', '--list-objects')).toContain(keyslot.keyslotId.replaceAll('-', ''));
+    expect(rig.hsm.objects('hsm')).toContain(keyslot.keyslotId.replaceAll('-', ''));
     await again.removeKeyslot({ keyslotId: keyslot.keyslotId, proof: { passphrase } });
-    expect(rig.hsm.tool('hsm', '--list-objects')).not.toContain(keyslot.keyslotId.replaceAll('-', ''));
+    expect(rig.hsm.objects('hsm')).not.toContain(keyslot.keyslotId.replaceAll('-', ''));
     expect((await again.status()).warnings?.join() ?? '').not.toContain('token');
   });
 

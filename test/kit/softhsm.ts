@@ -27,6 +27,17 @@ export class SoftHsm {
     execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--so-pin', '87654321', '--pin', pin], { env: this.env, stdio: 'pipe' });
   }
 
+  /** What pkcs11-tool shows of all objects. It fails when one goes while it lists them, and is asked again. */
+  objects(label: string, ...args: string[]): string {
+    for (let left = 5; ; left -= 1) {
+      try {
+        return this.tool(label, '--list-objects', ...args);
+      } catch (error) {
+        if (left === 1) throw error;
+      }
+    }
+  }
+
   /** Runs pkcs11-tool, logged in. */
   tool(label: string, ...args: string[]): string {
     const login = ['--module', softHsmModule, '--token-label', label, '--login', '--pin', pin];

@@ -1,5 +1,5 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
-import { isToken, type Provider } from '../providers/provider.ts';
+import { type Abilities, isToken, type Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
@@ -119,6 +119,11 @@ export class Keyring {
     const provider = this.#providers.get(key.provider);
     if (!provider) throw new AgentError('ERR_KEY_UNAVAILABLE');
     return provider;
+  }
+
+  /** What can be done with a key: what its provider offers now, or offered when the key was made. */
+  findAbilities(key: Key): Abilities | undefined {
+    return this.#providers.get(key.provider)?.abilities(key.keySpec, key.keyUsage) ?? key.abilities;
   }
 
   /** Whether the key's provider has what the key uses, as far as is known. */

@@ -15,11 +15,11 @@ function keyTypeOf(key: Key): KeyType {
 }
 
 /**
- * What the key's provider offers for it; the first of each list is the default.
+ * What the key's provider offers for it, or was seen to offer while it is away; the first of each list is the default.
  * @throws AgentError `ERR_KEY_UNAVAILABLE` when the provider no longer knows such keys.
  */
 export function abilitiesOf(keyring: Keyring, key: Key): Abilities {
-  const abilities = key.abilities ?? keyring.providerOf(key).abilities(key.keySpec, key.keyUsage);
+  const abilities = keyring.findAbilities(key);
   if (!abilities) throw new AgentError('ERR_KEY_UNAVAILABLE');
   return abilities;
 }

@@ -51,6 +51,8 @@ export class TokenWork {
   readonly #onWarning: TokenWorkOptions['onWarning'];
   /** Intents of requests that run now. */
   readonly #live = new Set<string>();
+  readonly #asked = new Set<Token>();
+  #comparing: Promise<void> = Promise.resolve();
   readonly #reports = new Map<string, readonly string[]>();
 
   constructor({ keyring, onWarning }: TokenWorkOptions) {
@@ -80,8 +82,8 @@ export class TokenWork {
   }
 
   /** The part of a commit that says that versions are about to be destroyed where they live. */
-  destroyIntents({ keyId, provider, versions }: Key): Pick<KeyringChanges, 'intents'> {
-    if (!this.#token(provider)) return {};
+  destroyIntents({ keyId, provider, protectionLevel, versions }: Key): Pick<KeyringChanges, 'intents'> {
+    if (protectionLevel === 'SOFTWARE') return {};
     const intents = versions
       .filter(({ material }) => material.length > 0)
       .map(({ keyVersionId, keySpec, material, publicKey }): Intent => {
@@ -94,7 +96,8 @@ export class TokenWork {
   /** Destroys versions where they live, once the vault has let go of them. What a token cannot do now it does when it is back. */
   async destroy(key: Key): Promise<void> {
     const token = this.#token(key.provider);
-    if (token) return await this.#finishAll(token);
+    if (token) await this.#finishAll(token);
+    if (key.protectionLevel === 'HSM') return; // without its token in the settings it waits for that
     for (const version of key.versions) await this.#keyring.providerOf(key).destroy(version);
   }
 
@@ -108,7 +111,7 @@ export class TokenWork {
   /** Takes back what was made for a key that cannot take it any more. */
   async discard(provider: Provider, ref: MaterialRef): Promise<void> {
     await provider.destroy(ref);
-    this.#keyring.commit({ doneIntents: [ref.keyVersionId] });
+    if (isToken(provider)) this.#keyring.commit({ doneIntents: [ref.keyVersionId] });
   }
 
   /** Notes a wrapping pair, and drops those that the key had before. */
@@ -129,13 +132,22 @@ export class TokenWork {
   }
 
   /** Compares vault and token, finishes what was begun, and reports what only one of them has. */
-  async reconcile(provider: Token): Promise<void> {
+  reconcile(provider: Token): Promise<void> {
+    if (this.#asked.has(provider)) return this.#comparing; // one that begins later is on its way
+    this.#asked.add(provider);
+    this.#comparing = this.#comparing.then(async () => {
+      this.#asked.delete(provider);
+      await this.#compare(provider);
+    });
+    return this.#comparing;
+  }
+
+  async #compare(provider: Token): Promise<void> {
     try {
       await this.#finishAll(provider);
       const shown = await provider.list();
       this.#report(provider, this.#closeMade(provider, shown), this.#findStrange(provider, shown), this.#findMissing(provider, shown));
     } catch (error) {
-      if (!isAgentError(error)) throw error;
       if (!isAgentError(error, 'ERR_HSM_UNAVAILABLE', 'ERR_AGENT_LOCKED'))
         this.#onWarning(`the token ${provider.name} could not be compared with the vault`, error);
     }

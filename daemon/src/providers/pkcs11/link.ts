@@ -105,14 +105,29 @@ export class TokenLink {
 
   /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
-    const { timeoutMs, generateTimeoutMs } = this.#options.settings;
-    const deadline = delay(this.abilities ? timeoutMs : generateTimeoutMs, undefined, { ref: false }); // the first time it is also tried out
-    if (this.#climbing && this.#state === 'connecting') await Promise.race([this.#settle(), deadline]);
+    if (this.#state === 'connecting') await this.#waitToSettle();
     if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }
 
-  async #settle(): Promise<void> {
-    while (this.#climbing && this.#state === 'connecting') await this.#climbing;
+  /** Connects anew with the PIN of a person, and waits. A wrong one leaves a token that was logged in as it was. @throws TokenFailure */
+  async logIn(pin: Uint8Array | undefined): Promise<void> {
+    const before = pin && this.#state === 'ok' && this.#pin ? new Uint8Array(this.#pin) : undefined;
+    this.restart(pin);
+    try {
+      await this.ready();
+      before?.fill(0);
+    } catch (error) {
+      if (before) this.restart(before); // it is known to be right, so this costs no try
+      throw error;
+    }
+  }
+
+  async #waitToSettle(): Promise<void> {
+    const { timeoutMs, generateTimeoutMs } = this.#options.settings;
+    const patience = new AbortController();
+    const late = delay(this.abilities ? timeoutMs : generateTimeoutMs, 'late', { ref: false, signal: patience.signal }).catch(() => 'settled'); // the first time it is also tried out
+    while (this.#climbing && this.#state === 'connecting') if ((await Promise.race([this.#climbing, late])) === 'late') return;
+    patience.abort();
   }
 
   /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. */
