@@ -1,4 +1,4 @@
-import { constants, createCipheriv, createPublicKey, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
+import { constants, createCipheriv, createDecipheriv, createPublicKey, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
 import { chmodSync, copyFileSync, cpSync, renameSync, writeFileSync } from 'node:fs';
 import { type AgentClient, isAgentError, type KeyMetadata } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
@@ -64,6 +64,15 @@ describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
     expect(await importInto(kms, key, material, 'RSAES_OAEP_SHA_1')).toMatchObject({ unwrappedIn: 'TOKEN', keyMetadata: { keyState: 'Enabled' } });
     const sealed = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('imported') });
     const opens = async (): Promise<string> => Buffer.from((await kms.advanceDecrypt({ ciphertextBlob: sealed.ciphertextBlob })).plaintext).toString();
+    const raw = await kms.encrypt({ keyId, plaintext: Buffer.from('for OpenSSL'), algorithm: 'AES_CBC' });
+    const cbc = createDecipheriv('aes-256-cbc', material, raw.iv ?? null);
+    expect(Buffer.concat([cbc.update(raw.ciphertextBlob), cbc.final()]).toString()).toBe('for OpenSSL');
+    const blocks = await kms.encrypt({ keyId, plaintext: randomBytes(32), algorithm: 'AES_ECB', paddingMode: 'NO_PADDING' });
+    const ecb = createDecipheriv('aes-256-ecb', material, null).setAutoPadding(false);
+    expect(Buffer.concat([ecb.update(blocks.ciphertextBlob), ecb.final()])).toEqual(Buffer.from((await kms.decrypt(blocks)).plaintext));
+    const gcm = createDecipheriv('aes-256-gcm', material, sealed.ciphertextBlob.subarray(22, 34), { authTagLength: 16 });
+    gcm.setAAD(sealed.ciphertextBlob.subarray(0, 22)).setAuthTag(sealed.ciphertextBlob.subarray(-16));
+    expect(Buffer.concat([gcm.update(sealed.ciphertextBlob.subarray(34, -16)), gcm.final()]).toString()).toBe('imported');
     // Over the material that is there: the same is taken, another is refused, and neither costs the key.
     expect(await importInto(kms, key, material, 'RSAES_OAEP_SHA_256')).toMatchObject({ unwrappedIn: 'AGENT' });
     for (const algorithm of ['RSAES_OAEP_SHA_1', 'RSAES_OAEP_SHA_256'] as const)

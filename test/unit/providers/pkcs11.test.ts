@@ -1,0 +1,116 @@
+import { constants, generateKeyPairSync, privateDecrypt, publicEncrypt, randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { addPkcs7, removeOaep, removePkcs7 } from '../../../daemon/src/providers/pkcs11/process/padding.ts';
+import { kindOfRv, nameOfRv, rvOf } from '../../../daemon/src/providers/pkcs11/process/rv.ts';
+import { Slots } from '../../../daemon/src/providers/pkcs11/slots.ts';
+import { formatTokenUri, parseTokenUri } from '../../../daemon/src/providers/pkcs11/uri.ts';
+
+describe('token URIs (RFC 7512)', () => {
+  test('what was formatted is parsed again, whatever the label', () => {
+    fc.assert(
+      fc.property(fc.string({ minLength: 1 }), fc.string(), (label, serial) => {
+        fc.pre(label.isWellFormed() && serial.isWellFormed());
+        expect(parseTokenUri(formatTokenUri({ label, serial }))).toEqual({ token: label, serial });
+      }),
+    );
+  });
+
+  test('all four attributes, percent-encoded', () => {
+    expect(parseTokenUri('pkcs11:token=My%20Token;serial=01;manufacturer=A%3BB;model=M')).toEqual({
+      token: 'My Token',
+      serial: '01',
+      manufacturer: 'A;B',
+      model: 'M',
+    });
+  });
+
+  test.each([
+    '',
+    'pkcs11:',
+    'http://x',
+    'pkcs11:token',
+    'pkcs11:slot-id=1',
+    'pkcs11:token=a;token=b',
+    'pkcs11:model=x',
+    'pkcs11:token=a?pin-value=1',
+    'pkcs11:token=%',
+  ])('%j is refused', (uri) => {
+    expect(() => parseTokenUri(uri)).toThrow();
+  });
+});
+
+describe('padding', () => {
+  test('PKCS #7: what was added goes, and nothing else passes for it', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 100 }), (data) => {
+        const padded = addPkcs7(data);
+        expect(padded.length % 16).toBe(0);
+        expect(Buffer.compare(removePkcs7(padded) ?? Buffer.from('none'), data)).toBe(0);
+      }),
+    );
+    for (const last of [0, 17, 255]) expect(removePkcs7(Buffer.alloc(16, last))).toBeUndefined();
+    expect(removePkcs7(Buffer.from(`${'00'.repeat(13)}020303`, 'hex'))).toBeUndefined();
+    expect(removePkcs7(Buffer.alloc(15, 1))).toBeUndefined();
+    expect(removePkcs7(new Uint8Array())).toBeUndefined();
+  });
+
+  const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const decryptRaw = (ciphertext: Uint8Array): Buffer => privateDecrypt({ key: privateKey, padding: constants.RSA_NO_PADDING }, ciphertext);
+
+  test.each([
+    ['RSAES_OAEP_SHA_256', 'sha256', 190],
+    ['RSAES_OAEP_SHA_1', 'sha1', 214],
+  ] as const)('%s: opens what OpenSSL padded, of every length', (algorithm, oaepHash, max) => {
+    for (const length of [0, 1, 16, 32, max - 1, max]) {
+      const message = randomBytes(length);
+      const encoded = decryptRaw(publicEncrypt({ key: publicKey, oaepHash, padding: constants.RSA_PKCS1_OAEP_PADDING }, message));
+      expect(Buffer.compare(removeOaep(algorithm, encoded) ?? Buffer.from('none'), message)).toBe(0);
+    }
+  });
+
+  test('OAEP: one byte changed anywhere, another hash, and what is no padding at all do not open', () => {
+    const encoded = decryptRaw(publicEncrypt({ key: publicKey, oaepHash: 'sha256', padding: constants.RSA_PKCS1_OAEP_PADDING }, Buffer.from('message')));
+    for (let index = 0; index < encoded.length; index += 1) {
+      const changed = Buffer.from(encoded);
+      changed[index] = (changed[index] ?? 0) ^ 0x01;
+      const opened = removeOaep('RSAES_OAEP_SHA_256', changed);
+      // the last bytes are the message, which OAEP by itself does not protect: a change there changes the seed's mask, and so all of it
+      expect(opened && Buffer.compare(opened, Buffer.from('message')) === 0, `byte ${index}`).toBeFalsy();
+    }
+    expect(removeOaep('RSAES_OAEP_SHA_1', encoded)).toBeUndefined();
+    for (const block of [Buffer.alloc(256), Buffer.alloc(256, 0xff), randomBytes(256)]) expect(removeOaep('RSAES_OAEP_SHA_256', block)).toBeUndefined();
+  });
+});
+
+test('return values: what recovery may mend, what is the input, what is the PIN, and what is none of these', () => {
+  const kinds = [0x5, 0x32, 0x101, 0x80000001, 0x40, 0x21, 0xa0, 0xa4, 0x7, 0x70, 0xfffff].map(kindOfRv);
+  expect(kinds).toEqual(['fault', 'fault', 'fault', 'fault', 'data', 'data', 'pin', 'pin', 'failed', 'failed', 'failed']);
+  expect(nameOfRv(0x32)).toBe('CKR_DEVICE_REMOVED');
+  expect(nameOfRv(0x80000001)).toBe('0x80000001');
+  expect(rvOf(Object.assign(new Error('x'), { code: 0xa0 }))).toBe(0xa0);
+  expect(rvOf(new Error('CKR_DEVICE_ERROR:48\n at PKCS11.C_GenerateKey'))).toBe(48);
+  expect(rvOf(new TypeError('no'))).toBeUndefined();
+});
+
+test('Slots: so many at a time, in the order in which they came, and no more wait than may', async () => {
+  const slots = new Slots(2, 3);
+  const order: number[] = [];
+  let running = 0;
+  let most = 0;
+  const work = (index: number): Promise<void> =>
+    slots.run(async () => {
+      running += 1;
+      most = Math.max(most, running);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      order.push(index);
+      running -= 1;
+      if (index === 1) throw new Error('one that fails gives its place back too');
+    });
+  const all = await Promise.allSettled([0, 1, 2, 3, 4, 5].map(work));
+  expect(most).toBe(2);
+  expect(order).toEqual([0, 1, 2, 3, 4]);
+  expect(all.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled', 'fulfilled', 'rejected']);
+  expect((all[5] as PromiseRejectedResult).reason).toMatchObject({ code: 'ERR_BUSY' });
+  await slots.run(async () => undefined); // and there is room again
+});
