@@ -70,9 +70,9 @@ const selfUnlockMs = 1000;
 
 /** Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. */
 async function openByItself({ agent }: RunningAgent, log: Log): Promise<void> {
-  while (agent.state === 'LOCKED' && agent.hasHsmKeyslot && agent.isUntouched) {
+  while (agent.state === 'LOCKED' && agent.ways.hasHsmKeyslot && agent.isUntouched) {
     try {
-      await agent.unlockByItself();
+      await agent.ways.unlockByItself();
       log.info('unlocked by a token', { state: agent.state });
     } catch (error) {
       log.warn('no token opens the vault yet', { detail: describeError(error) });

@@ -1,15 +1,13 @@
-import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type AgentState, isAgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
+import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
-import type { TokenSealer } from '../vault/keyslots/hsm.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
-import { findToken, makingSealer, openingSealer } from './hsm-keyslot.ts';
 import { Keyring } from './keyring.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
-import { Throttle } from './throttle.ts';
+import { WaysIn } from './ways-in.ts';
 
 export interface AgentOptions {
   readonly providers: readonly Provider[];
@@ -36,13 +34,13 @@ export class Agent {
   readonly #options: AgentOptions;
   readonly #gate = new Gate();
   readonly #clock: BelievableClock;
-  readonly #throttle: Throttle;
   #vault: Vault | undefined;
   #open: OpenKeyring | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #lastUse: number;
   #idleTimer: NodeJS.Timeout | undefined;
   unlockTime: number | undefined;
+  readonly ways: WaysIn = new WaysIn(this);
   /** Nobody has locked or unlocked since the start. */
   isUntouched = true;
 
@@ -51,7 +49,6 @@ export class Agent {
     this.providers = options.providers;
     this.startTime = options.time.wall();
     this.#lastUse = this.startTime;
-    this.#throttle = new Throttle(() => performance.now());
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
     if (this.#vault?.state === 'UNLOCKED') this.#load(this.#makeKeyring(this.#vault)); // in memory, and new
@@ -59,7 +56,7 @@ export class Agent {
 
   get state(): AgentState {
     if (this.#open && this.#gate.isOpen) return 'UNLOCKED';
-    return this.#isInitialized() ? 'LOCKED' : 'UNINITIALIZED';
+    return this.isInitialized() ? 'LOCKED' : 'UNINITIALIZED';
   }
 
   get keyCount(): number {
@@ -75,7 +72,7 @@ export class Agent {
 
   /** @throws AgentError `ERR_AGENT_LOCKED`, `ERR_NOT_INITIALIZED`. */
   get open(): OpenKeyring {
-    if (!this.#open) throw new AgentError(this.#isInitialized() ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
+    if (!this.#open) throw new AgentError(this.isInitialized() ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
     return this.#open;
   }
 
@@ -89,81 +86,8 @@ export class Agent {
     return await this.#gate.pass(work);
   }
 
-  /**
-   * Opens the vault, or proves the secret if it is open.
-   * @throws AgentError `ERR_UNLOCK_FAILED`, `ERR_BUSY`, `ERR_NOT_INITIALIZED`.
-   */
-  async unlock(uid: number, secret: { keyslotId?: string; passphrase: string }): Promise<void> {
-    const { vault } = this;
-    await this.#throttle.attempt(uid, async () => await this.#openWith(vault, await vault.openKeyslot(secret)));
-  }
-
-  /**
-   * Opens the vault with a slot that needs no person; where it is open, that is all.
-   * @throws AgentError `ERR_UNLOCK_FAILED` when no token opens one.
-   */
-  async unlockByItself(keyslotId?: string): Promise<void> {
-    const { vault } = this;
-    if (this.state === 'UNLOCKED') return;
-    await this.#openWith(vault, await this.#openHsm(vault, openingSealer(this.providers), keyslotId));
-  }
-
-  /**
-   * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked.
-   * @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`, `ERR_UNLOCK_FAILED`, `ERR_INVALID_PARAMS`.
-   */
-  async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: string; keyslotId?: string }): Promise<void> {
-    const provider = findToken(this.providers, token);
-    await this.#throttle.attempt(uid, async () => {
-      await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
-      if (this.state === 'UNLOCKED') return;
-      const { vault } = this;
-      await this.#openWith(vault, await this.#openHsm(vault, openingSealer(this.providers, token), keyslotId));
-    });
-  }
-
-  /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */
-  async addKeyslot(uid: number, { token, ...params }: AddKeyslotParams): Promise<AddKeyslotResult> {
-    return await this.prove(uid, async () => {
-      if (params.type !== 'hsm') return await this.vault.addKeyslot(params);
-      const provider = findToken(this.providers, token);
-      if (provider.keepsPinInVault)
-        throw new AgentError('ERR_STATE_CONFLICT', {
-          hint: `The PIN of ${provider.name} is kept in the vault, so the token cannot open it; set another source of its PIN.`,
-        });
-      const { keyring } = this.open;
-      await this.vault.verifySecret(params.proof); // before a key is made in the token
-      const added = await this.vault.addKeyslot({ ...params, label: params.label ?? `token ${provider.name}`, sealer: makingSealer(keyring, provider) });
-      keyring.commit({ doneIntents: [added.keyslot.keyslotId] });
-      return added;
-    });
-  }
-
-  /** Removes a slot, and the key that it had in a token. @throws as Vault.removeKeyslot. */
-  async removeKeyslot(uid: number, params: RemoveKeyslotParams): Promise<void> {
-    await this.prove(uid, async () => {
-      const part = this.vault.hsmKeyslots.get(params.keyslotId);
-      await this.vault.removeKeyslot(params);
-      if (part) await this.open.tokenWork.destroyKeyslotKey(params.keyslotId, part);
-    });
-  }
-
-  /** Whether a token may open the vault without a person. */
-  get hasHsmKeyslot(): boolean {
-    return this.#isInitialized() && this.vault.hsmKeyslots.size > 0;
-  }
-
-  /** A token that was woken for a vault that stays locked is put to sleep again. */
-  async #openHsm(vault: Vault, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
-    try {
-      return await vault.openHsmKeyslot(sealer, keyslotId);
-    } catch (error) {
-      if (this.state !== 'UNLOCKED') await Promise.all(this.providers.map((provider) => provider.lock()));
-      throw error;
-    }
-  }
-
-  async #openWith(vault: Vault, opening: Opening): Promise<void> {
+  /** Opens the vault with a slot that opened; where it is open already, the secret was proven and that is all. */
+  async openWith(vault: Vault, opening: Opening): Promise<void> {
     await this.#inTurn(async () => {
       if (this.state === 'UNLOCKED') return opening.wipe();
       const keyring = this.#makeKeyring(vault);
@@ -196,11 +120,6 @@ export class Agent {
     this.#clock.confirm();
     watch.keepTick();
     watch.start(true);
-  }
-
-  /** Runs what asks for the proof of a secret, under the same throttle as unlock. */
-  async prove<T>(uid: number, work: () => Promise<T>): Promise<T> {
-    return await this.#throttle.attempt(uid, work);
   }
 
   /** Lets running requests end, forgets every key, and comes back only when their memory has been collected. */
@@ -250,7 +169,7 @@ export class Agent {
   }
 
   /** Whether there is a vault that can be opened; one that is being made, or that others can read, is none yet. */
-  #isInitialized(): boolean {
+  isInitialized(): boolean {
     try {
       this.#vault ??= this.#options.openVault();
     } catch (error) {

@@ -44,9 +44,9 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       if (token !== undefined && passphrase !== undefined)
         throw new AgentError('ERR_INVALID_PARAMS', { path: '/token', reason: 'does not go with a passphrase' });
       if (token === undefined && pin !== undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/pin', reason: 'is the PIN of a token; name it' });
-      if (token !== undefined) await agent.logIn(caller.uid, { token, ...slot, ...(pin === undefined ? {} : { pin }) });
-      else if (passphrase === undefined) await agent.unlockByItself(keyslotId);
-      else await agent.unlock(caller.uid, { passphrase, ...slot });
+      if (token !== undefined) await agent.ways.logIn(caller.uid, { token, ...slot, ...(pin === undefined ? {} : { pin }) });
+      else if (passphrase === undefined) await agent.ways.unlockByItself(keyslotId);
+      else await agent.ways.unlock(caller.uid, { passphrase, ...slot });
       return status(caller);
     },
     lock: async (caller) => {
@@ -58,9 +58,9 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       return status(caller);
     },
     listKeyslots: () => ({ keyslots: agent.vault.listKeyslots() }),
-    addKeyslot: async (caller, params) => await agent.addKeyslot(caller.uid, params),
+    addKeyslot: async (caller, params) => await agent.ways.addKeyslot(caller.uid, params),
     removeKeyslot: async (caller, params) => {
-      await agent.removeKeyslot(caller.uid, params);
+      await agent.ways.removeKeyslot(caller.uid, params);
       return {};
     },
     'rpc.discover': () => document,

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
-import { HelperProcess } from './helper.ts';
-import { type CallName, type Calls, type Failure, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
-import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
+import { Connection, changes, unrepeatable } from './connection.ts';
+import { type CallName, type Calls, type Failure, TokenFailure } from './messages.ts';
+import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
 
 /** `connecting` while a recovery runs: calls wait for it. `down`: calls fail at once, and it is tried again by itself. `disabled`: only a person helps. */
@@ -20,18 +20,10 @@ const maxAttempts = 2 + rungs.length;
 const soonMs = 2000;
 /** A new helper is not replaced again so soon because of calls that fail while the token is well: it is checked first. */
 const settledMs = 1000;
-/** How long C_Finalize waits for what runs. */
-const drainMs = 250;
 const firstBackoffMs = 100;
 const maxBackoffMs = 800;
 /** Modules that do not load do not heal by themselves within a second. */
 const loadBackoffMs = 30_000;
-/** pkcs11js loses a little memory with each key it makes: after so many the helper is replaced. */
-const maxGenerations = 5000;
-
-/** Calls that make or destroy: one at a time, with a deadline of their own, and those that make are never repeated. */
-const changes: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap', 'destroy', 'dropWrappingPair']);
-const unrepeatable: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap']);
 
 export interface LinkOptions {
   readonly settings: TokenSettings;
@@ -46,51 +38,33 @@ export class TokenLink {
   readonly #options: LinkOptions;
   readonly #slots: Slots;
   readonly #changes: Slots;
+  readonly connection: Connection;
   #state: LinkState = 'stopped';
-  #helper: HelperProcess | undefined;
-  #pin: Uint8Array | undefined;
   #climbing: Promise<void> | undefined;
   /** Counts recoveries: a call that failed before one is only tried again. */
   #generation = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
   #life = 0;
   #lastRung: { readonly rung: Rung; readonly time: number } | undefined;
-  #made = 0;
   #checkTimer: NodeJS.Timeout | undefined;
-  #lastUse = 0;
-  info: TokenInfo | undefined;
-  abilities: TokenAbilities | undefined;
   lastFailure: Failure | undefined;
   recoveries = 0;
 
   constructor(options: LinkOptions) {
-    this.#options = options;
     const { sessions, maxQueued } = options.settings;
+    this.#options = options;
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
+    this.connection = new Connection(options.settings, options.readPin);
   }
 
   get state(): LinkState {
     return this.#state;
   }
 
-  get helperPid(): number | undefined {
-    return this.#helper?.pid;
-  }
-
   /** Connects, unless it is or does already. Does not wait. */
   start(): void {
-    if (this.#state === 'stopped') this.restart();
-  }
-
-  /**
-   * Connects anew. Does not wait.
-   * @param pin - of a person; else the source is asked.
-   */
-  restart(pin?: Uint8Array): void {
-    this.#setPin(pin);
-    this.#life += 1;
-    this.#recover(['helper'], pin === undefined);
+    if (this.#state === 'stopped') this.#restart();
   }
 
   /** Ends the helper and forgets the PIN. */
@@ -98,36 +72,28 @@ export class TokenLink {
     this.#life += 1;
     this.#setState('stopped');
     clearTimeout(this.#checkTimer);
-    this.#setPin(undefined);
-    await this.#dropHelper();
+    this.connection.setPin(undefined);
+    await this.connection.close();
     await this.#climbing;
+  }
+
+  /** Connects anew with the PIN of a person, and waits. A wrong one leaves a token that was logged in as it was. @throws TokenFailure */
+  async logIn(pin: Uint8Array | undefined): Promise<void> {
+    const before = pin && this.#state === 'ok' ? this.connection.copyPin() : undefined;
+    this.#restart(pin);
+    try {
+      await this.ready();
+      before?.fill(0);
+    } catch (error) {
+      if (before) this.#restart(before); // it is known to be right, so this costs no try
+      throw error;
+    }
   }
 
   /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
     if (this.#state === 'connecting') await this.#waitToSettle();
     if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
-  }
-
-  /** Connects anew with the PIN of a person, and waits. A wrong one leaves a token that was logged in as it was. @throws TokenFailure */
-  async logIn(pin: Uint8Array | undefined): Promise<void> {
-    const before = pin && this.#state === 'ok' && this.#pin ? new Uint8Array(this.#pin) : undefined;
-    this.restart(pin);
-    try {
-      await this.ready();
-      before?.fill(0);
-    } catch (error) {
-      if (before) this.restart(before); // it is known to be right, so this costs no try
-      throw error;
-    }
-  }
-
-  async #waitToSettle(): Promise<void> {
-    const { timeoutMs, generateTimeoutMs } = this.#options.settings;
-    const patience = new AbortController();
-    const late = delay(this.abilities ? timeoutMs : generateTimeoutMs, 'late', { ref: false, signal: patience.signal }).catch(() => 'settled'); // the first time it is also tried out
-    while (this.#climbing && this.#state === 'connecting') if ((await Promise.race([this.#climbing, late])) === 'late') return;
-    patience.abort();
   }
 
   /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. */
@@ -141,34 +107,37 @@ export class TokenLink {
       await this.ready();
       const generation = this.#generation;
       try {
-        return await this.#ask(call, params);
+        return await (changes.has(call) ? this.#changes : this.#slots).run(() => this.connection.ask(call, params));
       } catch (error) {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
         this.lastFailure = error.failure;
-        const isSick = attempt > 1 || !this.#helper?.isRunning || unrepeatable.has(call);
+        const isSick = attempt > 1 || !this.connection.isRunning || unrepeatable.has(call);
         if (isSick && this.#state === 'ok' && generation === this.#generation) this.#climb();
         if (attempt === maxAttempts || unrepeatable.has(call)) throw error;
       }
     }
   }
 
-  async #ask<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+  async #waitToSettle(): Promise<void> {
     const { timeoutMs, generateTimeoutMs } = this.#options.settings;
-    const isChange = changes.has(call);
-    return await (isChange ? this.#changes : this.#slots).run(async () => {
-      const helper = this.#helper;
-      if (!helper) throw new TokenFailure({ kind: 'fault', rv: 'the helper has ended', call });
-      this.#lastUse = performance.now();
-      if (unrepeatable.has(call)) this.#made += 1;
-      return await helper.ask(call, params, isChange ? generateTimeoutMs : timeoutMs);
-    });
+    const patience = new AbortController();
+    const patienceMs = this.connection.abilities ? timeoutMs : generateTimeoutMs; // the first time it is also tried out
+    const late = delay(patienceMs, 'late', { ref: false, signal: patience.signal }).catch(() => 'settled');
+    while (this.#climbing && this.#state === 'connecting') if ((await Promise.race([this.#climbing, late])) === 'late') return;
+    patience.abort();
+  }
+
+  #restart(pin?: Uint8Array): void {
+    this.connection.setPin(pin);
+    this.#life += 1;
+    this.#recover(['helper'], pin === undefined);
   }
 
   /** Starts a recovery from the rung that the last one gives reason for. */
   #climb(): void {
     const last = this.#lastRung;
     const since = last ? performance.now() - last.time : Number.POSITIVE_INFINITY;
-    const isGone = !this.#helper?.isRunning;
+    const isGone = !this.connection.isRunning;
     const next = last && since < soonMs ? rungs.indexOf(last.rung) + 1 : 0;
     const isSettled = last?.rung === 'helper' && since < settledMs && !isGone;
     this.#recover(isSettled ? ['check', 'helper'] : rungs.slice(isGone ? -1 : Math.min(next, rungs.length - 1)), true);
@@ -178,20 +147,21 @@ export class TokenLink {
     const life = this.#life;
     this.#setState('connecting');
     const climbing = (this.#climbing ?? Promise.resolve())
-      .then(() => this.#tryRungs(ladder, automatic, life))
+      .then(() => this.#trySteps(ladder, automatic, life))
       .finally(() => {
         if (this.#climbing === climbing) this.#climbing = undefined;
       });
     this.#climbing = climbing;
   }
 
-  async #tryRungs(ladder: readonly Step[], automatic: boolean, life: number): Promise<void> {
+  async #trySteps(ladder: readonly Step[], automatic: boolean, life: number): Promise<void> {
     let failure: Failure = { kind: 'fault', rv: 'not tried', call: 'open' };
-    for (const rung of ladder) {
+    for (const step of ladder) {
       if (life !== this.#life) return;
       try {
-        await this.#tryRung(rung, automatic, life);
-        return this.#succeed(rung);
+        await this.#tryStep(step, automatic, life);
+        if (life === this.#life) this.#succeed(step);
+        return;
       } catch (error) {
         failure = failureOf(error);
         if (failure.kind === 'pin') break; // another try could lock the PIN
@@ -200,50 +170,17 @@ export class TokenLink {
     if (life === this.#life) this.#giveUp(failure, life);
   }
 
-  async #tryRung(rung: Step, automatic: boolean, life: number): Promise<void> {
-    const { timeoutMs } = this.#options.settings;
-    if (rung === 'helper') return await this.#replaceHelper(automatic, life);
-    const helper = this.#helper;
-    if (!helper?.isRunning) throw new TokenFailure({ kind: 'fault', rv: 'the helper has ended', call: 'recover' });
-    if (rung === 'initialize') {
-      for (let waited = 0; helper.inFlight > 0 && waited < drainMs; waited += 10) await delay(10);
-      if (helper.inFlight > 0) throw new TokenFailure({ kind: 'fault', rv: 'calls do not end', call: 'recover' });
-    }
-    if (rung === 'check') await helper.ask('check', {}, timeoutMs);
-    else await helper.ask('recover', { from: rung }, timeoutMs);
+  async #tryStep(step: Step, automatic: boolean, life: number): Promise<void> {
+    if (step === 'helper') await this.connection.open(automatic, () => life === this.#life);
+    else if (step === 'check') await this.connection.ask('check', {});
+    else await this.connection.recover(step);
   }
 
-  async #replaceHelper(automatic: boolean, life: number): Promise<void> {
-    const { settings, readPin } = this.#options;
-    await this.#dropHelper();
-    checkModuleFile(settings.module);
-    const pin = this.#pin ?? (await readPin());
-    if (life !== this.#life) throw new TokenFailure({ kind: 'fault', rv: 'stopped', call: 'open' });
-    this.#pin = pin;
-    const helper = new HelperProcess(settings.sessions);
-    this.#helper = helper;
-    this.#made = 0;
-    const params = {
-      module: settings.module,
-      match: matchOf(settings),
-      automatic,
-      ...(pin ? { pin } : {}),
-      ...(this.abilities ? { abilities: this.abilities } : {}),
-    };
-    const opened = await helper.ask('open', params, this.abilities ? settings.timeoutMs : settings.generateTimeoutMs);
-    if (life !== this.#life) {
-      await helper.kill();
-      throw new TokenFailure({ kind: 'fault', rv: 'stopped', call: 'open' });
-    }
-    this.info = opened.token;
-    this.abilities = opened.abilities;
-  }
-
-  #succeed(rung: Step): void {
+  #succeed(step: Step): void {
     this.#generation += 1;
-    if (rung !== 'check') {
+    if (step !== 'check') {
       if (this.#lastRung) this.recoveries += 1;
-      this.#lastRung = { rung, time: performance.now() };
+      this.#lastRung = { rung: step, time: performance.now() };
     }
     this.#setState('ok');
     this.#watch();
@@ -252,19 +189,13 @@ export class TokenLink {
   #giveUp(failure: Failure, life: number): void {
     this.lastFailure = failure;
     if (failure.kind === 'pin') {
-      this.#setPin(undefined);
+      this.connection.setPin(undefined);
       this.#setState('disabled', failure);
-      void this.#dropHelper();
+      void this.connection.close();
       return;
     }
     this.#setState('down', failure);
     void this.#comeBack(life, failure);
-  }
-
-  async #dropHelper(): Promise<void> {
-    const helper = this.#helper;
-    this.#helper = undefined;
-    await helper?.kill();
   }
 
   /** Tries again by itself, with a new helper, until it succeeds or somebody stops it. */
@@ -274,8 +205,9 @@ export class TokenLink {
       await delay(failure.kind === 'load' ? loadBackoffMs : backoffMs, undefined, { ref: false });
       if (life !== this.#life) return;
       try {
-        await this.#replaceHelper(true, life);
-        return this.#succeed('helper');
+        await this.#tryStep('helper', true, life);
+        if (life === this.#life) this.#succeed('helper');
+        return;
       } catch (error) {
         failure = failureOf(error);
         if (life !== this.#life) return;
@@ -285,14 +217,14 @@ export class TokenLink {
     }
   }
 
-  /** Asks an idle token from time to time, so that what is wrong shows before somebody needs it; and replaces a helper that has leaked. */
+  /** Asks an idle token from time to time, so that what is wrong shows before somebody needs it; and replaces a helper that is worn out. */
   #watch(): void {
     clearTimeout(this.#checkTimer);
     const { checkIntervalMs } = this.#options.settings;
     this.#checkTimer = setTimeout(() => {
       if (this.#state !== 'ok') return;
-      if (this.#made >= maxGenerations && this.#helper?.inFlight === 0) return this.#recover(['helper'], true);
-      const isIdle = performance.now() - this.#lastUse >= checkIntervalMs;
+      if (this.connection.isWornOut) return this.#recover(['helper'], true);
+      const isIdle = performance.now() - this.connection.lastUse >= checkIntervalMs;
       const checked = isIdle ? this.#run('check', {}).then(undefined, ignoreFailure) : Promise.resolve();
       void checked.then(() => this.#state === 'ok' && this.#watch());
     }, checkIntervalMs);
@@ -303,11 +235,6 @@ export class TokenLink {
     const isNew = state !== this.#state;
     this.#state = state;
     if (isNew) this.#options.onState(state, failure);
-  }
-
-  #setPin(pin: Uint8Array | undefined): void {
-    this.#pin?.fill(0);
-    this.#pin = pin;
   }
 }
 

@@ -25,6 +25,7 @@ import type {
 } from '../provider.ts';
 import { p1363ToDer } from '../software/ecdsa-format.ts';
 import { PublicOperations } from '../software/public-operations.ts';
+import { importsOf, offersOf } from './abilities.ts';
 import { withAgentErrors } from './failures.ts';
 import { type LinkState, TokenLink } from './link.ts';
 import { describeFailure, type Failure, type KeyRef, type NewKey, TokenFailure } from './messages.ts';
@@ -106,7 +107,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   status(): ProviderStatus {
-    const { state, info, abilities, lastFailure, recoveries } = this.#link;
+    const { state, lastFailure, recoveries } = this.#link;
+    const { info, abilities, pid } = this.#link.connection;
     const shown = state === 'ok' ? 'ok' : state === 'disabled' ? 'disabled' : 'down';
     const error = state === 'ok' ? undefined : state === 'stopped' ? 'the agent is locked' : lastFailure ? describeFailure(lastFailure) : state;
     return {
@@ -121,7 +123,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
         recoveries,
         ...(abilities ? { mechanisms: [...abilities.works], refused: [...abilities.refused] } : {}),
         ...(lastFailure ? { lastError: describeFailure(lastFailure) } : {}),
-        ...(this.#link.helperPid === undefined ? {} : { helperPid: this.#link.helperPid }),
+        ...(pid === undefined ? {} : { helperPid: pid }),
       },
     };
   }
@@ -135,18 +137,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
-    const { abilities } = this.#link;
-    if (!abilities) return undefined;
-    const bits = Number(keySpec.slice(keySpec.indexOf('_') + 1));
-    const none: Abilities = { encryptionAlgorithms: [], signingAlgorithms: [] };
-    if (keyUsage === 'SIGN_VERIFY' ? keySpec.startsWith('AES_') : keySpec.startsWith('EC_')) return undefined;
-    if (keySpec.startsWith('AES_'))
-      return abilities.aesBits.includes(bits) && abilities.aes.length > 0 ? { ...none, encryptionAlgorithms: abilities.aes } : undefined;
-    if (keySpec.startsWith('EC_')) return abilities.curves.includes(keySpec) ? { ...none, signingAlgorithms: ['ECDSA_SHA_256'] } : undefined;
-    if (!abilities.rsaBits.includes(bits)) return undefined;
-    if (keyUsage === 'SIGN_VERIFY') return abilities.rsaSigning.length > 0 ? { ...none, signingAlgorithms: abilities.rsaSigning } : undefined;
-    const encryptionAlgorithms = (['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] as const).filter((algorithm) => abilities.oaep[algorithm]);
-    return encryptionAlgorithms.length > 0 ? { ...none, encryptionAlgorithms } : undefined;
+    const { abilities } = this.#link.connection;
+    return abilities && offersOf(abilities, keySpec, keyUsage);
   }
 
   async generate(made: NewMaterial): Promise<GeneratedMaterial> {
@@ -183,11 +175,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {
-    const { abilities } = this.#link;
-    if (!abilities) return [];
-    const here = (['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] as const).filter((algorithm) => abilities.oaep[algorithm]);
-    if (keySpec.startsWith('AES_')) return [...new Set([...abilities.unwraps, ...here])];
-    return abilities.oaep.RSAES_OAEP_SHA_256 ? ['RSA_AES_KEY_WRAP_SHA_256'] : [];
+    const { abilities } = this.#link.connection;
+    return abilities ? importsOf(abilities, keySpec) : [];
   }
 
   async makeWrappingPair({ id, keySpec, algorithm, label }: WrappingPairInput): Promise<WrappingPair> {
@@ -240,7 +229,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   #unwrapsInToken(algorithm: ImportWrappingAlgorithm): boolean {
-    return this.#link.abilities?.unwraps.includes(algorithm) ?? false;
+    return this.#link.connection.abilities?.unwraps.includes(algorithm) ?? false;
   }
 
   async #readPin(): Promise<Uint8Array | undefined> {

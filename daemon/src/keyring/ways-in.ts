@@ -1,0 +1,95 @@
+import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
+import type { TokenSealer } from '../vault/keyslots/hsm.ts';
+import type { Opening, Vault } from '../vault/vault.ts';
+import type { Agent } from './agent.ts';
+import { findToken, makingSealer, openingSealer } from './hsm-keyslot.ts';
+import { Throttle } from './throttle.ts';
+
+/** The ways into the vault: secrets of persons, under a throttle, and tokens. */
+export class WaysIn {
+  readonly #agent: Agent;
+  readonly #throttle = new Throttle(() => performance.now());
+
+  constructor(agent: Agent) {
+    this.#agent = agent;
+  }
+
+  /**
+   * Opens the vault, or proves the secret if it is open.
+   * @throws AgentError `ERR_UNLOCK_FAILED`, `ERR_BUSY`, `ERR_NOT_INITIALIZED`.
+   */
+  async unlock(uid: number, secret: { keyslotId?: string; passphrase: string }): Promise<void> {
+    const { vault } = this.#agent;
+    await this.#throttle.attempt(uid, async () => await this.#agent.openWith(vault, await vault.openKeyslot(secret)));
+  }
+
+  /**
+   * Opens the vault with a slot that needs no person; where it is open, that is all.
+   * @throws AgentError `ERR_UNLOCK_FAILED` when no token opens one.
+   */
+  async unlockByItself(keyslotId?: string): Promise<void> {
+    const { vault } = this.#agent;
+    if (this.#agent.state === 'UNLOCKED') return;
+    await this.#agent.openWith(vault, await this.#openHsm(vault, openingSealer(this.#agent.providers), keyslotId));
+  }
+
+  /**
+   * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked.
+   * @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`, `ERR_UNLOCK_FAILED`, `ERR_INVALID_PARAMS`.
+   */
+  async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: string; keyslotId?: string }): Promise<void> {
+    const provider = findToken(this.#agent.providers, token);
+    await this.#throttle.attempt(uid, async () => {
+      await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
+      if (this.#agent.state === 'UNLOCKED') return;
+      const { vault } = this.#agent;
+      await this.#agent.openWith(vault, await this.#openHsm(vault, openingSealer(this.#agent.providers, token), keyslotId));
+    });
+  }
+
+  /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */
+  async addKeyslot(uid: number, { token, ...params }: AddKeyslotParams): Promise<AddKeyslotResult> {
+    return await this.#prove(uid, async () => {
+      if (params.type !== 'hsm') return await this.#agent.vault.addKeyslot(params);
+      const provider = findToken(this.#agent.providers, token);
+      if (provider.keepsPinInVault)
+        throw new AgentError('ERR_STATE_CONFLICT', {
+          hint: `The PIN of ${provider.name} is kept in the vault, so the token cannot open it; set another source of its PIN.`,
+        });
+      const { keyring } = this.#agent.open;
+      await this.#agent.vault.verifySecret(params.proof); // before a key is made in the token
+      const added = await this.#agent.vault.addKeyslot({ ...params, label: params.label ?? `token ${provider.name}`, sealer: makingSealer(keyring, provider) });
+      keyring.commit({ doneIntents: [added.keyslot.keyslotId] });
+      return added;
+    });
+  }
+
+  /** Removes a slot, and the key that it had in a token. @throws as Vault.removeKeyslot. */
+  async removeKeyslot(uid: number, params: RemoveKeyslotParams): Promise<void> {
+    await this.#prove(uid, async () => {
+      const part = this.#agent.vault.hsmKeyslots.get(params.keyslotId);
+      await this.#agent.vault.removeKeyslot(params);
+      if (part) await this.#agent.open.tokenWork.destroyKeyslotKey(params.keyslotId, part);
+    });
+  }
+
+  /** Whether a token may open the vault without a person. */
+  get hasHsmKeyslot(): boolean {
+    return this.#agent.isInitialized() && this.#agent.vault.hsmKeyslots.size > 0;
+  }
+
+  /** Runs what asks for the proof of a secret, under the same throttle as unlock. */
+  async #prove<T>(uid: number, work: () => Promise<T>): Promise<T> {
+    return await this.#throttle.attempt(uid, work);
+  }
+
+  /** A token that was woken for a vault that stays locked is put to sleep again. */
+  async #openHsm(vault: Vault, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
+    try {
+      return await vault.openHsmKeyslot(sealer, keyslotId);
+    } catch (error) {
+      if (this.#agent.state !== 'UNLOCKED') await Promise.all(this.#agent.providers.map((provider) => provider.lock()));
+      throw error;
+    }
+  }
+}
