@@ -26,6 +26,8 @@ const hints: Readonly<Record<string, string>> = {
   ERR_AGENT_LOCKED: 'Run: kms unlock',
   ERR_NOT_INITIALIZED: 'Run: kms-agent init',
   ERR_ACCESS_DENIED: 'kms whoami shows who the agent takes you for.',
+  ERR_HSM_UNAVAILABLE: 'kms status says what is wrong with it.',
+  ERR_KEY_UNAVAILABLE: 'kms status says what is wrong with its token.',
   ERR_KEY_NOT_FOUND: 'kms key list shows what there is.',
   ERR_ALIAS_NOT_FOUND: 'kms alias list shows what there is.',
 };

@@ -197,7 +197,7 @@ export class Agent {
   #beginTokens(keyring: Keyring, { tokenWork }: OpenKeyring): void {
     const pins = {
       read: (token: string) => {
-        const pin = keyring.pinOf(token);
+        const pin = keyring.tokens.pinOf(token);
         return pin === undefined ? undefined : Buffer.from(pin);
       },
       save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin: Buffer.from(pin).toString() }] }),

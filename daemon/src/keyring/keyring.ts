@@ -1,15 +1,15 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
-import { type Abilities, isToken, type Provider } from '../providers/provider.ts';
+import type { Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
-import { dueTimeOf, findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion, storedStateOf, wipeKey } from './key.ts';
+import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, storedStateOf, wipeKey } from './key.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
 import { RecordSlabs } from './record-slabs.ts';
-import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type PinEntry, type Tombstone, type VaultFacts } from './records.ts';
+import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
 import { SortedIds } from './sorted-ids.ts';
 import { type KeyAct, requireState, type StoredKeyState, type StoredState, stateOf } from './state.ts';
-import type { Intent } from './token-work.ts';
+import { TokenBook } from './token-book.ts';
 
 /** The time, and whether it can be believed when something would be lost for good. */
 export interface LifeClock {
@@ -24,6 +24,7 @@ const usageGrainMs = 3_600_000;
 export class Keyring {
   readonly vault: Vault;
   readonly aliases = new AliasBook();
+  readonly tokens = new TokenBook();
   /** Ids of keys in order; UUIDv7, so that is oldest first. */
   readonly keyIds = new SortedIds();
   /** When time alone changes a key, by id. */
@@ -36,10 +37,6 @@ export class Keyring {
   readonly #keyOfVersion = new Map<string, string>();
   readonly #tombstones = new Map<string, Tombstone>();
   readonly #clientTokens = new Map<string, ClientTokenEntry>();
-  readonly #intents = new Map<string, Intent>();
-  readonly #pins = new Map<string, PinEntry>();
-  /** Keys that live in tokens. */
-  readonly #inTokens = new Set<string>();
   /** Keys that were used since the unlock. */
   readonly #used = new Set<string>();
   #facts: VaultFacts = { restores: 0 };
@@ -56,9 +53,8 @@ export class Keyring {
     else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
     else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
     else if (kind === 'clientToken') this.#clientTokens.set(id, decodeJson<ClientTokenEntry>(plaintext));
-    else if (kind === 'intent') this.#intents.set(id, decodeJson<Intent>(plaintext));
-    else if (kind === 'pin') this.#pins.set(id, decodeJson<PinEntry>(plaintext));
     else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
+    else this.tokens.take({ kind, id, plaintext });
     plaintext.fill(0);
   }
 
@@ -87,19 +83,7 @@ export class Keyring {
   wipe(): void {
     for (const entry of this.#keys.values()) if (typeof entry !== 'number') wipeKey(entry);
     this.#slabs.wipe();
-    const all = [
-      this.#keys,
-      this.#keyOfVersion,
-      this.aliases,
-      this.#clientTokens,
-      this.#intents,
-      this.#pins,
-      this.#tombstones,
-      this.keyIds,
-      this.dueTimes,
-      this.#inTokens,
-      this.#used,
-    ];
+    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.tokens, this.#used];
     for (const held of all) held.clear();
   }
 
@@ -115,23 +99,14 @@ export class Keyring {
     return [...this.#providers.values()];
   }
 
+  findProvider(name: string): Provider | undefined {
+    return this.#providers.get(name);
+  }
+
   providerOf(key: Key): Provider {
-    const provider = this.#providers.get(key.provider);
+    const provider = this.findProvider(key.provider);
     if (!provider) throw new AgentError('ERR_KEY_UNAVAILABLE');
     return provider;
-  }
-
-  /** What can be done with a key: what its provider offers now, or offered when the key was made. */
-  findAbilities(key: Key): Abilities | undefined {
-    return this.#providers.get(key.provider)?.abilities(key.keySpec, key.keyUsage) ?? key.abilities;
-  }
-
-  /** Whether the key's provider has what the key uses, as far as is known. */
-  isAvailable(key: Key): boolean {
-    if (key.protectionLevel === 'SOFTWARE') return true;
-    const provider = this.#providers.get(key.provider);
-    if (!provider || !isToken(provider)) return false;
-    return [primaryVersion(key), initialVersion(key)].every(({ keyVersionId }) => provider.isAvailable(keyVersionId));
   }
 
   /** @throws AgentError `ERR_KEY_NOT_FOUND`, with `deletionTime` for a key that was destroyed. */
@@ -187,36 +162,6 @@ export class Keyring {
     requireState(this.storedStateOf(key), act);
   }
 
-  /** What was begun in tokens and is not known to be done. */
-  get intents(): readonly Intent[] {
-    return [...this.#intents.values()];
-  }
-
-  /** The PIN of a token, where it is kept in the vault. */
-  pinOf(token: string): string | undefined {
-    return this.#pins.get(token)?.pin;
-  }
-
-  /** Whether a version is one of a key, with material. */
-  hasMaterial(keyVersionId: string): boolean {
-    const key = this.keyByVersion(keyVersionId);
-    return key !== undefined && findVersion(key, keyVersionId).material.length > 0;
-  }
-
-  /** Whether an object of a token belongs to a key version or a keyslot of this vault. */
-  isKnownObject(id: string): boolean {
-    return this.#keyOfVersion.has(id) || this.vault.hasKeyslot(id);
-  }
-
-  /** Versions with material whose key lives in a token. */
-  versionsIn(provider: string): string[] {
-    return [...this.#inTokens].flatMap((keyId) => {
-      const key = this.findKey(keyId);
-      if (key?.provider !== provider) return [];
-      return key.versions.filter(({ material }) => material.length > 0).map(({ keyVersionId }) => keyVersionId);
-    });
-  }
-
   clientToken(id: string): ClientTokenEntry | undefined {
     return this.#clientTokens.get(id);
   }
@@ -236,7 +181,7 @@ export class Keyring {
    * @throws AgentError `ERR_STORE_UNAVAILABLE`: nothing changed.
    */
   commit(asked: KeyringChanges): void {
-    const changes = this.#intents.size > 0 && asked.keys ? { ...asked, doneIntents: [...(asked.doneIntents ?? []), ...this.#fulfilled(asked.keys)] } : asked;
+    const changes = this.tokens.complete(asked);
     const sealed = encodeChanges(changes);
     try {
       this.vault.commit(sealed);
@@ -244,24 +189,14 @@ export class Keyring {
       for (const change of sealed) if ('plaintext' in change) change.plaintext.fill(0);
     }
     const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
-    const { intents = [], doneIntents = [], pins = [] } = changes;
     for (const name of deletedAliases) this.aliases.drop(name);
     for (const id of expiredTokens) this.#clientTokens.delete(id);
     for (const tombstone of destroyed) this.#bury(tombstone);
     for (const key of keys) this.#putKey(key);
     for (const alias of aliases) this.aliases.put(alias);
     for (const token of clientTokens) this.#clientTokens.set(token.id, token);
-    for (const id of doneIntents) this.#intents.delete(id);
-    for (const intent of intents) this.#intents.set(intent.id, intent);
-    for (const pin of pins) this.#pins.set(pin.token, pin);
+    this.tokens.follow(changes);
     if (facts) this.#facts = facts;
-  }
-
-  /** Intents that a key fulfils: it has the material that was to be made. */
-  #fulfilled(keys: readonly Key[]): string[] {
-    return keys.flatMap(({ versions }) =>
-      versions.filter(({ keyVersionId, material }) => material.length > 0 && this.#intents.has(keyVersionId)).map(({ keyVersionId }) => keyVersionId),
-    );
   }
 
   /** Overwrites what the vault's file may still hold of records that are gone. */
@@ -327,7 +262,7 @@ export class Keyring {
   }
 
   #index(keyId: string, entry: Key | number, { keyVersionIds, dueTime, isInToken }: KeyIndex): void {
-    if (isInToken) this.#inTokens.add(keyId);
+    if (isInToken) this.tokens.keyIds.add(keyId);
     this.#keys.set(keyId, entry);
     this.keyIds.add(keyId);
     for (const keyVersionId of keyVersionIds) this.#keyOfVersion.set(keyVersionId, keyId);
@@ -341,7 +276,7 @@ export class Keyring {
     this.#keys.delete(keyId);
     this.keyIds.delete(keyId);
     this.dueTimes.delete(keyId);
-    this.#inTokens.delete(keyId);
+    this.tokens.keyIds.delete(keyId);
     this.#used.delete(keyId);
     this.#tombstones.set(keyId, tombstone);
   }

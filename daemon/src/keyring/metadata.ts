@@ -1,8 +1,8 @@
 import type { Alias, KeyFilters, KeyMetadata, KeyState, KeyType, KeyVersion, RotationStatus } from '@kms-agent/protocol';
 import { AgentError, formatDuration } from '@kms-agent/protocol';
-import type { Abilities } from '../providers/provider.ts';
+import { type Abilities, isToken } from '../providers/provider.ts';
 import type { AliasEntry } from './alias-book.ts';
-import { countUses, findVersion, initialVersion, type Key, nextRotationTime } from './key.ts';
+import { countUses, findVersion, initialVersion, type Key, nextRotationTime, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { StoredKeyState } from './state.ts';
 
@@ -19,7 +19,7 @@ function keyTypeOf(key: Key): KeyType {
  * @throws AgentError `ERR_KEY_UNAVAILABLE` when the provider no longer knows such keys.
  */
 export function abilitiesOf(keyring: Keyring, key: Key): Abilities {
-  const abilities = keyring.findAbilities(key);
+  const abilities = keyring.findProvider(key.provider)?.abilities(key.keySpec, key.keyUsage) ?? key.abilities;
   if (!abilities) throw new AgentError('ERR_KEY_UNAVAILABLE');
   return abilities;
 }
@@ -36,10 +36,18 @@ function describeRotation(key: Key, state: StoredKeyState): RotationStatus {
   };
 }
 
+/** Whether the key's token has what the key uses, as far as is known. */
+function isAvailable(keyring: Keyring, key: Key): boolean {
+  if (key.protectionLevel === 'SOFTWARE') return true;
+  const provider = keyring.findProvider(key.provider);
+  if (!provider || !isToken(provider)) return false;
+  return [primaryVersion(key), initialVersion(key)].every(({ keyVersionId }) => provider.isAvailable(keyVersionId));
+}
+
 /** The state that callers see: an enabled key whose token is away, or does not prove it, is Unavailable until that ends. */
 function shownState(keyring: Keyring, key: Key): KeyState {
   const state = keyring.stateOf(key);
-  return state === 'Enabled' && !keyring.isAvailable(key) ? 'Unavailable' : state;
+  return state === 'Enabled' && !isAvailable(keyring, key) ? 'Unavailable' : state;
 }
 
 /** The key as callers see it. */

@@ -1,6 +1,6 @@
 import { AgentError, isAgentError, type KeySpec } from '@kms-agent/protocol';
 import { isToken, type ListedKey, type MaterialRef, type NewMaterial, type Provider, type TokenProvider } from '../providers/provider.ts';
-import type { Key } from './key.ts';
+import { findVersion, type Key } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { KeyringChanges } from './records.ts';
 
@@ -158,7 +158,7 @@ export class TokenWork {
   }
 
   #of(provider: Provider, act: Intent['act']): Intent[] {
-    return this.#keyring.intents.filter((intent) => intent.provider === provider.name && intent.act === act);
+    return this.#keyring.tokens.intents.filter((intent) => intent.provider === provider.name && intent.act === act);
   }
 
   async #finishAll(provider: Token): Promise<void> {
@@ -193,22 +193,41 @@ export class TokenWork {
   /** Intents whose request is over: without an object there is nothing to do, with one it stands in the token alone. */
   #closeMade(provider: Token, shown: readonly ListedKey[]): string[] {
     const ids = new Set(shown.map(({ keyVersionId }) => keyVersionId));
-    const over = this.#of(provider, 'make').filter(({ id }) => !this.#live.has(id) && !this.#keyring.hasMaterial(id) && !this.#keyring.vault.hasKeyslot(id));
+    const over = this.#of(provider, 'make').filter(({ id }) => !this.#live.has(id) && !this.#isFilled(id));
     const nothing = over.filter(({ id }) => !ids.has(id)).map(({ id }) => id);
     if (nothing.length > 0) this.#keyring.commit({ doneIntents: nothing });
     return over.filter(({ id }) => ids.has(id)).map(({ id }) => id);
   }
 
+  /** Whether an object of a token belongs to a key version or a keyslot of this vault. */
+  #isKnown(id: string): boolean {
+    return this.#keyring.keyByVersion(id) !== undefined || this.#keyring.vault.hasKeyslot(id);
+  }
+
+  /** Whether what was to be made is there: a version with material, or a keyslot. */
+  #isFilled(id: string): boolean {
+    const key = this.#keyring.keyByVersion(id);
+    return key ? findVersion(key, id).material.length > 0 : this.#keyring.vault.hasKeyslot(id);
+  }
+
+  #versionsIn(provider: string): string[] {
+    return [...this.#keyring.tokens.keyIds].flatMap((keyId) => {
+      const key = this.#keyring.findKey(keyId);
+      if (key?.provider !== provider) return [];
+      return key.versions.filter(({ material }) => material.length > 0).map(({ keyVersionId }) => keyVersionId);
+    });
+  }
+
   #findStrange(provider: Token, shown: readonly ListedKey[]): string[] {
-    const noted = new Set(this.#keyring.intents.filter((intent) => intent.provider === provider.name).map(({ id }) => id));
+    const noted = new Set(this.#keyring.tokens.intents.filter((intent) => intent.provider === provider.name).map(({ id }) => id));
     return shown
-      .filter(({ keyVersionId: id, label }) => label.startsWith('kms-agent ') && !noted.has(id) && !this.#live.has(id) && !this.#keyring.isKnownObject(id))
+      .filter(({ keyVersionId: id, label }) => label.startsWith('kms-agent ') && !noted.has(id) && !this.#live.has(id) && !this.#isKnown(id))
       .map(({ keyVersionId }) => keyVersionId);
   }
 
   #findMissing(provider: Token, shown: readonly ListedKey[]): string[] {
     const ids = new Set(shown.map(({ keyVersionId }) => keyVersionId));
-    const missing = this.#keyring.versionsIn(provider.name).filter((id) => !ids.has(id));
+    const missing = this.#versionsIn(provider.name).filter((id) => !ids.has(id));
     for (const id of missing) provider.markMissing(id);
     return missing;
   }

@@ -1,0 +1,48 @@
+import type { OpenRecord } from '../vault/inspection.ts';
+import type { Key } from './key.ts';
+import { decodeJson, type KeyringChanges, type PinEntry } from './records.ts';
+import type { Intent } from './token-work.ts';
+
+/** What the vault knows of tokens: what was begun in them, their PINs, and which keys live there. */
+export class TokenBook {
+  readonly #intents = new Map<string, Intent>();
+  readonly #pins = new Map<string, PinEntry>();
+  readonly keyIds = new Set<string>();
+
+  /** What was begun in tokens and is not known to be done. */
+  get intents(): readonly Intent[] {
+    return [...this.#intents.values()];
+  }
+
+  /** The PIN of a token, where it is kept in the vault. */
+  pinOf(token: string): string | undefined {
+    return this.#pins.get(token)?.pin;
+  }
+
+  /** Takes over a record of the vault that is being opened. */
+  take({ kind, id, plaintext }: OpenRecord): void {
+    if (kind === 'intent') this.#intents.set(id, decodeJson<Intent>(plaintext));
+    else if (kind === 'pin') this.#pins.set(id, decodeJson<PinEntry>(plaintext));
+  }
+
+  /** A change that also closes the intents that its keys fulfil: they have the material that was to be made. */
+  complete(changes: KeyringChanges): KeyringChanges {
+    if (this.#intents.size === 0 || !changes.keys) return changes;
+    return { ...changes, doneIntents: [...(changes.doneIntents ?? []), ...changes.keys.flatMap((key) => this.#fulfilledBy(key))] };
+  }
+
+  /** Follows a change that is durable. */
+  follow({ intents = [], doneIntents = [], pins = [] }: KeyringChanges): void {
+    for (const id of doneIntents) this.#intents.delete(id);
+    for (const intent of intents) this.#intents.set(intent.id, intent);
+    for (const pin of pins) this.#pins.set(pin.token, pin);
+  }
+
+  clear(): void {
+    for (const held of [this.#intents, this.#pins, this.keyIds]) held.clear();
+  }
+
+  #fulfilledBy({ versions }: Key): string[] {
+    return versions.filter(({ keyVersionId, material }) => material.length > 0 && this.#intents.has(keyVersionId)).map(({ keyVersionId }) => keyVersionId);
+  }
+}
