@@ -63,7 +63,7 @@ function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
       if (failure) log.error('a token is out of reach', { token: name, state, detail: describeFailure(failure) });
       else log.info('a token changed its state', { token: name, state });
     },
-    onNote: (note) => log.warn(note),
+    onNote: (note, level) => log[level](note),
   });
 }
 

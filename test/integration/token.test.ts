@@ -73,6 +73,7 @@ describe.skipIf(!hasSoftHsm)('a token (needs SoftHSM)', () => {
     expect(hsm).toMatchObject({ label: 'hsm', manufacturer: 'SoftHSM project', firmware: '2.6', sessions: 8 });
     expect(hsm?.mechanisms).toContain('RSAES_OAEP_SHA_256 over RSA_X_509');
     expect(hsm?.refused?.join()).toContain('RSAES_OAEP_SHA_256 (C_DecryptInit answered CKR_ARGUMENTS_BAD)');
+    expect(rig.log.match(/the token hsm does not offer RSAES_OAEP_SHA_256 \(C_DecryptInit answered CKR_ARGUMENTS_BAD\)/g)).toHaveLength(1);
   });
 
   test('aliases, versions, rotation, disable and deletion are those of every key', async () => {

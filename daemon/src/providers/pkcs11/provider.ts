@@ -40,7 +40,7 @@ export interface TokenProviderOptions {
   readonly savePin: (settings: TokenSettings, pin: Uint8Array) => Promise<void>;
   readonly onState: (state: LinkState, failure?: Failure) => void;
   /** Hears of what the log should say. */
-  readonly onNote: (note: string) => void;
+  readonly onNote: (note: string, level: 'warn' | 'info') => void;
 }
 
 const blockBytes = 16;
@@ -63,6 +63,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #public = new PublicOperations();
   /** Versions whose object was last missing, doubled or another one. */
   readonly #unavailable = new Set<string>();
+  #isAnnounced = false;
   #pins: PinBook | undefined;
   #onReady: () => void = () => undefined;
 
@@ -73,6 +74,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       readPin: () => this.#readPin(),
       onState: (state, failure) => {
         options.onState(state, failure);
+        if (state === 'ok') this.#announce();
         if (state === 'ok') this.#onReady();
       },
     });
@@ -201,7 +203,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       ...(previous ? { previous: decodePrevious(previous) } : {}),
     };
     const { proof, publicKey, replaced } = await this.#withToken(made.keyVersionId, () => this.#link.call('unwrap', params), 'ERR_INVALID_KEY_MATERIAL');
-    if (replaced) this.#options.onNote(`an import that was cut off had left an object in the token ${this.name}; it was replaced`);
+    if (replaced) this.#options.onNote(`an import that was cut off had left an object in the token ${this.name}; it was replaced`, 'warn');
     this.#unavailable.delete(made.keyVersionId);
     const material = { material: proof, ...(publicKey ? { publicKey } : {}) };
     return { ...material, unwrappedIn: inToken ? 'TOKEN' : 'AGENT', checkValue: encodePrevious(material) };
@@ -228,6 +230,13 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     await this.lock();
   }
 
+  /** What a token lists and does not do is said once: later it is ERR_UNSUPPORTED_ALGORITHM, which names no mechanism. */
+  #announce(): void {
+    if (this.#isAnnounced) return;
+    this.#isAnnounced = true;
+    for (const refused of this.#link.connection.abilities?.refused ?? []) this.#options.onNote(`the token ${this.name} does not offer ${refused}`, 'info');
+  }
+
   #unwrapsInToken(algorithm: ImportWrappingAlgorithm): boolean {
     return this.#link.connection.abilities?.unwraps.includes(algorithm) ?? false;
   }
@@ -245,7 +254,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       else await savePin(settings, pin);
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
-      onNote(`the PIN of the token ${this.name} could not be kept: ${error.details.hint ?? error.message}`);
+      onNote(`the PIN of the token ${this.name} could not be kept: ${error.details.hint ?? error.message}`, 'warn');
     } finally {
       pin.fill(0);
     }
@@ -264,7 +273,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     } catch (error) {
       const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
       if (failure?.kind === 'key') this.#unavailable.add(keyVersionId);
-      if (failure?.kind === 'failed') this.#options.onNote(`the token ${this.name} failed: ${describeFailure(failure)}`);
+      if (failure?.kind === 'failed') this.#options.onNote(`the token ${this.name} failed: ${describeFailure(failure)}`, 'warn');
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }
   }
