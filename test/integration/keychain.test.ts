@@ -14,7 +14,7 @@ function runLines(env: NodeJS.ProcessEnv, lines: string): string {
   return spawnSync(process.execPath, ['--no-warnings', '--input-type=module', '-e', script], { env: cleanEnv(env), encoding: 'utf8' }).stdout;
 }
 
-describe.skipIf(!hasKeyring)('the OS keychain (needs gnome-keyring and a compiled keytar)', () => {
+describe.skipIf(!hasKeyring)('the OS keychain (needs gnome-keyring, a compiled keytar and a user with a name)', () => {
   test('what is stored is there in the next session, bytes and all; nothing is nothing; without a keychain it says so', async () => {
     using folder = new TempFolder();
     {

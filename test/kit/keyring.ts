@@ -1,13 +1,32 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { cleanEnv, repository, type TempFolder } from './agent.ts';
 
-/** A real keyring needs these Debian packages, and keytar compiled. */
-export const hasKeyring = ['/usr/bin/gnome-keyring-daemon', '/usr/bin/dbus-daemon', join(repository, 'node_modules/keytar/build/Release/keytar.node')].every(
-  (path) => existsSync(path),
-);
+/** The session bus does not start for a uid without a name. */
+function hasName(): boolean {
+  try {
+    return userInfo().username !== '';
+  } catch {
+    return false;
+  }
+}
+
+/** A real keyring needs these Debian packages, keytar compiled, and a user with a name. */
+export const hasKeyring =
+  hasName() &&
+  ['/usr/bin/gnome-keyring-daemon', '/usr/bin/dbus-daemon', join(repository, 'node_modules/keytar/build/Release/keytar.node')].every((path) =>
+    existsSync(path),
+  );
+
+async function waitFor(path: string): Promise<void> {
+  for (let waited = 0; !existsSync(path); waited += 10) {
+    if (waited > 10_000) throw new Error(`${path} did not appear`);
+    await delay(10);
+  }
+}
 
 /** A session bus and a gnome-keyring of a test's own, unlocked with a password. */
 export class SecretService implements AsyncDisposable {
@@ -24,10 +43,10 @@ export class SecretService implements AsyncDisposable {
     const bus = join(runtime, 'bus');
     const service = new SecretService({ HOME: home, XDG_RUNTIME_DIR: runtime, DBUS_SESSION_BUS_ADDRESS: `unix:path=${bus}` });
     service.#spawn('dbus-daemon', '--session', '--nofork', '--nopidfile', `--address=unix:path=${bus}`);
-    while (!existsSync(bus)) await delay(10);
+    await waitFor(bus);
     const keyring = service.#spawn('gnome-keyring-daemon', '--foreground', '--unlock', '--components=secrets');
     keyring.stdin?.end(password);
-    while (!existsSync(join(home, '.local/share/keyrings'))) await delay(10);
+    await waitFor(join(home, '.local/share/keyrings'));
     await delay(200); // until it has its name on the bus
     return service;
   }
