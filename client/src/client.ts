@@ -3,6 +3,8 @@ import type {
   AddKeyslotResult,
   AgentStatus,
   EmptyResult,
+  ExplainParams,
+  ExplainResult,
   ListKeyslotsResult,
   MethodName,
   MethodParams,
@@ -39,6 +41,11 @@ export class AgentClient extends KeysClient implements AsyncDisposable {
   /** Says who the agent takes the caller for. */
   whoAmI(options?: CallOptions): Promise<WhoAmIResult> {
     return this.transport.call('whoAmI', {}, options);
+  }
+
+  /** Says whether a call would be allowed and would succeed, what decided, and what stands in its way. Changes nothing. */
+  explain(params: ExplainParams, options?: CallOptions): Promise<ExplainResult> {
+    return this.transport.call('explain', params, options);
   }
 
   /** Opens the vault. */

@@ -11,6 +11,7 @@ import type {
   ImportKeyMaterialResult,
   KeyIdParams,
   KeyMetadata,
+  KeyPolicyResult,
   KeyVersion,
   KeyVersionParams,
   ListAliasesParams,
@@ -22,6 +23,7 @@ import type {
   OnlyKeyIdParams,
   ScheduleKeyDeletionParams,
   SetDeletionProtectionParams,
+  SetKeyPolicyParams,
   TagKeyParams,
   UntagKeyParams,
   UpdateKeyDescriptionParams,
@@ -120,6 +122,21 @@ export class KeysClient extends CryptographyClient {
   /** Answers what is known about a version. */
   describeKeyVersion(params: KeyVersionParams, options?: CallOptions): Promise<KeyVersion> {
     return this.transport.call('describeKeyVersion', params, options);
+  }
+
+  /** Answers who may do what with a key: what setKeyPolicy set, or the default, which is its creator. */
+  getKeyPolicy(params: KeyIdParams, options?: CallOptions): Promise<KeyPolicyResult> {
+    return this.transport.call('getKeyPolicy', params, options);
+  }
+
+  /**
+   * Says who may do what with a key; it replaces the policy that is there. Users and groups are kept as numbers.
+   *
+   * @returns the policy as it is kept, and `warnings` about what its writer may not have meant.
+   * @throws AgentError `ERR_INVALID_PARAMS` with `path` for an unknown action, user or kind; `ERR_UNSUPPORTED_OPERATION` for what the agent cannot read.
+   */
+  setKeyPolicy(params: SetKeyPolicyParams, options?: CallOptions): Promise<KeyPolicyResult> {
+    return this.transport.call('setKeyPolicy', params, options);
   }
 
   /** Lets a disabled key be used again; no error when it is enabled. @throws AgentError `ERR_STATE_CONFLICT` when it is to be deleted or has no material. */

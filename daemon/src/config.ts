@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, systemSocketPath } from '@kms-agent/protocol';
+import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
 /** Every setting with its default; each is described in the operator's guide. Times are milliseconds, sizes bytes, 0 means never. */
@@ -23,6 +23,8 @@ export const defaultSettings = {
   useBlockSize: 65_536,
   logLevel: 'info' as 'error' | 'warn' | 'info' | 'debug',
   tokens: [] as readonly TokenSettings[],
+  administrators: [] as readonly string[],
+  policy: { statements: [] } as KeyPolicy,
 };
 
 /** Settings as they hold for the life of the process. */
@@ -40,6 +42,8 @@ type Schema = Record<
   | { type: 'integer'; minimum: number; maximum: number }
   | { type: 'string'; enum: string[] }
   | { type: 'string'; pattern: string }
+  | { type: 'array'; items: { type: 'string'; pattern: string } }
+  | { type: 'object'; properties: { statements: { type: 'array' } }; required: string[]; additionalProperties: false }
   | { type: 'array'; items: { type: 'object'; properties: Record<string, object>; required: string[]; additionalProperties: false } }
 >;
 
@@ -78,6 +82,8 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   useBlockSize: integer(1, 1_048_576),
   logLevel: { type: 'string', enum: ['error', 'warn', 'info', 'debug'] },
   tokens: { type: 'array', items: { type: 'object', properties: tokenSchema, required: ['name', 'module', 'uri'], additionalProperties: false } },
+  administrators: { type: 'array', items: { type: 'string', pattern: '^(user|uid|group|gid):' } },
+  policy: { type: 'object', properties: { statements: { type: 'array' } }, required: ['statements'], additionalProperties: false },
 };
 
 /** The usual places: systemd's for a service, those of the XDG base directories for a user. */

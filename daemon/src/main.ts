@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
-import type { ServiceOf } from './caller/process.ts';
+import { decodePolicy } from '@kms-agent/protocol';
+import type { ReadFacts } from './caller/process.ts';
 import type { Settings } from './config.ts';
 import { Dispatcher } from './dispatch/dispatcher.ts';
 import { type ListenAddress, Listener } from './front/listener.ts';
@@ -7,9 +8,9 @@ import { Agent } from './keyring/agent.ts';
 import type { TimeSource } from './keyring/clock.ts';
 import { describeError, type Log } from './log.ts';
 import { makeHandlers } from './operations/index.ts';
-import { findTargets } from './operations/targets.ts';
 import { readCredential } from './os/credentials.ts';
 import { readKeychain, writeKeychain } from './os/keychain.ts';
+import { canReadExecutables, readMachineId } from './os/machine.ts';
 import { readProtections } from './os/protections.ts';
 import { machineTime } from './os/time.ts';
 import { Policy } from './policy/policy.ts';
@@ -33,8 +34,8 @@ export interface StartOptions {
   readonly openVault: () => Vault | undefined;
   /** Default: the machine's. */
   readonly time?: TimeSource;
-  /** Says which system unit a caller runs in, when it is a service. Default: nobody is one, until units are known to the agent. */
-  readonly serviceOf?: ServiceOf;
+  /** Says what is known of a caller's process. Default: what the kernel says. */
+  readonly readFacts?: ReadFacts;
 }
 
 /** An agent that answers. */
@@ -43,6 +44,9 @@ export interface RunningAgent {
   /** Stops accepting, lets running requests end, locks, and gives everything back. */
   stop(): Promise<void>;
 }
+
+/** Whether only the agent's own user can connect, as far as the agent makes the socket itself. */
+const isPrivate = (listen: ListenAddress): boolean => 'path' in listen && ((listen.mode ?? 0o600) & 0o077) === 0;
 
 /** What the OS keychain calls the PIN of a token. */
 const pinAccount = (token: string): string => `pin of token ${token}`;
@@ -68,7 +72,7 @@ function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
 }
 
 /** Builds everything, wires it, and listens: the only place that makes a service. */
-export async function startAgent({ settings, listen, log, openVault, time = machineTime, serviceOf = () => undefined }: StartOptions): Promise<RunningAgent> {
+export async function startAgent({ settings, listen, log, openVault, time = machineTime, readFacts }: StartOptions): Promise<RunningAgent> {
   const onLockOverdue = (): void => {
     log.error('requests did not end in time; leaving, because keys are still in memory');
     process.exit(70);
@@ -88,12 +92,19 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
     onAct: ({ act, keyId, keyVersionId }) => log.info('the agent acted on a key by itself', { act, keyId, ...(keyVersionId ? { keyVersionId } : {}) }),
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
-  const policy = new Policy([0, process.geteuid?.() ?? 0], (params) => findTargets(agent, params));
+  const policy = new Policy({
+    administrators: settings.administrators.length > 0 ? settings.administrators : ['uid:0', `uid:${process.geteuid?.() ?? 0}`],
+    agentPolicy: decodePolicy(settings.policy),
+    keyring: () => agent.open.keyring,
+    now: () => time.wall(),
+    hostId: readMachineId,
+    readsExecutables: canReadExecutables(isPrivate(listen)),
+  });
   const handlers = makeHandlers({
     agent,
     version,
     maxAnswerBytes: settings.maxFrameBytes - envelopeBytes,
-    isAdministrator: (caller) => policy.isAdministrator(caller),
+    authority: policy,
     counts: () => listener.counts,
     protections: readProtections,
     warnings: () =>
@@ -113,7 +124,7 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
   const listener: Listener = new Listener({
     dispatch: dispatcher,
     limits: settings,
-    serviceOf,
+    ...(readFacts ? { readFacts } : {}),
     onError: (error) => log.debug('a connection failed', { detail: describeError(error) }),
   });
   await listener.listen(listen);

@@ -1,4 +1,4 @@
-import type { EncryptionAlgorithm } from './names.ts';
+import type { BindableFact, EncryptionAlgorithm } from './names.ts';
 
 /** `kms` in ASCII, which begins every advance blob; raw operations refuse an aad that begins with it. */
 export const blobMagic: readonly number[] = [0x6b, 0x6d, 0x73];
@@ -44,6 +44,21 @@ export function beginsLikeBlob(bytes: Uint8Array): boolean {
 /** The 22 authenticated bytes: magic, format, algorithm, bound, key version id. */
 export function encodeBlobHeader(keyVersionId: string, bound: Bound = 0): Buffer {
   return Buffer.concat([Buffer.from([...blobMagic, format, 1, bound]), encodeUuid(keyVersionId)]);
+}
+
+/** Facts about the caller as they stand under the seal of a bound blob. */
+export type BoundFacts = Readonly<Partial<Record<BindableFact, string | number>>>;
+
+/**
+ * What stands between the header and the caller's aad in the authenticated data of a bound blob: u16 length, big-endian, and canonical JSON:
+ * no spaces, the names in the order host, unit, user. `host` is the text of /etc/machine-id, `unit` the name of a system unit or
+ * `user@UID.service/NAME` for one of a user's own, `user` the uid as a number.
+ */
+export function encodeBoundFacts(facts: BoundFacts): Uint8Array {
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(Object.entries(facts).sort(([a], [b]) => (a < b ? -1 : 1)))));
+  const length = Buffer.alloc(2);
+  length.writeUInt16BE(json.length);
+  return Buffer.concat([length, json]);
 }
 
 /** Puts an advance blob together: header ‖ IV (12) ‖ ciphertext ‖ tag (16). */

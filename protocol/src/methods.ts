@@ -2,6 +2,7 @@ import type * as agent from './messages/agent.ts';
 import type * as crypto from './messages/crypto.ts';
 import type * as keys from './messages/keys.ts';
 import type * as life from './messages/life.ts';
+import type * as policy from './messages/policy.ts';
 
 /** Without parameters: `{}` or nothing at all. */
 export type NoParams = Record<string, never>;
@@ -47,9 +48,12 @@ export interface Methods {
   getParametersForImport: { params: life.GetParametersForImportParams; result: life.GetParametersForImportResult };
   importKeyMaterial: { params: life.ImportKeyMaterialParams; result: life.ImportKeyMaterialResult };
   deleteKeyMaterial: { params: life.OnlyKeyIdParams; result: keys.KeyMetadata };
+  getKeyPolicy: { params: keys.KeyIdParams; result: policy.KeyPolicyResult };
+  setKeyPolicy: { params: policy.SetKeyPolicyParams; result: policy.KeyPolicyResult };
 
   status: { params: NoParams; result: agent.AgentStatus };
   whoAmI: { params: NoParams; result: agent.WhoAmIResult };
+  explain: { params: policy.ExplainParams; result: policy.ExplainResult };
   unlock: { params: agent.UnlockParams; result: agent.AgentStatus };
   lock: { params: NoParams; result: agent.AgentStatus };
   confirmClock: { params: NoParams; result: agent.AgentStatus };

@@ -44,3 +44,14 @@ export type AgentState = (typeof agentStates)[number];
 
 export const keyslotTypes = ['passphrase', 'recovery', 'keychain', 'credential', 'hsm'] as const;
 export type KeyslotType = (typeof keyslotTypes)[number];
+
+/** Facts about the caller that a policy may put under the seal of a ciphertext; the bit of each in a blob's `bound` byte is its place here. */
+export const bindableFacts = ['user', 'unit', 'host'] as const;
+export type BindableFact = (typeof bindableFacts)[number];
+
+/** What decided about a call. */
+export const explainRules = ['administrator', 'everyone', 'agentPolicy', 'keyPolicy', 'noStatement'] as const;
+export type ExplainRule = (typeof explainRules)[number];
+
+/** Longest policy, in bytes of its JSON. */
+export const maxPolicyBytes = 32_768;

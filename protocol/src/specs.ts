@@ -4,6 +4,7 @@ import * as agent from './messages/agent.ts';
 import * as crypto from './messages/crypto.ts';
 import * as keys from './messages/keys.ts';
 import * as life from './messages/life.ts';
+import * as policy from './messages/policy.ts';
 import type { MethodName, MethodParams, MethodResult } from './methods.ts';
 
 /** Everything both sides must know of a method to carry it. */
@@ -79,9 +80,12 @@ export const specs: { readonly [M in MethodName]: MethodSpec<M> } = {
     false,
   ),
   deleteKeyMaterial: changing(spec(life.onlyKeyIdParams, keys.keyMetadata, 'Deletes imported material at once; the same can be imported again.'), false),
+  getKeyPolicy: spec(keys.keyIdParams, policy.keyPolicyResult, 'Answers who may do what with a key.'),
+  setKeyPolicy: changing(spec(policy.setKeyPolicyParams, policy.keyPolicyResult, 'Says who may do what with a key.'), false),
 
   status: keyless(spec(agent.noParams, agent.agentStatus, 'Says how the agent is.')),
   whoAmI: keyless(spec(agent.noParams, agent.whoAmIResult, 'Says who the agent takes the caller for.')),
+  explain: keyless(spec(policy.explainParams, policy.explainResult, 'Says whether a call would be allowed, and why; changes nothing.')),
   unlock: keyless(spec(agent.unlockParams, agent.agentStatus, 'Opens the vault.'), false),
   lock: keyless(spec(agent.noParams, agent.agentStatus, 'Forgets every key until the next unlock.')),
   confirmClock: changing(spec(agent.noParams, agent.agentStatus, 'Says that the wall clock is right, so that destruction and expiry go on.'), false),
@@ -120,6 +124,16 @@ export function decodeParams<M extends MethodName>(method: M, wire: unknown): Me
   const decoded = specs[method].params.safeDecode((wire === undefined ? {} : wire) as never); // unknown until here; decode checks all of it
   if (!decoded.success) throw new AgentError('ERR_INVALID_PARAMS', describeIssue(decoded.error));
   return decoded.data as MethodParams<M>; // the union over methods collapses to this one
+}
+
+/**
+ * Reads a policy, for example one that stands in settings.
+ * @throws AgentError `ERR_INVALID_PARAMS` with `path`, the JSON Pointer of the first bad field, and `reason`.
+ */
+export function decodePolicy(wire: unknown): policy.KeyPolicy {
+  const decoded = policy.keyPolicy.safeDecode(wire as never); // unknown until here; decode checks all of it
+  if (!decoded.success) throw new AgentError('ERR_INVALID_PARAMS', describeIssue(decoded.error));
+  return decoded.data;
 }
 
 /**

@@ -41,6 +41,9 @@ function paramsFor(method: string, keyId: string): Record<string, unknown> {
     untagKey: { keyId, tagKeys: ['a'] },
     updateRotationPolicy: { keyId, enabled: false },
     importKeyMaterial: { keyId, encryptedKeyMaterial: 'aGk=', importToken: 'aGk=' },
+    getKeyPolicy: { keyId },
+    setKeyPolicy: { keyId, policy: { statements: [] } },
+    explain: { method: 'encrypt', keyId },
     unlock: { passphrase: 'guess' },
     addKeyslot: { type: 'recovery', proof: { passphrase: 'guess' } },
     removeKeyslot: { keyslotId: missing, proof: { passphrase: 'guess' } },
@@ -93,7 +96,7 @@ test.skipIf(!asRoot)(
     const kms = await agent.client();
     await kms.unlock({ passphrase });
     const { keyId } = await kms.createKey();
-    const open = new Set(['status', 'whoAmI', 'rpc.discover']);
+    const open = new Set(['status', 'whoAmI', 'rpc.discover', 'generateRandom', 'explain']);
     const frames = methodNames.flatMap((method) =>
       [keyId, missing].map((id) => ({ jsonrpc: '2.0', id: `${method} ${id === missing ? 'missing' : 'there'}`, method, params: paramsFor(method, id) })),
     );
@@ -104,6 +107,13 @@ test.skipIf(!asRoot)(
       const expected = open.has(id.split(' ')[0] ?? '') ? undefined : { code: 'ERR_ACCESS_DENIED', retryable: false };
       expect([id, error ? data : undefined]).toEqual([id, expected]);
     }
+    const explained = await askAs(
+      4711,
+      agent.socketPath,
+      [keyId, missing].map((id) => ({ jsonrpc: '2.0', id, method: 'explain', params: paramsFor('explain', id) })),
+    );
+    const denial = { allowed: false, rule: 'noStatement', wouldSucceed: false, blockedBy: 'ERR_ACCESS_DENIED' };
+    expect(explained.map((answer) => (answer as unknown as { result: object }).result)).toEqual([denial, denial]);
     const [whoAmI] = await askAs(4711, agent.socketPath, [{ jsonrpc: '2.0', id: 1, method: 'whoAmI' }]);
     expect(whoAmI).toMatchObject({ result: { uid: 4711, gid: 4711, administrator: false } });
     const [status] = await askAs(4711, agent.socketPath, [{ jsonrpc: '2.0', id: 1, method: 'status' }]);

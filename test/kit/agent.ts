@@ -56,6 +56,13 @@ export function run(
   return promise;
 }
 
+/** How an agent is started. */
+export interface StartOptions {
+  /** A command that runs it. */
+  readonly command?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 /** A real agent in a process of its own. */
 export class TestAgent implements AsyncDisposable {
   readonly socketPath: string;
@@ -73,7 +80,7 @@ export class TestAgent implements AsyncDisposable {
   }
 
   /** Starts a program that prints its address when it is ready. */
-  static async start(args: readonly string[], options: { command?: readonly string[]; env?: NodeJS.ProcessEnv } = {}): Promise<TestAgent> {
+  static async start(args: readonly string[], options: StartOptions = {}): Promise<TestAgent> {
     const [program, before] = options.command ? [options.command[0] ?? '', [...options.command.slice(1), process.execPath]] : [process.execPath, []];
     const child = spawn(program, [...before, agentProgram, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: options.env ?? cleanEnv() });
     const { promise, resolve, reject } = Promise.withResolvers<string>();
@@ -97,8 +104,10 @@ export class TestAgent implements AsyncDisposable {
   }
 
   /** An agent on a vault in a folder, locked. */
-  static async serve(folder: TempFolder, ...args: string[]): Promise<TestAgent> {
-    return await TestAgent.start(['serve', '--data-dir', folder.join('vault'), '--socket', folder.join('agent.sock'), ...args]);
+  static async serve(folder: TempFolder, ...args: (string | StartOptions)[]): Promise<TestAgent> {
+    const flags = args.filter((arg) => typeof arg === 'string');
+    const options = args.find((arg) => typeof arg !== 'string');
+    return await TestAgent.start(['serve', '--data-dir', folder.join('vault'), '--socket', folder.join('agent.sock'), ...flags], options);
   }
 
   async client(): Promise<AgentClient> {

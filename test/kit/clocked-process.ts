@@ -24,7 +24,11 @@ const running = await startAgent({
       return bootId;
     },
   },
-  serviceOf: () => service ?? undefined,
+  readFacts: () => ({
+    unit: () => (service ? { scope: 'system', name: service } : undefined),
+    executable: () => 'unknown',
+    executablePath: () => undefined,
+  }),
 });
 
 process.on('message', (message: ClockMessage) => {

@@ -1,11 +1,53 @@
-import { peerCredentials, peerGroups } from '../os/libc.ts';
-import type { Caller } from './identity.ts';
+import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { type LivingPeer, livingPeer, peerCredentials, peerGroups } from '../os/peer.ts';
+import type { Caller, FileId, Peer, ProcessFacts, Unknown } from './identity.ts';
+import { parseUnit } from './unit.ts';
 
-/** Says which system unit a caller runs in, when it is a service. */
-export type ServiceOf = (caller: { uid: number; pid?: number }) => string | undefined;
+/** Says what is known of the process that connected. */
+export type ReadFacts = (process: LivingPeer) => ProcessFacts;
 
-/** Reads who is at the other end of a connected Unix socket. @throws Error when the kernel does not say. */
-export function readCaller(fd: number, serviceOf: ServiceOf): Caller {
-  const credentials = peerCredentials(fd);
-  return { ...credentials, groups: peerGroups(fd), service: () => serviceOf(credentials) };
+/** Runs `read` once and remembers what it answered. */
+function once<T>(read: () => T): () => T {
+  let answer: { value: T } | undefined;
+  return () => {
+    answer ??= { value: read() };
+    return answer.value;
+  };
+}
+
+/** Reads something of a process between two proofs that it is still the one that connected. */
+function readAlive<T>(process: LivingPeer, read: (folder: string) => T): T | Unknown {
+  return process.whileAlive((pid) => {
+    try {
+      return read(`/proc/${pid}`);
+    } catch {
+      return 'unknown'; // EACCES: another user's process; ENOENT, ESRCH: it has just ended
+    }
+  });
+}
+
+/** The file that a path leads to. @throws Error as stat(2). */
+export function identifyFile(path: string): FileId {
+  const { dev, ino } = statSync(path, { bigint: true });
+  return { device: dev, inode: ino };
+}
+
+/** What /proc says of the process that connected, read when it is first asked for. */
+export const readProcess: ReadFacts = (process) => ({
+  unit: once(() => readAlive(process, (folder) => parseUnit(readFileSync(`${folder}/cgroup`, 'utf8')))),
+  executable: once(() => readAlive(process, (folder) => identifyFile(`${folder}/exe`))),
+  executablePath: once(() => {
+    const path = readAlive(process, (folder) => ({ path: readlinkSync(`${folder}/exe`) }));
+    return path === 'unknown' ? undefined : path.path;
+  }),
+});
+
+/** Reads who is at the other end of a connected Unix socket. @param fd - its descriptor, undefined once it is closed. @throws Error when the kernel does not say. */
+export function readPeer(fd: () => number | undefined, readFacts: ReadFacts = readProcess): Peer {
+  const connected = fd();
+  if (connected === undefined) throw new TypeError('the socket has no descriptor');
+  const { uid, gid, pid } = peerCredentials(connected);
+  const known = { uid, gid, groups: peerGroups(connected), ...(pid > 0 ? { pid } : {}) };
+  const process = livingPeer(fd, pid);
+  return { caller: (): Caller => ({ ...known, process: readFacts(process) }) };
 }

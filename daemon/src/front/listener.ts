@@ -2,8 +2,8 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { AgentError, checkSocketPath, encodeFrame } from '@kms-agent/protocol';
-import type { Caller } from '../caller/identity.ts';
-import { readCaller, type ServiceOf } from '../caller/process.ts';
+import type { Peer } from '../caller/identity.ts';
+import { type ReadFacts, readPeer } from '../caller/process.ts';
 import type { Dispatch } from '../dispatch/request.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
 import { RpcServer } from './jsonrpc/server.ts';
@@ -23,7 +23,8 @@ const backlog = 4096;
 export interface ListenerOptions {
   readonly dispatch: Dispatch;
   readonly limits: FrontLimits;
-  readonly serviceOf: ServiceOf;
+  /** Default: from the kernel. */
+  readonly readFacts?: ReadFacts;
   /** Hears of a connection that could not be served; never fatal. */
   readonly onError: (error: unknown) => void;
 }
@@ -34,12 +35,12 @@ export class Listener {
   readonly #rpc: RpcServer;
   readonly #limits: FrontLimits;
   readonly #connections = new Map<Socket, Connection>();
-  readonly #serviceOf: ServiceOf;
+  readonly #readFacts: ReadFacts | undefined;
   readonly #onError: (error: unknown) => void;
   #path: { path: string; inode: number } | undefined;
 
-  constructor({ dispatch, limits, serviceOf, onError }: ListenerOptions) {
-    this.#serviceOf = serviceOf;
+  constructor({ dispatch, limits, readFacts, onError }: ListenerOptions) {
+    this.#readFacts = readFacts;
     this.#rpc = new RpcServer(dispatch);
     this.#limits = limits;
     this.#onError = onError;
@@ -97,23 +98,23 @@ export class Listener {
   #accept(socket: Socket): void {
     socket.on('error', this.#onError);
     try {
-      const caller = readCaller(descriptorOf(socket), this.#serviceOf);
-      if (this.#connections.size >= this.#limits.maxConnections) this.#turnAway(socket, caller);
-      else this.#serve(socket, caller);
+      const peer = readPeer(() => descriptorOf(socket), this.#readFacts);
+      if (this.#connections.size >= this.#limits.maxConnections) this.#turnAway(socket, peer);
+      else this.#serve(socket, peer);
     } catch (error) {
       this.#onError(error);
       socket.destroy();
     }
   }
 
-  #serve(socket: Socket, caller: Caller): void {
-    this.#connections.set(socket, new Connection(socket, caller, this.#rpc, this.#limits));
+  #serve(socket: Socket, peer: Peer): void {
+    this.#connections.set(socket, new Connection(socket, peer, this.#rpc, this.#limits));
     socket.on('close', () => this.#connections.delete(socket));
   }
 
   /** Says why, and closes: a peer that keeps its end open must not keep a descriptor of ours. */
-  #turnAway(socket: Socket, caller: Caller): void {
-    const answer = this.#rpc.refuse(caller, new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs }));
+  #turnAway(socket: Socket, peer: Peer): void {
+    const answer = this.#rpc.refuse(peer.caller(), new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs }));
     socket.end(encodeFrame(answer), () => socket.destroy());
   }
 
@@ -127,11 +128,10 @@ export class Listener {
   }
 }
 
-/** The descriptor of a connected socket; Node has no public way to it. */
-function descriptorOf(socket: Socket): number {
+/** The descriptor of a connected socket, undefined once it is closed; Node has no public way to it. */
+function descriptorOf(socket: Socket): number | undefined {
   const { _handle: handle } = socket as unknown as { _handle?: { fd?: number } }; // a private member of node:net, there since 0.10
-  if (handle?.fd === undefined || handle.fd < 0) throw new TypeError('the socket has no descriptor');
-  return handle.fd;
+  return handle?.fd === undefined || handle.fd < 0 ? undefined : handle.fd;
 }
 
 /** A socket file that nobody listens on, and that is ours, is removed; anything else is an error. */

@@ -1,5 +1,5 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
-import { isCountKnown, type Key, type KeyVersionEntry, maxKeyVersions, primaryVersion } from './key.ts';
+import { initialVersion, isCountKnown, type Key, type KeyVersionEntry, maxKeyVersions, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 
 /** How often one AES version may encrypt. */
@@ -58,6 +58,11 @@ export class Budget {
     const version = primaryVersion(key);
     this.count(key, version);
     return version;
+  }
+
+  /** Whether raw operations can encrypt no more. */
+  isSpent(key: Key): boolean {
+    return initialVersion(key).useCount >= this.#limits.maxUses;
   }
 
   /** Whether the key has a version that has used three quarters of its budget. */

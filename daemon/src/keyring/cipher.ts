@@ -15,6 +15,16 @@ export interface RawInput {
   readonly paddingMode?: PaddingMode;
 }
 
+/** Facts about the caller that go under the seal of an advance blob. */
+export interface BoundTo {
+  /** The blob's `bound` byte. */
+  readonly bound: number;
+  readonly facts: Uint8Array;
+}
+
+/** The facts that a blob asks for, of who wants to open it; undefined when they are not known. */
+export type FindFacts = (bound: number) => Uint8Array | undefined;
+
 /** Something that was encrypted, and with what. */
 export interface Sealed {
   readonly key: Key;
@@ -33,6 +43,21 @@ export interface Opened {
 }
 
 const invalid = (path: string, reason: string): AgentError => new AgentError('ERR_INVALID_PARAMS', { path, reason });
+
+const nothing = new Uint8Array();
+const unbound: BoundTo = { bound: 0, facts: nothing };
+
+/** What a caller says of the blob that it wants opened. */
+export interface Expected {
+  readonly keyId?: string;
+  readonly keyVersionId?: string;
+}
+
+/** What is raw carries no facts about who made it, so that a key whose policy asks for them must not make or open it. */
+function requireUnbound({ policy }: Key): void {
+  if (policy?.statements.some(({ bindAad }) => bindAad !== undefined))
+    throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: "The key's policy binds ciphertexts to their caller; use the advance operations." });
+}
 
 /** Bytes that nothing else shares memory with. */
 function own(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -81,6 +106,7 @@ export class Cipher {
   /** Raw: with the initial version unless told otherwise. */
   async encrypt(key: Key, plaintext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Sealed> {
     checkRawAad(input.aad);
+    requireUnbound(key);
     const { algorithm, encrypter } = this.#choose(key, input.algorithm);
     if (input.iv && algorithm === 'AES_GCM') throw invalid('/iv', 'is made by the agent for AES_GCM: one IV used twice would break the key');
     checkApplies(algorithm, input);
@@ -94,6 +120,7 @@ export class Cipher {
   /** Raw: with the initial version unless told otherwise. @throws AgentError `ERR_INVALID_CIPHERTEXT`. */
   async decrypt(key: Key, ciphertext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Opened> {
     checkRawAad(input.aad);
+    requireUnbound(key);
     const { algorithm, encrypter } = this.#choose(key, input.algorithm);
     checkApplies(algorithm, input);
     if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
@@ -103,13 +130,13 @@ export class Cipher {
   }
 
   /** With the primary version, into a blob that names it. */
-  async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = new Uint8Array()): Promise<Sealed> {
+  async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = nothing, to: BoundTo = unbound): Promise<Sealed> {
     const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
     this.#keyring.use(key, primaryVersion(key));
     const counted = this.#budget.countPrimary(key);
     const version = this.#keyring.use(key, counted instanceof Promise ? await counted : counted);
-    const header = encodeBlobHeader(version.keyVersionId);
-    const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, aad]) });
+    const header = encodeBlobHeader(version.keyVersionId, to.bound);
+    const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, to.facts, aad]) });
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
     return { key, version, algorithm: 'AES_GCM', ciphertextBlob: encodeBlob(header, iv, ciphertext) };
   }
@@ -118,15 +145,18 @@ export class Cipher {
    * Opens an advance blob with the version that it names.
    * @throws AgentError `ERR_INVALID_CIPHERTEXT` for whatever does not open, an unknown version and a version of another key included.
    */
-  async advanceDecrypt(blob: Uint8Array, aad: Uint8Array = new Uint8Array(), expected: { keyId?: string; keyVersionId?: string } = {}): Promise<Opened> {
+  async advanceDecrypt(blob: Uint8Array, aad: Uint8Array = nothing, expected: Expected = {}, findFacts: FindFacts = () => undefined): Promise<Opened> {
     const parsed = decodeBlob(blob);
     const key = parsed && this.#keyring.keyByVersion(parsed.keyVersionId);
     const expectedKey = expected.keyId === undefined ? key : this.requireSymmetric(this.#keyring.resolve(expected.keyId));
     if (!parsed || !key || !isSymmetric(key.keySpec) || expectedKey !== key || (expected.keyVersionId ?? parsed.keyVersionId) !== parsed.keyVersionId)
       throw new AgentError('ERR_INVALID_CIPHERTEXT');
+    const facts = parsed.bound === 0 ? nothing : findFacts(parsed.bound);
+    if (!facts) throw new AgentError('ERR_INVALID_CIPHERTEXT');
     const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
     const version = this.#keyring.use(key, findVersion(key, parsed.keyVersionId));
-    const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext: parsed.ciphertext, iv: parsed.iv, aad: Buffer.concat([parsed.header, aad]) });
+    const { ciphertext, iv, header } = parsed;
+    const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext, iv, aad: Buffer.concat([header, facts, aad]) });
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
 

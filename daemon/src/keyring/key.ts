@@ -1,4 +1,4 @@
-import type { KeySpec, KeyUsage, Origin, ProtectionLevel } from '@kms-agent/protocol';
+import type { KeyPolicy, KeySpec, KeyUsage, Origin, ProtectionLevel } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
 import type { Abilities, MaterialRef } from '../providers/provider.ts';
 import type { StoredState } from './state.ts';
@@ -27,6 +27,12 @@ export interface RotationPolicy {
 export interface Usage {
   lastUsedTime: number;
   writtenTime: number;
+}
+
+/** How often a statement of a policy let an operation through, and how many of that the vault counts already. Shared by all copies of a key. */
+export interface StatementUse {
+  used: number;
+  reserved: number;
 }
 
 /** A key with all its versions, oldest first. Times are milliseconds since the epoch. */
@@ -60,6 +66,10 @@ export interface Key {
   /** The version of a key without material has an empty one. */
   readonly versions: readonly KeyVersionEntry[];
   readonly usage: Usage;
+  /** Who may do what, users and groups by number; undefined for the default. One object for as long as the policy is the same. */
+  readonly policy?: KeyPolicy;
+  /** By the place of the statement; there where one has a total. */
+  readonly policyUses?: readonly StatementUse[];
 }
 
 /** The stored part of a key's state at a time. */
@@ -106,6 +116,13 @@ export const countUses = (key: Key): number => key.versions.reduce((sum, version
 /** Whether the use count of a version is right: not after the vault was put back from a backup. */
 export function isCountKnown(version: KeyVersionEntry, restores: number): boolean {
   return version.restores === restores;
+}
+
+/** The key with a policy whose counts begin at nothing. */
+export function withPolicy(key: Key, policy: KeyPolicy): Key {
+  const { policyUses: _, ...rest } = key;
+  const hasTotals = policy.statements.some(({ limits }) => limits?.total !== undefined);
+  return { ...rest, policy, ...(hasTotals ? { policyUses: policy.statements.map(() => ({ used: 0, reserved: 0 })) } : {}) };
 }
 
 /** Overwrites the material of every version; the key is of no more use. */

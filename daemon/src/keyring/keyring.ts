@@ -3,7 +3,7 @@ import type { Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
-import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, storedStateOf, wipeKey } from './key.ts';
+import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, type StatementUse, storedStateOf, wipeKey } from './key.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
 import { RecordSlabs } from './record-slabs.ts';
 import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
@@ -19,6 +19,16 @@ export interface LifeClock {
 
 /** Milliseconds that a written lastUsedTime may be behind. */
 const usageGrainMs = 3_600_000;
+
+/** Uses of a statement for which one more is reserved ahead. */
+const reservedShare = 64;
+
+/** How often a statement of a policy let an operation through. */
+export interface PolicyTotal {
+  readonly used: number;
+  /** Counts one more. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  take(): void;
+}
 
 /** All keys in memory while unlocked, and the one place that changes them: memory follows a durable commit, never the other way. */
 export class Keyring {
@@ -218,6 +228,28 @@ export class Keyring {
     return findVersion(now, keyVersionId);
   }
 
+  /** The durable count of a policy's statement. @see StatementUse */
+  policyTotal(keyId: string, index: number): PolicyTotal {
+    const use = this.keyById(keyId).policyUses?.[index] ?? { used: 0, reserved: 0 };
+    return { used: use.used, take: () => this.#takePolicyUse(keyId, use) };
+  }
+
+  /** A share of what is used already is reserved ahead, so that a limit of few is counted exactly and one of many does not write each time. */
+  #takePolicyUse(keyId: string, use: StatementUse): void {
+    const before = use.reserved;
+    if (use.used >= use.reserved) {
+      use.reserved = use.used + 1 + Math.floor(use.used / reservedShare);
+      try {
+        this.commit({ keys: [this.keyById(keyId)] });
+      } catch (error) {
+        use.reserved = before;
+        throw error;
+      }
+    }
+    use.used += 1;
+    this.#used.add(keyId);
+  }
+
   /** Keys that were used since the unlock. */
   usedKeys(): Key[] {
     return [...this.#used].map((keyId) => this.findKey(keyId)).filter((key) => key !== undefined);
@@ -242,7 +274,10 @@ export class Keyring {
 
   #settleUses(): void {
     const unsettled = this.usedKeys();
-    for (const key of unsettled) for (const version of key.versions) version.reservedUses = version.useCount;
+    for (const key of unsettled) {
+      for (const version of key.versions) version.reservedUses = version.useCount;
+      for (const use of key.policyUses ?? []) use.reserved = use.used;
+    }
     if (unsettled.length === 0) return;
     try {
       this.commit({ keys: unsettled });

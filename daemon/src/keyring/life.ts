@@ -1,5 +1,5 @@
-import { AgentError, durationSeconds, type UpdateRotationPolicyParams } from '@kms-agent/protocol';
-import { findVersion, type Key } from './key.ts';
+import { AgentError, durationSeconds, type KeyPolicy, type UpdateRotationPolicyParams } from '@kms-agent/protocol';
+import { findVersion, type Key, withPolicy } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { isSymmetric, requireChangeable, requireGenerated, requireUnprotected, unsupported } from './rules.ts';
 import type { KeyAct } from './state.ts';
@@ -82,6 +82,12 @@ export class Life {
       throw new AgentError('ERR_INVALID_PARAMS', { path: '/rotationInterval', reason: 'is required the first time that rotation is turned on' });
     this.#keyring.requireState(key, 'version');
     return this.#change({ ...key, rotation: { enabled, ...(intervalMs === undefined ? {} : { intervalMs }) } });
+  }
+
+  /** Says who may do what; the key of a service takes one too, so that a renamed unit does not lose its data. Counts begin anew. */
+  setPolicy(key: Key, policy: KeyPolicy): Key {
+    this.#keyring.requireState(key, 'protect');
+    return this.#change(withPolicy(key, policy));
   }
 
   #require(key: Key, act: KeyAct): void {

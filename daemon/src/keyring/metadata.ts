@@ -45,7 +45,7 @@ function isAvailable(keyring: Keyring, key: Key): boolean {
 }
 
 /** The state that callers see: an enabled key whose token is away, or does not prove it, is Unavailable until that ends. */
-function shownState(keyring: Keyring, key: Key): KeyState {
+export function shownState(keyring: Keyring, key: Key): KeyState {
   const state = keyring.stateOf(key);
   return state === 'Enabled' && !isAvailable(keyring, key) ? 'Unavailable' : state;
 }

@@ -22,6 +22,7 @@ export interface OpenKeyring {
   readonly material: ImportedMaterial;
   readonly cipher: Cipher;
   readonly signer: Signer;
+  readonly budget: Budget;
   readonly watch: Watch;
   readonly tokenWork: TokenWork;
   /** Ids of keys used since the unlock that have spent three quarters of a version's budget. */
@@ -77,6 +78,7 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: 
     material,
     cipher: new Cipher(keyring, budget),
     signer: new Signer(keyring),
+    budget,
     watch,
     tokenWork,
     nearlySpent: () =>

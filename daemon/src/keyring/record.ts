@@ -27,9 +27,10 @@ const usual = Object.freeze({
 type VersionHeader = readonly [creationTime: number, uses: number, restores: number, materialBytes: number, publicKeyBytes: number];
 
 /** The fields that stand in the JSON of the sealed record. */
-type KeyHeader = Omit<Key, 'keyId' | 'primaryKeyVersionId' | 'versions' | 'usage'> & {
+type KeyHeader = Omit<Key, 'keyId' | 'primaryKeyVersionId' | 'versions' | 'usage' | 'policyUses'> & {
   readonly primary: number;
   readonly lastUsedTime: number;
+  readonly policyUses?: readonly number[];
   readonly versions: readonly VersionHeader[];
 };
 
@@ -42,11 +43,12 @@ const fixedBytes = 9;
 const damaged = (reason: string): AgentError => new AgentError('ERR_INTERNAL', {}, { cause: new RangeError(`a key record ${reason}`) });
 
 function encodeHeader(key: Key): Buffer {
-  const { keyId: _keyId, versions, usage, primaryKeyVersionId, ...rest } = key;
+  const { keyId: _keyId, versions, usage, primaryKeyVersionId, policyUses, ...rest } = key;
   const header: KeyHeader = {
     ...rest,
     primary: versions.findIndex(({ keyVersionId }) => keyVersionId === primaryKeyVersionId),
     lastUsedTime: usage.lastUsedTime,
+    ...(policyUses ? { policyUses: policyUses.map(({ reserved }) => reserved) } : {}),
     versions: versions.map(({ creationTime, reservedUses, restores, material, publicKey }) => [
       creationTime,
       reservedUses,
@@ -107,7 +109,7 @@ export function decodeKey(keyId: string, record: Uint8Array): Key {
   const headerStart = fixedBytes + keyVersionIds.length * idBytes + 4;
   let offset = headerStart + bytes.readUInt32BE(headerStart - 4);
   const parsed = JSON.parse(bytes.toString('utf8', headerStart, offset)) as Partial<KeyHeader>; // authenticated: only encodeKey writes it
-  const { versions, lastUsedTime, primary, ...rest } = { ...usual, ...parsed } as KeyHeader; // what was left out is usual
+  const { versions, lastUsedTime, primary, policyUses, ...rest } = { ...usual, ...parsed } as KeyHeader; // what was left out is usual
   const take = (length: number): Uint8Array => {
     if (offset + length > record.length) throw damaged('is shorter than it says');
     offset += length;
@@ -121,5 +123,6 @@ export function decodeKey(keyId: string, record: Uint8Array): Key {
   });
   const primaryKeyVersionId = keyVersionIds[primary];
   if (primaryKeyVersionId === undefined) throw damaged('names a primary version that it has not');
-  return { ...rest, keyId, primaryKeyVersionId, versions: entries, usage: { lastUsedTime, writtenTime: lastUsedTime } };
+  const uses = policyUses ? { policyUses: policyUses.map((used) => ({ used, reserved: used })) } : {};
+  return { ...rest, ...uses, keyId, primaryKeyVersionId, versions: entries, usage: { lastUsedTime, writtenTime: lastUsedTime } };
 }

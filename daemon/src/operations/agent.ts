@@ -1,5 +1,5 @@
 import { AgentError, type AgentStatus, makeOpenRpcDocument, protocolVersion } from '@kms-agent/protocol';
-import type { Caller } from '../caller/identity.ts';
+import { type Caller, formatUnit, serviceOf } from '../caller/identity.ts';
 import { defaultAlias } from '../keyring/alias-book.ts';
 import { serviceAliasOf } from '../keyring/creation.ts';
 import { findUserName } from '../os/users.ts';
@@ -26,18 +26,25 @@ function describeStatus({ agent, version, counts, protections, warnings }: Opera
 
 /** The agent itself: how it is, who calls, and the ways into the vault. */
 export function agentOperations(context: OperationsContext): Pick<Handlers, AgentMethods> {
-  const { agent, isAdministrator } = context;
-  const status = (caller: Caller): AgentStatus => describeStatus(context, isAdministrator(caller));
+  const { agent, authority } = context;
+  const status = (caller: Caller): AgentStatus => describeStatus(context, authority.isAdministrator(caller));
   const document = makeOpenRpcDocument(context.version);
   return {
     status,
     whoAmI: (caller) => {
       const { uid, gid, groups, pid } = caller;
       const user = findUserName(uid);
-      const known = { ...(user === undefined ? {} : { user }), ...(pid === undefined ? {} : { pid }) };
-      const service = caller.service();
-      const defaultKey = service === undefined ? defaultAlias : serviceAliasOf(service);
-      return { uid, ...known, gid, groups: [...groups], administrator: isAdministrator(caller), defaultKey };
+      const unit = caller.process.unit();
+      const exe = caller.process.executablePath();
+      const known = {
+        ...(user === undefined ? {} : { user }),
+        ...(pid === undefined ? {} : { pid }),
+        ...(exe === undefined ? {} : { exe }),
+        ...(unit === undefined || unit === 'unknown' ? {} : { unit: formatUnit(unit) }),
+      };
+      const service = serviceOf(caller);
+      const defaultKey = service === undefined || service === 'unknown' ? defaultAlias : serviceAliasOf(service.name);
+      return { uid, ...known, gid, groups: [...groups], administrator: authority.isAdministrator(caller), defaultKey };
     },
     unlock: async (caller, { keyslotId, passphrase, token, pin }) => {
       const slot = keyslotId === undefined ? {} : { keyslotId };

@@ -1,5 +1,5 @@
 import { AgentError, type EncryptionAlgorithm, type GenerateDataKeyParams, type PaddingMode } from '@kms-agent/protocol';
-import type { Caller } from '../caller/identity.ts';
+import { type Caller, serviceOf } from '../caller/identity.ts';
 import type { Opened, Sealed } from '../keyring/cipher.ts';
 import type { Key } from '../keyring/key.ts';
 import type { Handlers, OperationsContext } from './index.ts';
@@ -44,16 +44,14 @@ interface AnyBlob {
 }
 
 /** encrypt, decrypt, data keys, sign, verify. Thin: the rules are the keyring's, the cryptography is the provider's. */
-export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, CryptoMethods> {
-  const openAny = async (params: AnyBlob, symmetricOnly: boolean): Promise<Opened> => {
+export function cryptoOperations({ agent, authority }: OperationsContext): Pick<Handlers, CryptoMethods> {
+  const openAny = async (caller: Caller, params: AnyBlob, symmetricOnly: boolean): Promise<Opened> => {
     const { keyring, cipher } = agent.open;
     const { ciphertextBlob, keyId, keyVersionId, aad, algorithm, iv, paddingMode } = params;
     if (!iv && (algorithm ?? 'AES_GCM') === 'AES_GCM') {
       if (paddingMode) throw new AgentError('ERR_INVALID_PARAMS', { path: '/paddingMode', reason: 'does not apply to an advance blob' });
-      return await cipher.advanceDecrypt(ciphertextBlob, aad, {
-        ...(keyId === undefined ? {} : { keyId }),
-        ...(keyVersionId === undefined ? {} : { keyVersionId }),
-      });
+      const expected = { ...(keyId === undefined ? {} : { keyId }), ...(keyVersionId === undefined ? {} : { keyVersionId }) };
+      return await cipher.advanceDecrypt(ciphertextBlob, aad, expected, (bound) => authority.openBound(caller, bound));
     }
     if (keyId === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/keyId', reason: 'is required for a raw blob' });
     const key = keyring.resolve(keyId);
@@ -63,14 +61,19 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
   /** The key that is named; else that of the caller's service, made when it is first wanted, or the default key. */
   const chooseKey = async (caller: Caller, keyId: string | undefined): Promise<Key> => {
     const { keyring, creation } = agent.open;
-    const service = keyId === undefined ? caller.service() : undefined;
-    return service === undefined ? keyring.resolve(keyId) : await creation.serviceKey(service);
+    const service = keyId === undefined ? serviceOf(caller) : undefined;
+    if (service === 'unknown') throw new AgentError('ERR_ACCESS_DENIED'); // never the default key of the others
+    return service === undefined ? keyring.resolve(keyId) : await creation.serviceKey(service.name);
   };
+
+  /** An advance blob, with what the caller's right puts under its seal. */
+  const seal = async (caller: Caller, key: Key, plaintext: Uint8Array, aad: Uint8Array | undefined): Promise<Sealed> =>
+    await agent.open.cipher.advanceEncrypt(key, plaintext, aad, authority.bind(caller, key, 'advanceEncrypt'));
 
   const makeDataKey = async (caller: Caller, params: GenerateDataKeyParams): Promise<{ plaintext: Uint8Array<ArrayBuffer>; sealed: Sealed }> => {
     const key = await chooseKey(caller, params.keyId);
     const plaintext = makeRandom(dataKeyLength(params));
-    return { plaintext, sealed: await agent.open.cipher.advanceEncrypt(key, plaintext, params.aad) };
+    return { plaintext, sealed: await seal(caller, key, plaintext, params.aad) };
   };
 
   return {
@@ -89,11 +92,11 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
     },
     advanceEncrypt: async (caller, { keyId, plaintext, aad }) => {
       const key = await chooseKey(caller, keyId);
-      const sealed = await agent.open.cipher.advanceEncrypt(key, plaintext, aad);
+      const sealed = await seal(caller, key, plaintext, aad);
       return { ...refer(sealed), ciphertextBlob: sealed.ciphertextBlob, algorithm: sealed.algorithm };
     },
-    advanceDecrypt: async (_caller, params) => {
-      const opened = await openAny(params, true);
+    advanceDecrypt: async (caller, params) => {
+      const opened = await openAny(caller, params, true);
       return { ...refer(opened), plaintext: opened.plaintext, algorithm: opened.algorithm };
     },
     generateDataKey: async (caller, params) => {
@@ -114,11 +117,11 @@ export function cryptoOperations({ agent }: OperationsContext): Pick<Handlers, C
       plaintext.fill(0);
       return { ...refer(sealed), ciphertextBlob: sealed.ciphertextBlob, algorithm: sealed.algorithm };
     },
-    reEncrypt: async (_caller, params) => {
+    reEncrypt: async (caller, params) => {
       const { keyring, cipher } = agent.open;
       const destination = cipher.requireSymmetric(keyring.resolve(params.destinationKeyId));
-      const opened = await openAny(params, false);
-      const sealed = await cipher.advanceEncrypt(destination, opened.plaintext, params.destinationAad);
+      const opened = await openAny(caller, params, false);
+      const sealed = await seal(caller, destination, opened.plaintext, params.destinationAad);
       opened.plaintext.fill(0);
       const source = refer(opened);
       return {

@@ -3,9 +3,11 @@ import type { Caller } from '../caller/identity.ts';
 import type { Agent } from '../keyring/agent.ts';
 import { agentOperations } from './agent.ts';
 import { aliasOperations } from './aliases.ts';
+import type { Authority } from './authority.ts';
 import { cryptoOperations } from './crypto.ts';
 import { keyOperations } from './keys.ts';
 import { materialOperations } from './material.ts';
+import { policyOperations } from './policies.ts';
 import { versionOperations } from './versions.ts';
 
 /** What runs a method. */
@@ -20,7 +22,7 @@ export interface OperationsContext {
   readonly version: string;
   /** Bytes that an answer may have; lists end earlier. */
   readonly maxAnswerBytes: number;
-  readonly isAdministrator: (caller: Caller) => boolean;
+  readonly authority: Authority;
   /** What the front counts, for status. */
   readonly counts: () => { connections: number; inFlight: number };
   readonly protections: () => { name: string; on: boolean; detail?: string }[];
@@ -35,6 +37,7 @@ export function makeHandlers(context: OperationsContext): Handlers {
     ...aliasOperations(context),
     ...versionOperations(context),
     ...materialOperations(context),
+    ...policyOperations(context),
     ...agentOperations(context),
   };
 }

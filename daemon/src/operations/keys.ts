@@ -19,7 +19,7 @@ type KeyMethods =
   | 'updateRotationPolicy';
 
 /** Making, showing and changing keys. */
-export function keyOperations({ agent, maxAnswerBytes }: OperationsContext): Pick<Handlers, KeyMethods> {
+export function keyOperations({ agent, authority, maxAnswerBytes }: OperationsContext): Pick<Handlers, KeyMethods> {
   /** Changes a key and answers it as it is then. */
   const change = (keyId: string, work: (open: OpenKeyring, key: Key) => Key): ReturnType<typeof describeKey> => {
     const { keyring } = agent.open;
@@ -31,16 +31,17 @@ export function keyOperations({ agent, maxAnswerBytes }: OperationsContext): Pic
   return {
     createKey: async (caller, params) => {
       const { keyring, creation, watch } = agent.open;
-      const key = await creation.createKey(caller, params);
+      const { policy, ...rest } = params;
+      const key = await creation.createKey(caller, { ...rest, ...(policy ? { policy: authority.prepare(policy).policy } : {}) });
       watch.note(key);
       return describeKey(keyring, key);
     },
     describeKey: (_caller, { keyId }) => describeKey(agent.open.keyring, agent.open.keyring.resolve(keyId)),
-    listKeys: (_caller, params) => {
+    listKeys: (caller, params) => {
       const { keyring } = agent.open;
       const { items, nextToken } = takePage(keyring.keyIds, params, ['keys', params.filters], maxAnswerBytes, (keyId) => {
         const key = keyring.keyById(keyId);
-        return matchesFilters(keyring, key, params.filters ?? {}) ? describeKey(keyring, key) : undefined;
+        return matchesFilters(keyring, key, params.filters ?? {}) && authority.mayDescribe(caller, key) ? describeKey(keyring, key) : undefined;
       });
       return { keys: items, ...(nextToken ? { nextToken } : {}) };
     },

@@ -1,16 +1,12 @@
 import koffi from 'koffi';
 
-/** The calls of the C library that Node lacks. Linux only: the numbers are those of <asm-generic/socket.h>, <sys/file.h>, <linux/prctl.h>. */
-const libc = koffi.load('libc.so.6');
+/** The calls of the C library that Node lacks. Linux only: the numbers are those of <sys/file.h>, <linux/prctl.h>. */
+export const libc = koffi.load('libc.so.6');
 
-const getsockopt = libc.func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)');
 const flock = libc.func('int flock(int fd, int operation)');
 const prctl = libc.func('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)');
 const setrlimit = libc.func('int setrlimit(int resource, uint64_t *limits)');
 
-const solSocket = 1;
-const soPeerCred = 17;
-const soPeerGroups = 59;
 const lockExclusive = 2;
 const lockNonBlocking = 4;
 const prSetParentDeathSignal = 1;
@@ -22,35 +18,6 @@ const eWouldBlock = 11;
 /** @throws Error with the errno and the call's name. */
 function check(result: number, call: string): void {
   if (result === -1) throw new Error(`${call} failed with errno ${koffi.errno()}`);
-}
-
-/** Credentials of a peer as the kernel took them at connect() (unix(7), SO_PEERCRED). */
-export interface PeerCredentials {
-  readonly pid: number;
-  readonly uid: number;
-  readonly gid: number;
-}
-
-/** Reads who connected to a Unix socket. @throws Error when `fd` is no such socket. */
-export function peerCredentials(fd: number): PeerCredentials {
-  const value = Buffer.alloc(12);
-  check(getsockopt(fd, solSocket, soPeerCred, value, [value.length]), 'getsockopt(SO_PEERCRED)');
-  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
-}
-
-/** Most supplementary groups that a process can have (NGROUPS_MAX). */
-const maxGroups = 65_536;
-
-/** Reads the supplementary groups of the peer (unix(7), SO_PEERGROUPS). */
-export function peerGroups(fd: number): number[] {
-  let value = Buffer.alloc(4 * 64);
-  let length = [value.length];
-  if (getsockopt(fd, solSocket, soPeerGroups, value, length) === -1) {
-    value = Buffer.alloc(4 * maxGroups); // ERANGE: more than 64 groups
-    length = [value.length];
-    check(getsockopt(fd, solSocket, soPeerGroups, value, length), 'getsockopt(SO_PEERGROUPS)');
-  }
-  return Array.from({ length: (length[0] ?? 0) / 4 }, (_, index) => value.readUInt32LE(4 * index));
 }
 
 /** Takes an exclusive flock(2) on an open file without waiting. @returns false when another process holds it. */

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError, parseFrame } from '@kms-agent/protocol';
-import type { Caller } from '../../caller/identity.ts';
+import type { Peer } from '../../caller/identity.ts';
 import { checkEnvelope, type Response } from './envelope.ts';
 import type { RpcServer } from './server.ts';
 
@@ -38,7 +38,7 @@ const sliceMs = 1;
 export class Connection {
   #sliceStart: number | undefined;
   readonly #socket: Socket;
-  readonly #caller: Caller;
+  readonly #peer: Peer;
   readonly #server: RpcServer;
   readonly #limits: FrontLimits;
   readonly #reader: FrameReader;
@@ -51,9 +51,9 @@ export class Connection {
   #refused = false;
   #stallTimer: NodeJS.Timeout | undefined;
 
-  constructor(socket: Socket, caller: Caller, server: RpcServer, limits: FrontLimits) {
+  constructor(socket: Socket, peer: Peer, server: RpcServer, limits: FrontLimits) {
     this.#socket = socket;
-    this.#caller = caller;
+    this.#peer = peer;
     this.#server = server;
     this.#limits = limits;
     this.#reader = new FrameReader(limits);
@@ -93,7 +93,7 @@ export class Connection {
   #refuseStream(error: AgentError): void {
     this.#refused = true;
     this.#ended = true;
-    this.#send(this.#server.refuse(this.#caller, error));
+    this.#send(this.#server.refuse(this.#peer.caller(), error));
     this.#stallTimer ??= setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs).unref();
   }
 
@@ -145,7 +145,7 @@ export class Connection {
       return { entries: value, batch: true };
     } catch (error) {
       if (!isAgentError(error)) throw error;
-      this.#send(this.#server.refuse(this.#caller, error));
+      this.#send(this.#server.refuse(this.#peer.caller(), error));
       return undefined;
     }
   }
@@ -163,17 +163,17 @@ export class Connection {
 
   async #runEntry(entry: unknown): Promise<Response | undefined> {
     try {
-      return await this.#server.receive(checkEnvelope(entry), this.#caller);
+      return await this.#server.receive(checkEnvelope(entry), this.#peer.caller());
     } catch (error) {
       if (!isAgentError(error)) throw error;
-      return this.#server.refuse(this.#caller, error);
+      return this.#server.refuse(this.#peer.caller(), error);
     }
   }
 
   #encodeOne(response: Response | undefined): string {
     const frame = encodeFrame(response);
     if (Buffer.byteLength(frame) <= this.#limits.maxFrameBytes) return frame;
-    return encodeFrame(this.#server.refuse(this.#caller, new AgentError('ERR_TOO_LARGE'), response?.id));
+    return encodeFrame(this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response?.id));
   }
 
   /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. */
@@ -182,7 +182,7 @@ export class Connection {
     const texts = responses.map((response) => {
       const text = JSON.stringify(response);
       const bytes = Buffer.byteLength(text) + 1 - errorReserveBytes;
-      if (bytes > free) return JSON.stringify(this.#server.refuse(this.#caller, new AgentError('ERR_TOO_LARGE'), response.id));
+      if (bytes > free) return JSON.stringify(this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response.id));
       free -= bytes;
       return text;
     });

@@ -1,0 +1,35 @@
+import { basename } from 'node:path';
+import { AgentError, type KeyPolicy } from '@kms-agent/protocol';
+import { executablesOf, resolvePrincipal } from './principal.ts';
+
+/** Programs that run what others wrote: who may be one of them may be anything. */
+const interpreters = /^(node|nodejs|python[\d.]*|perl[\d.]*|ruby[\d.]*|php[\d.]*|java|sh|bash|dash|zsh|ksh|fish|busybox|lua[\d.]*|deno|bun|env)$/;
+
+/** What the machine can tell of callers. */
+export interface WritingContext {
+  readonly readsExecutables: boolean;
+  readonly hostId: () => string | undefined;
+}
+
+/**
+ * A policy as it is kept: users and groups by number.
+ * @returns it, and what its writer should know.
+ * @throws AgentError `ERR_INVALID_PARAMS` with `path`; `ERR_UNSUPPORTED_OPERATION` for what this agent cannot read of its callers.
+ */
+export function preparePolicy({ statements }: KeyPolicy, { readsExecutables, hostId }: WritingContext): { policy: KeyPolicy; warnings: string[] } {
+  const prepared = statements.map((statement, index) => ({
+    ...statement,
+    principals: statement.principals.map((principal, place) => resolvePrincipal(principal, `/policy/statements/${index}/principals/${place}`)),
+  }));
+  const executables = prepared.flatMap(({ principals }) => principals.flatMap(executablesOf));
+  if (executables.length > 0 && !readsExecutables)
+    throw new AgentError('ERR_UNSUPPORTED_OPERATION', {
+      hint: 'This agent cannot read which program a caller runs; use unit:, or give it CAP_SYS_PTRACE (systemd/kms-agent.service.d/exe-identity.conf).',
+    });
+  if (prepared.some(({ bindAad }) => bindAad?.includes('host')) && hostId() === undefined)
+    throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This machine has no /etc/machine-id to bind to.' });
+  const warnings = [...new Set(executables)]
+    .filter((path) => interpreters.test(basename(path)))
+    .map((path) => `exe:${path} is an interpreter: every script that it runs is meant. Use unit: where you can.`);
+  return { policy: { statements: prepared }, warnings };
+}
