@@ -55,7 +55,7 @@ socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die $!; connect($s, pack_sockaddr_un($
 $s->autoflush(1);
 print "connected $$\\n";
 while (my $line = <STDIN>) {
-  if ($line =~ /^exec (.*)$/) { my $fd = fileno($s); exec('/bin/sh', '-c', "while read -r line; do printf '%s\\\\n' \\"\\$line\\" >&$fd; IFS= read -r answer <&$fd; printf '%s\\\\n' \\"\\$answer\\"; done"); }
+  if ($line =~ /^exec/) { my $fd = fileno($s); exec('/bin/sh', '-c', "while read -r line; do printf '%s\\\\n' \\"\\$line\\" >&$fd; IFS= read -r answer <&$fd; printf '%s\\\\n' \\"\\$answer\\"; done"); }
   if ($line =~ /^orphan/) { my $pid = fork(); if ($pid) { print "orphaned $pid\\n"; require POSIX; POSIX::_exit(0); } sleep 1; next; }
   print $s $line; my $answer = <$s>; print $answer;
 }

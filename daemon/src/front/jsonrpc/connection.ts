@@ -132,7 +132,7 @@ export class Connection {
     if (this.#inFlight > 0 && this.#inFlight + this.#held.entries.length > this.#limits.maxInFlight) return false;
     const pending = this.#held;
     this.#held = undefined;
-    void this.#run(pending).catch(() => this.#socket.destroy()); // nothing there rejects; if it does, this peer alone loses its connection
+    void this.#run(pending).catch((error: Error) => this.#socket.destroy(error)); // nothing there rejects; if it does, this peer alone loses its connection
     return true;
   }
 
