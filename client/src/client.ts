@@ -2,6 +2,7 @@ import type {
   AddKeyslotParams,
   AddKeyslotResult,
   AgentStatus,
+  AuditRecord,
   EmptyResult,
   ExplainParams,
   ExplainResult,
@@ -11,6 +12,8 @@ import type {
   MethodResult,
   OpenRpcDocument,
   RemoveKeyslotParams,
+  TailAuditParams,
+  TailAuditResult,
   UnlockParams,
   WhoAmIResult,
 } from '@kms-agent/protocol';
@@ -61,6 +64,22 @@ export class AgentClient extends KeysClient implements AsyncDisposable {
   /** Says that the wall clock is right after a jump, so that destruction and expiry of keys go on. */
   confirmClock(options?: CallOptions): Promise<AgentStatus> {
     return this.transport.call('confirmClock', {}, options);
+  }
+
+  /** Answers records of what was asked and done. An empty answer is not the end: ask again after its `nextSeq` until that is its `endSeq`. Access: administrators. */
+  tailAudit(params: TailAuditParams = {}, options?: CallOptions): Promise<TailAuditResult> {
+    return this.transport.call('tailAudit', params, options);
+  }
+
+  /** Every record after `afterSeq` (default 0) that is there now, oldest first, page by page. Access: administrators. */
+  async *listAllAuditRecords({ afterSeq = 0, ...rest }: TailAuditParams = {}, options?: CallOptions): AsyncGenerator<AuditRecord, void, undefined> {
+    let [after, end] = [afterSeq, Number.POSITIVE_INFINITY];
+    while (after < end) {
+      const { records, nextSeq, endSeq } = await this.tailAudit({ ...rest, afterSeq: after }, options);
+      end = Math.min(end, endSeq); // each call is recorded itself: without this the walk would never end
+      yield* records.filter(({ seq }) => seq <= end);
+      after = nextSeq;
+    }
   }
 
   /** Lists the ways into the vault. */

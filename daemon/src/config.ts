@@ -23,6 +23,12 @@ export const defaultSettings = {
   useBlockSize: 65_536,
   logLevel: 'info' as 'error' | 'warn' | 'info' | 'debug',
   tokens: [] as readonly TokenSettings[],
+  auditSync: 'batch' as 'batch' | 'each',
+  auditMaxFileBytes: 67_108_864,
+  auditMaxTotalBytes: 1_073_741_824,
+  auditReserveBytes: 1_048_576,
+  auditCheckpointRecords: 1000,
+  auditCheckpointMs: 1000,
   administrators: [] as readonly string[],
   policy: { statements: [] } as KeyPolicy,
 };
@@ -34,6 +40,7 @@ export type Settings = Readonly<typeof defaultSettings>;
 export interface Places {
   readonly dataDir: string;
   readonly socketPath: string;
+  readonly auditDir: string;
   readonly configFile: string;
 }
 
@@ -82,6 +89,12 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   useBlockSize: integer(1, 1_048_576),
   logLevel: { type: 'string', enum: ['error', 'warn', 'info', 'debug'] },
   tokens: { type: 'array', items: { type: 'object', properties: tokenSchema, required: ['name', 'module', 'uri'], additionalProperties: false } },
+  auditSync: { type: 'string', enum: ['batch', 'each'] },
+  auditMaxFileBytes: integer(4096, 1_073_741_824),
+  auditMaxTotalBytes: integer(65_536, Number.MAX_SAFE_INTEGER),
+  auditReserveBytes: integer(4096, 1_073_741_824),
+  auditCheckpointRecords: integer(1, 1_000_000),
+  auditCheckpointMs: integer(10, 3_600_000),
   administrators: { type: 'array', items: { type: 'string', pattern: '^(user|uid|group|gid):' } },
   policy: { type: 'object', properties: { statements: { type: 'array' } }, required: ['statements'], additionalProperties: false },
 };
@@ -90,9 +103,11 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
 export function findPlaces(env: NodeJS.ProcessEnv, home: string): Places {
   const dataHome = env['XDG_DATA_HOME'] || join(home, '.local', 'share');
   const configHome = env['XDG_CONFIG_HOME'] || join(home, '.config');
+  const stateHome = env['XDG_STATE_HOME'] || join(home, '.local', 'state');
   const runtime = env['XDG_RUNTIME_DIR'];
   return {
     dataDir: env['KMS_AGENT_DATA_DIR'] ?? env['STATE_DIRECTORY'] ?? join(dataHome, 'kms-agent'),
+    auditDir: env['KMS_AGENT_AUDIT_DIR'] ?? env['LOGS_DIRECTORY'] ?? join(stateHome, 'kms-agent', 'audit'),
     socketPath: env['KMS_AGENT_SOCK'] ?? (runtime ? join(runtime, 'kms-agent', 'agent.sock') : systemSocketPath),
     configFile: env['KMS_AGENT_CONFIG'] ?? join(configHome, 'kms-agent', 'config.json'),
   };

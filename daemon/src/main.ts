@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { decodePolicy } from '@kms-agent/protocol';
+import { decodeBlob, decodePolicy } from '@kms-agent/protocol';
+import { Audit } from './audit/audit.ts';
 import type { ReadFacts } from './caller/process.ts';
 import type { Settings } from './config.ts';
 import { Dispatcher } from './dispatch/dispatcher.ts';
+import type { FindKeyId } from './dispatch/recording.ts';
 import { type ListenAddress, Listener } from './front/listener.ts';
 import { Agent } from './keyring/agent.ts';
 import type { TimeSource } from './keyring/clock.ts';
+import { Witness } from './keyring/witness.ts';
 import { describeError, type Log } from './log.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
@@ -32,6 +35,10 @@ export interface StartOptions {
   readonly listen: ListenAddress;
   readonly log: Log;
   readonly openVault: () => Vault | undefined;
+  /** Folder of the audit record. */
+  readonly auditFolder: string;
+  /** Revision of an older vault that an administrator wants to go on with. */
+  readonly acceptRollback?: bigint;
   /** Default: the machine's. */
   readonly time?: TimeSource;
   /** Says what is known of a caller's process. Default: what the kernel says. */
@@ -41,6 +48,7 @@ export interface StartOptions {
 /** An agent that answers. */
 export interface RunningAgent {
   readonly agent: Agent;
+  readonly audit: Audit;
   /** Stops accepting, lets running requests end, locks, and gives everything back. */
   stop(): Promise<void>;
 }
@@ -52,7 +60,7 @@ const isPrivate = (listen: ListenAddress): boolean => 'path' in listen && ((list
 const pinAccount = (token: string): string => `pin of token ${token}`;
 
 /** Each change of a token's state is logged once: while it is down nobody needs to read of every call. */
-function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
+function makeTokenProvider(settings: TokenSettings, log: Log, audit: Audit): Pkcs11Provider {
   const { name } = settings;
   return new Pkcs11Provider({
     settings,
@@ -64,6 +72,7 @@ function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
       if (source === 'keychain') await writeKeychain(pinAccount(name), pin);
     },
     onState: (state, failure) => {
+      audit.note({ operation: 'token', outcome: failure ? 'failed' : 'ok', detail: { token: name, state } });
       if (failure) log.error('a token is out of reach', { token: name, state, detail: describeFailure(failure) });
       else log.info('a token changed its state', { token: name, state });
     },
@@ -71,8 +80,59 @@ function makeTokenProvider(settings: TokenSettings, log: Log): Pkcs11Provider {
   });
 }
 
+/** Opens the audit record; without one nothing is served. */
+function openAudit({
+  settings,
+  auditFolder,
+  acceptRollback,
+  log,
+  time,
+}: Pick<StartOptions, 'settings' | 'auditFolder' | 'acceptRollback' | 'log'> & { time: TimeSource }): {
+  audit: Audit;
+  witness: Witness;
+} {
+  const audit = new Audit({
+    folder: auditFolder,
+    maxFileBytes: settings.auditMaxFileBytes,
+    maxTotalBytes: settings.auditMaxTotalBytes,
+    reserveBytes: settings.auditReserveBytes,
+    checkpointRecords: settings.auditCheckpointRecords,
+    checkpointMs: settings.auditCheckpointMs,
+    sync: settings.auditSync === 'each',
+    now: () => time.wall(),
+    onChange: (state, error) => {
+      if (state === 'failed') log.error('the audit record cannot be written; requests are refused until it can', { detail: describeError(error) });
+      else log.info('the audit record is written again');
+    },
+  });
+  audit.note({ operation: 'start', outcome: 'ok', detail: { version } });
+  const witness = new Witness({ audit, onWarning: (warning) => log.warn(warning), ...(acceptRollback === undefined ? {} : { acceptRollback }) });
+  return { audit, witness };
+}
+
+/** The key that a request names, for the record; nothing is said of what is missing. */
+function findKeyId(agent: Agent, { keyId, aliasName, ciphertextBlob }: Parameters<FindKeyId>[0]): string | undefined {
+  if (agent.state !== 'UNLOCKED') return undefined;
+  const { keyring } = agent.open;
+  const reference = keyId ?? aliasName;
+  if (reference !== undefined) return reference.startsWith('alias/') ? keyring.aliases.find(reference)?.keyId : undefined;
+  const blob = ciphertextBlob && decodeBlob(ciphertextBlob);
+  return blob ? keyring.keyByVersion(blob.keyVersionId)?.keyId : undefined;
+}
+
 /** Builds everything, wires it, and listens: the only place that makes a service. */
-export async function startAgent({ settings, listen, log, openVault, time = machineTime, readFacts }: StartOptions): Promise<RunningAgent> {
+export async function startAgent({
+  settings,
+  listen,
+  log,
+  openVault,
+  auditFolder,
+  acceptRollback,
+  time = machineTime,
+  readFacts,
+}: StartOptions): Promise<RunningAgent> {
+  let found = openVault(); // before the record: who holds the vault is told so
+  const { witness, audit } = openAudit({ settings, auditFolder, log, time, ...(acceptRollback === undefined ? {} : { acceptRollback }) });
   const onLockOverdue = (): void => {
     log.error('requests did not end in time; leaving, because keys are still in memory');
     process.exit(70);
@@ -82,14 +142,23 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
   const software = new SoftwareProvider();
   await runSelfTest(software);
   const agent = new Agent({
-    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, log))],
+    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, log, audit))],
     time,
-    openVault,
+    openVault: () => {
+      const vault = found ?? openVault();
+      found = undefined;
+      return vault;
+    },
     idleLockMs,
     lockTimeoutMs,
     onLockOverdue,
     limits: { maxUses: settings.maxUsesPerVersion, blockSize: settings.useBlockSize, lookIntervalMs: settings.lookIntervalMs, maxOffMs: settings.maxOffMs },
-    onAct: ({ act, keyId, keyVersionId }) => log.info('the agent acted on a key by itself', { act, keyId, ...(keyVersionId ? { keyVersionId } : {}) }),
+    witness,
+    onAct: ({ act, keyId, keyVersionId }) => {
+      const key = { keyId, ...(keyVersionId ? { keyVersionId } : {}) };
+      audit.note({ operation: act, outcome: 'ok', ...key });
+      log.info('the agent acted on a key by itself', { act, ...key });
+    },
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
   const policy = new Policy({
@@ -107,6 +176,7 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
     authority: policy,
     counts: () => listener.counts,
     protections: readProtections,
+    audit,
     warnings: () =>
       readProtections()
         .filter(({ on }) => !on)
@@ -117,7 +187,10 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
     policy,
     gate: agent,
     requestTimeoutMs,
-    record: ({ requestId, method, caller, error }) => log.debug('request', { requestId, method: method ?? '-', uid: caller.uid, code: error?.code ?? 'ok' }),
+    audit,
+    findKeyId: (params) => findKeyId(agent, params),
+    vaultRevision: () => String(agent.revision),
+    onAnswer: (requestId, method, caller, code) => log.debug('request', { requestId, method: method ?? '-', uid: caller.uid, code }),
     onInternalError: (requestId, method, error) =>
       log.error('a request failed unexpectedly', { requestId, method: method ?? '-', detail: describeError(error) }),
   });
@@ -130,10 +203,13 @@ export async function startAgent({ settings, listen, log, openVault, time = mach
   await listener.listen(listen);
   return {
     agent,
+    audit,
     stop: async () => {
       dispatcher.stop();
       await listener.close(settings.shutdownTimeoutMs);
+      audit.note({ operation: 'stop', outcome: 'ok' });
       await agent.close();
+      audit.close();
     },
   };
 }

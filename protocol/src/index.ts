@@ -3,6 +3,8 @@ export * from './blob.ts';
 export * from './errors.ts';
 export * from './frames.ts';
 export type * from './messages/agent.ts';
+export type * from './messages/audit.ts';
+export { auditOutcomes } from './messages/audit.ts';
 export type * from './messages/crypto.ts';
 export type * from './messages/keys.ts';
 export type * from './messages/life.ts';

@@ -1,4 +1,5 @@
 import type * as agent from './messages/agent.ts';
+import type * as audit from './messages/audit.ts';
 import type * as crypto from './messages/crypto.ts';
 import type * as keys from './messages/keys.ts';
 import type * as life from './messages/life.ts';
@@ -57,6 +58,7 @@ export interface Methods {
   unlock: { params: agent.UnlockParams; result: agent.AgentStatus };
   lock: { params: NoParams; result: agent.AgentStatus };
   confirmClock: { params: NoParams; result: agent.AgentStatus };
+  tailAudit: { params: audit.TailAuditParams; result: audit.TailAuditResult };
   listKeyslots: { params: NoParams; result: agent.ListKeyslotsResult };
   addKeyslot: { params: agent.AddKeyslotParams; result: agent.AddKeyslotResult };
   removeKeyslot: { params: agent.RemoveKeyslotParams; result: agent.EmptyResult };

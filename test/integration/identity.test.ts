@@ -42,7 +42,8 @@ describe('the unit in /proc/PID/cgroup', () => {
 });
 
 test('a kernel without pidfds of peers: a process that started after the connection is another one', () => {
-  const startedSeconds = Number(readFileSync('/proc/self/stat', 'utf8').split(') ')[1]?.split(' ')[19]) / 100;
+  const stat = readFileSync('/proc/self/stat', 'utf8');
+  const startedSeconds = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]) / 100;
   expect(livingByStartTime(process.pid, startedSeconds).whileAlive((pid) => pid)).toBe(process.pid);
   expect(livingByStartTime(process.pid, startedSeconds - 0.02).whileAlive((pid) => pid)).toBe('unknown');
   expect(livingByStartTime(2 ** 22 + 1, startedSeconds).whileAlive((pid) => pid)).toBe('unknown');

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { type AgentClient, isAgentError, type KeyMetadata, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -131,7 +132,8 @@ function sealedBytesOf(keyId: string): Buffer {
 
 /** How many of the sealed records can be found, by any 16 bytes of them that stand in a file of the vault. */
 function countTraces(traces: readonly Buffer[]): number {
-  const files = readdirSync(folder.join('vault')).map((name) => readFileSync(folder.join('vault', name)));
+  const entries = readdirSync(folder.join('vault'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const files = entries.map(({ parentPath, name }) => readFileSync(join(parentPath, name)));
   const isThere = (trace: Buffer): boolean => {
     for (let at = 0; at + 16 <= trace.length; at += 16) if (files.some((file) => file.includes(trace.subarray(at, at + 16)))) return true;
     return false;

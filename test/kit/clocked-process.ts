@@ -2,6 +2,7 @@
  * A real agent in a process of its own, whose clocks and whose callers' unit a test sets through messages.
  * Arguments: folder of the vault, socket, settings as JSON.
  */
+import { join } from 'node:path';
 import { defaultSettings } from '../../daemon/src/config.ts';
 import { makeLog } from '../../daemon/src/log.ts';
 import { startAgent } from '../../daemon/src/main.ts';
@@ -16,6 +17,7 @@ const running = await startAgent({
   settings: { ...defaultSettings, ...(JSON.parse(settings) as object) },
   log: makeLog('info'),
   listen: { path: socket },
+  auditFolder: join(dataDir, 'audit'),
   openVault: () => (hasVault(dataDir) ? Vault.open({ dataDir, clock: () => wallMs, argon2Cost: { memoryKiB: 64, passes: 1, parallelism: 1 } }) : undefined),
   time: {
     wall: () => wallMs,
@@ -28,6 +30,7 @@ const running = await startAgent({
     unit: () => (service ? { scope: 'system', name: service } : undefined),
     executable: () => 'unknown',
     executablePath: () => undefined,
+    seen: () => ({}),
   }),
 });
 

@@ -21,6 +21,8 @@ export interface ProcessFacts {
   executable(): FileId | Unknown;
   /** The path of the executable, for people to read: a user namespace can forge it, so that nothing is decided by it. */
   executablePath(): string | undefined;
+  /** What was asked for and could be read, for the record. */
+  seen(): { readonly unit?: string; readonly exe?: string };
 }
 
 /**

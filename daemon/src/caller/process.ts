@@ -1,18 +1,28 @@
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { type LivingPeer, livingPeer, peerCredentials, peerGroups } from '../os/peer.ts';
-import type { Caller, FileId, Peer, ProcessFacts, Unknown } from './identity.ts';
+import { type Caller, type FileId, formatUnit, type Peer, type ProcessFacts, type Unknown } from './identity.ts';
 import { parseUnit } from './unit.ts';
 
 /** Says what is known of the process that connected. */
 export type ReadFacts = (process: LivingPeer) => ProcessFacts;
 
-/** Runs `read` once and remembers what it answered. */
-function once<T>(read: () => T): () => T {
-  let answer: { value: T } | undefined;
-  return () => {
-    answer ??= { value: read() };
-    return answer.value;
+/** Something that is read when it is first asked for, and remembered. */
+class Lazy<T> {
+  readonly #read: () => T;
+  #answer: { readonly value: T } | undefined;
+
+  constructor(read: () => T) {
+    this.#read = read;
+  }
+
+  get = (): T => {
+    this.#answer ??= { value: this.#read() };
+    return this.#answer.value;
   };
+
+  get wasAsked(): boolean {
+    return this.#answer !== undefined;
+  }
 }
 
 /** Reads something of a process between two proofs that it is still the one that connected. */
@@ -33,14 +43,23 @@ export function identifyFile(path: string): FileId {
 }
 
 /** What /proc says of the process that connected, read when it is first asked for. */
-export const readProcess: ReadFacts = (process) => ({
-  unit: once(() => readAlive(process, (folder) => parseUnit(readFileSync(`${folder}/cgroup`, 'utf8')))),
-  executable: once(() => readAlive(process, (folder) => identifyFile(`${folder}/exe`))),
-  executablePath: once(() => {
+export const readProcess: ReadFacts = (process) => {
+  const unit = new Lazy(() => readAlive(process, (folder) => parseUnit(readFileSync(`${folder}/cgroup`, 'utf8'))));
+  const executable = new Lazy(() => readAlive(process, (folder) => identifyFile(`${folder}/exe`)));
+  const executablePath = new Lazy(() => {
     const path = readAlive(process, (folder) => ({ path: readlinkSync(`${folder}/exe`) }));
     return path === 'unknown' ? undefined : path.path;
-  }),
-});
+  });
+  const seenUnit = (): object => {
+    const known = unit.wasAsked ? unit.get() : undefined;
+    return known === undefined || known === 'unknown' ? {} : { unit: formatUnit(known) };
+  };
+  const seenExecutable = (): object => {
+    const exe = executable.wasAsked ? executablePath.get() : undefined;
+    return exe === undefined ? {} : { exe };
+  };
+  return { unit: unit.get, executable: executable.get, executablePath: executablePath.get, seen: () => ({ ...seenUnit(), ...seenExecutable() }) };
+};
 
 /** Reads who is at the other end of a connected Unix socket. @param fd - its descriptor, undefined once it is closed. @throws Error when the kernel does not say. */
 export function readPeer(fd: () => number | undefined, readFacts: ReadFacts = readProcess): Peer {

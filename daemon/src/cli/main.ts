@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isAgentError } from '@kms-agent/protocol';
 import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
+import { auditVerify } from './audit-commands.ts';
 import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
 import { serve, serveDev } from './serve.ts';
@@ -25,6 +26,17 @@ function parseFd(text: string): number {
   const fd = Number(text);
   if (Number.isInteger(fd) && fd >= 0) return fd;
   throw new TypeError(`--passphrase-fd takes the number of an open descriptor, not ${text}`);
+}
+
+function parseRevision(text: string): bigint {
+  if (/^\d{1,19}$/.test(text)) return BigInt(text);
+  throw new TypeError(`--accept-rollback takes the revision that the agent named, not ${text}`);
+}
+
+/** A vault that is somewhere else has its audit record beside it: two agents must not share one. */
+function findAuditDir(dataDir: string, auditDir: string | undefined): string {
+  if (auditDir !== undefined) return resolve(auditDir);
+  return resolve(dataDir) === resolve(places.dataDir) ? places.auditDir : join(resolve(dataDir), 'audit');
 }
 
 /** A command on the vault's files. */
@@ -55,9 +67,19 @@ program
   .option('--config <file>', 'settings file')
   .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
   .option('--socket <path>', 'socket to listen on', places.socketPath)
+  .option('--audit-dir <dir>', 'folder of the audit record (default: the usual place, or audit/ in a --data-dir that is given)')
+  .option('--accept-rollback <revision>', 'go on with a vault that was put back to this revision on purpose', parseRevision)
   .addHelpText('after', '\nExample:\n  $ kms-agent serve --data-dir ./vault --socket ./agent.sock')
-  .action(({ config, dataDir, socket }: { config?: string; dataDir: string; socket: string }) =>
-    serve({ config: config ?? places.configFile, configRequired: config !== undefined, dataDir: resolve(dataDir), socket: resolve(socket) }),
+  .action(
+    ({ config, dataDir, socket, auditDir, acceptRollback }: { config?: string; dataDir: string; socket: string; auditDir?: string; acceptRollback?: bigint }) =>
+      serve({
+        config: config ?? places.configFile,
+        configRequired: config !== undefined,
+        dataDir: resolve(dataDir),
+        auditDir: findAuditDir(dataDir, auditDir),
+        socket: resolve(socket),
+        ...(acceptRollback === undefined ? {} : { acceptRollback }),
+      }),
   );
 
 program
@@ -94,6 +116,21 @@ program
   .option('--json', 'answer as JSON')
   .addHelpText('after', '\nExample:\n  $ kms-agent hsm list --module /usr/lib/softhsm/libsofthsm2.so')
   .action((options: { module: string; json?: boolean }) => listTokens(options));
+
+program
+  .command('audit')
+  .description('the record of what was asked and done')
+  .command('verify')
+  .description('prove that nobody changed the record: names the first that was flipped, dropped, swapped, duplicated or cut off')
+  .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
+  .option('--audit-dir <dir>', 'folder of the audit record (default: as for serve)')
+  .option('--passphrase-fd <n>', 'read the passphrase from this descriptor instead of the terminal', parseFd)
+  .option('--json', 'answer as JSON')
+  .addHelpText('after', '\nExample:\n  $ kms-agent audit verify\n\nExit status: 0 whole, 1 broken.')
+  .action(async ({ dataDir, auditDir, ...options }: CommonOptions & { auditDir?: string }) => {
+    const isWhole = await auditVerify({ ...options, dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir) });
+    process.exitCode = isWhole ? 0 : 1;
+  });
 
 program
   .command('doctor')

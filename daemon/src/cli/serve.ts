@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isAgentError } from '@kms-agent/protocol';
 import { defaultSettings, readSettings } from '../config.ts';
 import type { ListenAddress } from '../front/listener.ts';
 import { describeError, type Log, makeLog } from '../log.ts';
@@ -16,7 +17,9 @@ export interface ServeOptions {
   readonly config: string;
   readonly configRequired: boolean;
   readonly dataDir: string;
+  readonly auditDir: string;
   readonly socket: string;
+  readonly acceptRollback?: bigint;
 }
 
 /** The first descriptor that systemd passes (sd_listen_fds(3)). */
@@ -43,7 +46,11 @@ function handleSignals(running: RunningAgent, log: Log, onStopped: () => void): 
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  process.on('SIGUSR2', () => void running.agent.lock().catch((error: unknown) => log.error('lock failed', { detail: describeError(error) })));
+  process.on('SIGHUP', () => running.audit.reopen());
+  process.on('SIGUSR2', () => {
+    running.audit.note({ operation: 'lock', outcome: 'ok', detail: { because: 'SIGUSR2' } });
+    void running.agent.lock().catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
+  });
 }
 
 /** Says on standard output where the agent is, in words a shell can read. */
@@ -53,12 +60,13 @@ function announce(path: string): void {
 }
 
 /** Runs the agent until a signal ends it. */
-export async function serve({ config, configRequired, dataDir, socket }: ServeOptions): Promise<void> {
+export async function serve({ config, configRequired, dataDir, auditDir, socket, acceptRollback }: ServeOptions): Promise<void> {
   const settings = await readSettings(config, configRequired);
   const log = makeLog(settings.logLevel);
   const listen = chooseAddress(socket, settings.socketMode);
   const openVault = (): Vault | undefined => (hasVault(dataDir) ? Vault.open({ dataDir, clock: Date.now }) : undefined);
-  const running = await startAgent({ settings, log, listen, openVault });
+  const rollback = acceptRollback === undefined ? {} : { acceptRollback };
+  const running = await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, ...rollback });
   handleSignals(running, log, () => process.exit(0));
   announce(socket);
   log.info('ready', { path: socket, state: running.agent.state });
@@ -69,12 +77,14 @@ export async function serve({ config, configRequired, dataDir, socket }: ServeOp
 const selfUnlockMs = 1000;
 
 /** Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. */
-async function openByItself({ agent }: RunningAgent, log: Log): Promise<void> {
+async function openByItself({ agent, audit }: RunningAgent, log: Log): Promise<void> {
   while (agent.state === 'LOCKED' && agent.ways.hasHsmKeyslot && agent.isUntouched) {
     try {
       await agent.ways.unlockByItself();
+      audit.note({ operation: 'unlock', outcome: 'ok', detail: { because: 'start' } });
       log.info('unlocked by a token', { state: agent.state });
     } catch (error) {
+      audit.note({ operation: 'unlock', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL', detail: { because: 'start' } });
       log.warn('no token opens the vault yet', { detail: describeError(error) });
       await delay(selfUnlockMs, undefined, { ref: false });
     }
@@ -90,7 +100,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
   const path = socket ?? join(folder, 'agent.sock');
   const log = makeLog('warn');
   const { vault } = await Vault.create({ clock: Date.now, slots: [] });
-  const running = await startAgent({ settings: defaultSettings, log, listen: { path }, openVault: () => vault });
+  const running = await startAgent({ settings: defaultSettings, log, listen: { path }, openVault: () => vault, auditFolder: join(folder, 'audit') });
   const leave = (status: number): void => {
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { AgentError, isAgentError, type MethodName, type MethodParams, type MethodResult, specs } from '@kms-agent/protocol';
+import type { AuditEntry } from '../audit/record.ts';
 import type { Caller } from '../caller/identity.ts';
 import type { Handlers } from '../operations/index.ts';
-import type { Policy } from '../policy/policy.ts';
-import type { Answer, Call, Dispatch, Outcome } from './request.ts';
+import { describeCaller, describeTarget, type FindKeyId } from './recording.ts';
+import type { Answer, Call, Dispatch } from './request.ts';
 
 /** What the dispatcher asks of the agent it serves. */
 export interface AgentGate {
@@ -13,20 +14,45 @@ export interface AgentGate {
   withKeys<T>(work: () => Promise<T> | T): Promise<T>;
 }
 
+/** What the dispatcher asks of the policy. */
+export interface Authorizer {
+  /** @throws AgentError `ERR_ACCESS_DENIED`, `ERR_RATE_LIMITED`, `ERR_LIMIT_EXCEEDED`. */
+  authorize<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): void;
+}
+
+/** What the dispatcher asks of the audit record. */
+export interface Recorder {
+  /** @throws AgentError `ERR_AUDIT_UNAVAILABLE` while nothing can be recorded. */
+  requireHealthy(): void;
+  /** Resolves when the entry is written. @throws AgentError `ERR_AUDIT_UNAVAILABLE`. */
+  record(entry: AuditEntry): Promise<void>;
+  /** Records the end of what has happened already: now, or as soon as it can be written. */
+  note(entry: AuditEntry): void;
+  countUnrecorded(): void;
+}
+
 export interface DispatcherOptions {
   readonly handlers: Handlers;
-  readonly policy: Policy;
+  readonly policy: Authorizer;
   readonly gate: AgentGate;
+  readonly audit: Recorder;
+  /** The key that a request names, for the record. */
+  readonly findKeyId: FindKeyId;
+  /** Revision of the vault, for the record of a change that begins. */
+  readonly vaultRevision: () => string;
   /** Milliseconds after which a request is answered ERR_TIMEOUT. */
   readonly requestTimeoutMs: number;
-  /** Records the outcome of each request; the audit stands here. Runs before the answer leaves. */
-  readonly record: (outcome: Outcome) => void;
+  /** Tells the log of each answer. */
+  readonly onAnswer: (requestId: string, method: string | undefined, caller: Caller, code: string) => void;
   /** Tells the log what went wrong inside; never the caller. */
   readonly onInternalError: (requestId: string, method: string | undefined, error: unknown) => void;
 }
 
+/** What is answered although it cannot be recorded: how the agent is, and its end. */
+const evenUnrecorded: ReadonlySet<MethodName> = new Set(['status', 'lock', 'whoAmI']);
+
 /**
- * The straight road of a request: unlocked → authorized → run with a deadline → recorded → answered.
+ * The straight road of a request: recordable → unlocked → authorized → run with a deadline → recorded → answered.
  * The only place that turns an error into an answer.
  */
 export class Dispatcher implements Dispatch {
@@ -51,30 +77,60 @@ export class Dispatcher implements Dispatch {
     const requestId = randomUUID();
     this.#inFlight += 1;
     try {
-      const result = await this.#run(call);
-      this.#record(requestId, call, undefined);
-      return { requestId, result };
+      this.#authorize(call);
+      const { changes } = specs[call.method];
+      if (changes) await this.#options.audit.record(this.#begun(requestId, call));
+      const result = changes ? await this.#change(requestId, call) : await this.#run(call);
+      const unrecorded = changes ? undefined : await this.#record(requestId, call, result, undefined);
+      return unrecorded ? this.#answerError(requestId, call.method, call.caller, unrecorded) : this.#answer(requestId, call, result);
     } catch (error) {
-      return this.#answerError(requestId, call, error);
+      return await this.#refuse(requestId, call, error);
     } finally {
       this.#inFlight -= 1;
     }
   }
 
-  refuse(caller: Caller, error: AgentError, method?: string, notification = false): Answer {
+  async refuse(caller: Caller, error: AgentError, method?: string, notification = false): Promise<Answer> {
     const requestId = randomUUID();
-    return this.#answerError(requestId, { caller, method, notification }, error);
+    return await this.#refuse(requestId, { caller, method, notification }, error);
+  }
+
+  #authorize<M extends MethodName>({ caller, method, params }: Call<M>): void {
+    const { audit, gate, policy } = this.#options;
+    if (!evenUnrecorded.has(method)) audit.requireHealthy();
+    if (this.#stopping) throw new AgentError('ERR_SHUTTING_DOWN');
+    if (specs[method].needsKeys) gate.requireUnlocked();
+    policy.authorize(caller, method, params);
   }
 
   async #run<M extends MethodName>({ caller, method, params }: Call<M>): Promise<MethodResult<M>> {
-    const { gate, policy, handlers } = this.#options;
-    if (this.#stopping) throw new AgentError('ERR_SHUTTING_DOWN');
-    const { needsKeys } = specs[method];
-    if (needsKeys) gate.requireUnlocked();
-    policy.authorize(caller, method, params);
+    const { gate, handlers } = this.#options;
     const handler = handlers[method] as (caller: Caller, params: MethodParams<M>) => Promise<MethodResult<M>> | MethodResult<M>; // the union over methods collapses to this one
-    const work = needsKeys ? gate.withKeys(() => handler(caller, params)) : handler(caller, params);
+    const work = specs[method].needsKeys ? gate.withKeys(() => handler(caller, params)) : handler(caller, params);
     return work instanceof Promise ? await this.#withDeadline(work) : work;
+  }
+
+  /** Runs what changes something; its end is recorded before it is answered, and if it cannot be, the answer says that it is done all the same. */
+  async #change<M extends MethodName>(requestId: string, call: Call<M>): Promise<MethodResult<M>> {
+    const { audit } = this.#options;
+    const end = (result: object | undefined, error: unknown): AuditEntry => ({
+      ...this.#entry(requestId, call, result),
+      ...(error === undefined ? { outcome: 'done' } : { outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' }),
+    });
+    let result: MethodResult<M>;
+    try {
+      result = await this.#run(call);
+    } catch (error) {
+      await audit.record(end(undefined, error)).catch(() => audit.note(end(undefined, error))); // it is owed: the change is recorded as begun
+      throw new RecordedError(error);
+    }
+    try {
+      await audit.record(end(result, undefined));
+    } catch {
+      audit.note(end(result, undefined));
+      throw new RecordedError(new AgentError('ERR_AUDIT_UNAVAILABLE', { done: true }));
+    }
+    return result;
   }
 
   async #withDeadline<T>(work: Promise<T>): Promise<T> {
@@ -87,23 +143,63 @@ export class Dispatcher implements Dispatch {
     }
   }
 
-  #record(
-    requestId: string,
-    { caller, method, notification }: { caller: Caller; method: MethodName | undefined; notification: boolean },
-    error: AgentError | undefined,
-  ): void {
-    this.#options.record({ requestId, caller, method, error, notification });
+  #entry(requestId: string, { caller, method, params, notification }: Asked, result: object | undefined): Omit<AuditEntry, 'outcome'> {
+    return {
+      operation: method !== undefined && Object.hasOwn(specs, method) ? method : 'unknown', // hasOwn: what is no method of ours is never repeated
+      caller: describeCaller(caller),
+      ...describeTarget(params, result, this.#options.findKeyId),
+      requestId,
+      ...(notification ? { notification: true } : {}),
+    };
   }
 
-  #answerError(
-    requestId: string,
-    call: { caller: Caller; method?: string | undefined; notification: boolean },
-    thrown: unknown,
-  ): { requestId: string; error: AgentError } {
-    const error = isAgentError(thrown) ? thrown : new AgentError('ERR_INTERNAL', {}, { cause: thrown });
+  #begun(requestId: string, call: Asked): AuditEntry {
+    return { ...this.#entry(requestId, call, undefined), outcome: 'begun', vaultRevision: this.#options.vaultRevision() };
+  }
+
+  /** Records an answer. @returns the error that is answered in its place when it cannot be. */
+  async #record(requestId: string, call: Asked, result: object | undefined, error: AgentError | undefined): Promise<AgentError | undefined> {
+    const outcome = error === undefined ? 'ok' : error.code === 'ERR_ACCESS_DENIED' ? 'denied' : 'failed';
+    try {
+      await this.#options.audit.record({ ...this.#entry(requestId, call, result), outcome, ...(error ? { error: error.code } : {}) });
+      return undefined;
+    } catch (failure) {
+      this.#options.audit.countUnrecorded();
+      const isAnswered = call.method !== undefined && evenUnrecorded.has(call.method as MethodName);
+      return isAnswered || !isAgentError(failure) ? undefined : failure;
+    }
+  }
+
+  #answer<M extends MethodName>(requestId: string, { method, caller }: Call<M>, result: MethodResult<M>): Answer<M> {
+    this.#options.onAnswer(requestId, method, caller, 'ok');
+    return { requestId, result };
+  }
+
+  async #refuse(requestId: string, call: Asked, thrown: unknown): Promise<{ requestId: string; error: AgentError }> {
+    const cause = thrown instanceof RecordedError ? thrown.cause : thrown;
+    const error = isAgentError(cause) ? cause : new AgentError('ERR_INTERNAL', {}, { cause });
     if (error.code === 'ERR_INTERNAL') this.#options.onInternalError(requestId, call.method, error.cause ?? error);
-    const method = call.method !== undefined && Object.hasOwn(specs, call.method) ? (call.method as MethodName) : undefined; // hasOwn proved it
-    this.#record(requestId, { caller: call.caller, method, notification: call.notification }, error);
+    const unrecorded = thrown instanceof RecordedError ? undefined : await this.#record(requestId, call, undefined, error);
+    return this.#answerError(requestId, call.method, call.caller, unrecorded ?? error);
+  }
+
+  #answerError(requestId: string, method: string | undefined, caller: Caller, error: AgentError): { requestId: string; error: AgentError } {
+    this.#options.onAnswer(requestId, method, caller, error.code);
     return { requestId, error };
+  }
+}
+
+/** A request as far as it could be read. */
+interface Asked {
+  readonly caller: Caller;
+  readonly method?: string | undefined;
+  readonly params?: object;
+  readonly notification: boolean;
+}
+
+/** The failure of a change, whose end is recorded already. */
+class RecordedError extends Error {
+  constructor(cause: unknown) {
+    super('recorded', { cause });
   }
 }

@@ -20,14 +20,5 @@ export interface Dispatch {
   /** Runs a call to its end. */
   dispatch<M extends MethodName>(call: Call<M>): Promise<Answer<M>>;
   /** Answers what a front could not even decode; audited like any other refusal. */
-  refuse(caller: Caller, error: AgentError, method?: string, notification?: boolean): Answer;
-}
-
-/** Outcome of a request as the audit will record it. */
-export interface Outcome {
-  readonly requestId: string;
-  readonly caller: Caller;
-  readonly method: MethodName | undefined;
-  readonly error: AgentError | undefined;
-  readonly notification: boolean;
+  refuse(caller: Caller, error: AgentError, method?: string, notification?: boolean): Promise<Answer>;
 }

@@ -114,8 +114,9 @@ export class Listener {
 
   /** Says why, and closes: a peer that keeps its end open must not keep a descriptor of ours. */
   #turnAway(socket: Socket, peer: Peer): void {
-    const answer = this.#rpc.refuse(peer.caller(), new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs }));
-    socket.end(encodeFrame(answer), () => socket.destroy());
+    void this.#rpc
+      .refuse(peer.caller(), new AgentError('ERR_BUSY', { retryAfterMs: busyRetryMs }))
+      .then((answer) => socket.end(encodeFrame(answer), () => socket.destroy()), this.#onError);
   }
 
   /** Removes the socket file, unless somebody else has put another there since. */

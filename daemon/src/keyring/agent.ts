@@ -8,6 +8,7 @@ import { Keyring } from './keyring.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
 import { WaysIn } from './ways-in.ts';
+import type { Witness } from './witness.ts';
 
 export interface AgentOptions {
   readonly providers: readonly Provider[];
@@ -23,6 +24,7 @@ export interface AgentOptions {
   readonly onAct: (act: AgentAct) => void;
   /** Hears of what an administrator should look at. */
   readonly onWarning: (warning: string, error?: unknown) => void;
+  readonly witness: Witness;
   /** Milliseconds without a request that needs keys after which the agent locks itself; 0 for never. */
   readonly idleLockMs: number;
 }
@@ -51,12 +53,24 @@ export class Agent {
     this.#lastUse = this.startTime;
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
-    if (this.#vault?.state === 'UNLOCKED') this.#load(this.#makeKeyring(this.#vault)); // in memory, and new
+    if (this.#vault?.state === 'UNLOCKED') this.#beginNew(this.#vault);
+  }
+
+  /** A vault in memory is new, and open already. */
+  #beginNew(vault: Vault): void {
+    const keyring = this.#makeKeyring(vault);
+    this.#options.witness.begin(vault);
+    this.#load(keyring);
   }
 
   get state(): AgentState {
     if (this.#open && this.#gate.isOpen) return 'UNLOCKED';
     return this.isInitialized() ? 'LOCKED' : 'UNINITIALIZED';
+  }
+
+  /** Of the vault; 0 while it is not open. */
+  get revision(): bigint {
+    return this.#vault?.state === 'UNLOCKED' ? this.#vault.revision : 0n;
   }
 
   get keyCount(): number {
@@ -93,6 +107,8 @@ export class Agent {
       const keyring = this.#makeKeyring(vault);
       try {
         await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
+        await this.#options.witness.open(vault, keyring, opening);
+        opening.auditStartKey?.fill(0);
         this.#load(keyring);
       } catch (error) {
         keyring.wipe();
@@ -109,6 +125,7 @@ export class Agent {
     const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
     return [
       ...(jumpMs === 0 ? [] : [jump]),
+      ...this.#options.witness.warnings,
       ...(this.#open?.tokenWork.reports ?? []),
       ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
     ];
@@ -135,6 +152,7 @@ export class Agent {
       clearTimeout(hurry);
       clearTimeout(overdue);
       clearTimeout(this.#idleTimer);
+      this.#options.witness.close();
       await open.keyring.lock();
       this.#open = undefined;
       this.unlockTime = undefined;
@@ -184,8 +202,8 @@ export class Agent {
   }
 
   #load(keyring: Keyring): void {
-    const { time, limits, onAct, onWarning } = this.#options;
-    this.#open = openKeyring({ keyring, clock: this.#clock, gate: this.#gate, limits, onAct, onWarning });
+    const { time, limits, onAct, onWarning, witness } = this.#options;
+    this.#open = openKeyring({ keyring, clock: this.#clock, gate: this.#gate, limits, onAct, mayAct: () => witness.audit.health === 'ok', onWarning });
     this.unlockTime = time.wall();
     this.#lastUse = this.unlockTime;
     this.#gate.open();
@@ -221,6 +239,7 @@ export class Agent {
     this.#lastUse = Math.min(this.#lastUse, now); // the clock may have been set back
     const remainingMs = this.#lastUse + idleLockMs - now;
     if (remainingMs <= 0 && this.#gate.inside === 0) {
+      this.#options.witness.note({ operation: 'lock', outcome: 'ok', detail: { because: 'idle' } });
       void this.lock().catch(this.#options.onLockOverdue);
       return;
     }

@@ -1,4 +1,5 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { type AuditState, decodeState } from '../audit/chain.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -50,6 +51,7 @@ export class Keyring {
   /** Keys that were used since the unlock. */
   readonly #used = new Set<string>();
   #facts: VaultFacts = { restores: 0 };
+  #auditState: AuditState | undefined;
 
   constructor(vault: Vault, providers: readonly Provider[], clock: LifeClock) {
     this.vault = vault;
@@ -63,6 +65,7 @@ export class Keyring {
     else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
     else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
     else if (kind === 'clientToken') this.#clientTokens.set(id, decodeJson<ClientTokenEntry>(plaintext));
+    else if (kind === 'audit') this.#auditState = decodeState(plaintext);
     else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
     else this.tokens.take({ kind, id, plaintext });
     plaintext.fill(0);
@@ -93,12 +96,24 @@ export class Keyring {
   wipe(): void {
     for (const entry of this.#keys.values()) if (typeof entry !== 'number') wipeKey(entry);
     this.#slabs.wipe();
+    this.#auditState?.key.fill(0);
+    this.#auditState = undefined;
     const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.tokens, this.#used];
     for (const held of all) held.clear();
   }
 
   get keyCount(): number {
     return this.#keys.size;
+  }
+
+  /** Where the audit record was when the vault was last open. */
+  get auditState(): AuditState | undefined {
+    return this.#auditState;
+  }
+
+  /** The keys that were made last, newest first. */
+  *newestKeys(limit: number): Generator<Key> {
+    for (const keyId of this.keyIds.newest(limit)) yield this.keyById(keyId);
   }
 
   get facts(): VaultFacts {

@@ -45,11 +45,13 @@ export interface OpenOptions {
   readonly gate: Gate;
   readonly limits: KeyringLimits;
   readonly onAct: (act: AgentAct) => void;
+  /** Whether the agent may act by itself: not while nothing can be recorded. */
+  readonly mayAct: () => boolean;
   readonly onWarning: (warning: string, error?: unknown) => void;
 }
 
 /** Wires what works on the keys of an open vault. */
-export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: OpenOptions): OpenKeyring {
+export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWarning }: OpenOptions): OpenKeyring {
   keyring.finishLoading();
   if (keyring.facts.tick) clock.resume(keyring.facts.tick);
   const aliases = new Aliases(keyring);
@@ -66,6 +68,7 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, onWarning }: 
     scheduler,
     clock,
     gate,
+    mayAct,
     intervalMs: limits.lookIntervalMs,
     onError: (error) => onWarning('what was due for a key could not be done; it is tried again', error),
     onJump: (jumpMs) => onWarning(`the wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry wait for it`),

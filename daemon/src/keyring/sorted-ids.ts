@@ -11,6 +11,11 @@ export class SortedIds {
     return this.#ids[index];
   }
 
+  /** The last ids, last first. */
+  newest(count: number): string[] {
+    return this.#ids.slice(-count).reverse();
+  }
+
   /** The place of the first id that is greater than `id`. */
   indexAfter(id: string): number {
     let low = 0;

@@ -15,6 +15,8 @@ export interface WatchOptions {
   readonly scheduler: Scheduler;
   readonly clock: BelievableClock;
   readonly gate: Gate;
+  /** False while nothing can be recorded: what is due waits. */
+  readonly mayAct: () => boolean;
   /** Longest time between two looks: a sleep, a set clock and a long wait are noticed within it. */
   readonly intervalMs: number;
   readonly onError: (error: unknown) => void;
@@ -80,7 +82,8 @@ export class Watch {
   }
 
   async #lookInside(all: boolean): Promise<void> {
-    const { gate, scheduler, onError } = this.#options;
+    const { gate, scheduler, mayAct, onError } = this.#options;
+    if (!mayAct()) return;
     try {
       await gate.pass(async () => {
         const wasSet = this.#observeClock();

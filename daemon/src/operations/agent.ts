@@ -9,7 +9,7 @@ type AgentMethods = 'status' | 'whoAmI' | 'unlock' | 'lock' | 'confirmClock' | '
 
 const formatTime = (timeMs: number): string => new Date(timeMs).toISOString();
 
-function describeStatus({ agent, version, counts, protections, warnings }: OperationsContext, administrator: boolean): AgentStatus {
+function describeStatus({ agent, version, audit, counts, protections, warnings }: OperationsContext, administrator: boolean): AgentStatus {
   const basics = { version, protocolVersion, state: agent.state };
   if (!administrator) return basics;
   const { unlockTime } = agent;
@@ -20,6 +20,7 @@ function describeStatus({ agent, version, counts, protections, warnings }: Opera
     providers: agent.providers.map((provider) => provider.status()),
     protections: protections(),
     counts: { keys: agent.keyCount, ...counts() },
+    audit: { state: audit.health, seq: audit.seq },
     warnings: [...warnings(), ...agent.warnings],
   };
 }

@@ -3,6 +3,7 @@ import type { Caller } from '../caller/identity.ts';
 import type { Agent } from '../keyring/agent.ts';
 import { agentOperations } from './agent.ts';
 import { aliasOperations } from './aliases.ts';
+import { auditOperations } from './audit.ts';
 import type { Authority } from './authority.ts';
 import { cryptoOperations } from './crypto.ts';
 import { keyOperations } from './keys.ts';
@@ -25,6 +26,7 @@ export interface OperationsContext {
   readonly authority: Authority;
   /** What the front counts, for status. */
   readonly counts: () => { connections: number; inFlight: number };
+  readonly audit: { readonly health: string; readonly seq: number; readonly folder: string };
   readonly protections: () => { name: string; on: boolean; detail?: string }[];
   readonly warnings: () => string[];
 }
@@ -39,5 +41,6 @@ export function makeHandlers(context: OperationsContext): Handlers {
     ...materialOperations(context),
     ...policyOperations(context),
     ...agentOperations(context),
+    ...auditOperations(context),
   };
 }

@@ -30,7 +30,7 @@ function imagine({ uid = nobody, groups = [], unit, exe }: ExplainedCaller): Cal
     uid,
     gid: nobody,
     groups,
-    process: { unit: () => (unit === undefined ? undefined : parseUnitName(unit)), executable: () => executable, executablePath: () => exe },
+    process: { unit: () => (unit === undefined ? undefined : parseUnitName(unit)), executable: () => executable, executablePath: () => exe, seen: () => ({}) },
   };
 }
 

@@ -81,7 +81,10 @@ export async function salvageVault(options: VaultOptions & { dataDir: string }, 
   const damaged = Vault.open(options);
   try {
     const { findings, records } = await damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
-    const { kept, findings: dangling } = dropDangling(records, mentions);
+    const { kept, findings: dangling } = dropDangling(
+      records.filter(({ kind }) => kind !== 'audit'), // the new vault begins a record of its own
+      mentions,
+    );
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });

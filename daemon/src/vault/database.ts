@@ -7,6 +7,8 @@ export const formatVersion = 1;
 
 /** Milliseconds without a write after which the write-ahead log goes into the database file. */
 const checkpointQuietMs = 1000;
+/** Longest time in milliseconds that a write waits for such a second. */
+const checkpointMaxMs = 5000;
 
 /** Milliseconds to wait for a lock of another process; nobody else writes, so only a backup that begins or ends can hold one. */
 const busyTimeoutMs = 250;
@@ -87,6 +89,8 @@ export class Database {
   readonly #putHead: StatementSync;
   readonly #readOnly: boolean;
   #quietTimer: NodeJS.Timeout | undefined;
+  /** When the oldest write was made that is in the log only. */
+  #unmovedSince: number | undefined;
 
   private constructor(db: DatabaseSync, readOnly: boolean) {
     this.#db = db;
@@ -204,6 +208,12 @@ export class Database {
     onDamage();
   }
 
+  /** One record, sealed. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  find(kind: string, id: string): RecordRow | undefined {
+    const row = this.#read(() => readBig(this.#db, 'SELECT kind, id, revision, sealed FROM record WHERE kind = ? AND id = ?').get(kind, id));
+    return row && readRow(row);
+  }
+
   /** Every sealed record, in order of kind and id, in pages that take about a millisecond to read. */
   *recordPages(): Generator<RecordRow[]> {
     const sql = 'SELECT kind, id, revision, sealed FROM record WHERE (kind, id) > (?, ?) ORDER BY kind, id LIMIT ?';
@@ -277,11 +287,16 @@ export class Database {
     this.#db.close();
   }
 
+  /** After a quiet second; or a little later where it never gets quiet, as beside an audit record that keeps its state each second. */
   #checkpointSoon(): void {
     clearTimeout(this.#quietTimer);
+    const now = performance.now();
+    this.#unmovedSince ??= now;
+    const waitMs = Math.max(Math.min(checkpointQuietMs, this.#unmovedSince + checkpointMaxMs - now), 0);
     this.#quietTimer = setTimeout(() => {
+      this.#unmovedSince = undefined;
       if (!this.checkpoint()) this.#checkpointSoon();
-    }, checkpointQuietMs);
+    }, waitMs);
     this.#quietTimer.unref();
   }
 

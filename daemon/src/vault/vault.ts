@@ -27,6 +27,8 @@ export type Change = OpenRecord | DeletedRow;
 export interface Opening {
   readonly keyslotId: string;
   readonly rootKey: Buffer;
+  /** There only for a vault that has never been open beside an audit record. */
+  readonly auditStartKey?: Buffer;
   wipe(): void;
 }
 
@@ -114,6 +116,16 @@ export class Vault {
     }
   }
 
+  /** Of the newest change. @throws AgentError `ERR_AGENT_LOCKED`. */
+  get revision(): bigint {
+    return this.#requireOpen().head.revision;
+  }
+
+  /** Of the newest change of one record. */
+  revisionOf(kind: string, id: string): bigint | undefined {
+    return this.#requireOpen().index.get(kind, id)?.revision;
+  }
+
   get state(): 'LOCKED' | 'UNLOCKED' {
     return this.#open ? 'UNLOCKED' : 'LOCKED';
   }
@@ -129,10 +141,13 @@ export class Vault {
   }
 
   #openWith(slot: OpenKeyslot): Opening {
-    const rootKey = this.#slots.unwrap(this.#bodies.get(slot.keyslotId) ?? '', slot.wrappingKey, 'root key');
+    const body = this.#bodies.get(slot.keyslotId) ?? '';
+    const rootKey = this.#slots.unwrap(body, slot.wrappingKey, 'root key');
+    const auditStartKey = this.#db.find('audit', 'state') ? undefined : this.#slots.unwrap(body, slot.wrappingKey, 'audit start key');
     slot.wrappingKey.fill(0);
     if (!rootKey) throw new AgentError('ERR_UNLOCK_FAILED');
-    return { keyslotId: slot.keyslotId, rootKey, wipe: () => rootKey.fill(0) };
+    const wipe = (): void => void [rootKey, auditStartKey].map((key) => key?.fill(0));
+    return { keyslotId: slot.keyslotId, rootKey, ...(auditStartKey ? { auditStartKey } : {}), wipe };
   }
 
   /** Proves a secret without opening anything. @returns the id of its slot. @throws as openKeyslot. */
@@ -233,7 +248,7 @@ export class Vault {
   /** Adds a slot. @throws AgentError `ERR_UNLOCK_FAILED` when the proof is wrong; `ERR_UNSUPPORTED_OPERATION` for a type this agent cannot make. */
   async addKeyslot({ proof, ...slot }: NewKeyslot & { proof: Secret }): Promise<AddKeyslotResult> {
     this.#requireOpen();
-    const keys = this.#unwrapBoth(await this.#slots.open(this.#bodies, proof));
+    const keys = await this.#slots.openBoth(this.#bodies, proof);
     const { keyslotId, body, recoveryCode } = await this.#slots.make(slot, keys, this.#clock());
     keys.rootKey.fill(0);
     keys.auditStartKey.fill(0);
@@ -258,7 +273,7 @@ export class Vault {
    */
   async rekey(proof: Secret): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
     const slot = await this.#slots.open(this.#bodies, proof);
-    const old = this.#unwrapBoth({ ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
+    const old = this.#slots.unwrapBoth(this.#bodies, { ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
     const records: OpenRecord[] = [];
     const opening = { keyslotId: slot.keyslotId, rootKey: old.rootKey, wipe: () => undefined };
     await this.unlockWith(
@@ -299,15 +314,6 @@ export class Vault {
   #requireOpen(): OpenState {
     if (!this.#open) throw new AgentError('ERR_AGENT_LOCKED');
     return this.#open;
-  }
-
-  #unwrapBoth({ keyslotId, wrappingKey }: OpenKeyslot): Wrapped {
-    const body = this.#bodies.get(keyslotId) ?? '';
-    const rootKey = this.#slots.unwrap(body, wrappingKey, 'root key');
-    const auditStartKey = this.#slots.unwrap(body, wrappingKey, 'audit start key');
-    wrappingKey.fill(0);
-    if (rootKey && auditStartKey) return { rootKey, auditStartKey };
-    throw new AgentError('ERR_STATE_CONFLICT', { hint: 'The keyslot is damaged; use another one.' });
   }
 
   /** Memory follows the disk: the new head and slots count only after the transaction is durable. */

@@ -1,10 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
+import { Audit } from '../../../daemon/src/audit/audit.ts';
 import { defaultSettings } from '../../../daemon/src/config.ts';
 import { Agent } from '../../../daemon/src/keyring/agent.ts';
+import { Witness } from '../../../daemon/src/keyring/witness.ts';
 import { machineTime } from '../../../daemon/src/os/time.ts';
 import { Vault } from '../../../daemon/src/vault/vault.ts';
+import { TempFolder } from '../../kit/agent.ts';
 import { FakeProvider } from '../../kit/fake-provider.ts';
 
 /** An agent in this process, unlocked, with a key in a provider that does as it is told. */
@@ -13,7 +16,21 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
   const { vault } = await Vault.create({ clock: Date.now, slots: [] });
   let isOverdue = false;
   const { maxUsesPerVersion: maxUses, useBlockSize: blockSize, lookIntervalMs, maxOffMs } = defaultSettings;
+  const folder = new TempFolder();
+  const audit = new Audit({
+    folder: folder.join('audit'),
+    maxFileBytes: 1_000_000,
+    maxTotalBytes: 1_000_000,
+    reserveBytes: 4096,
+    sync: false,
+    checkpointRecords: 1000,
+    checkpointMs: 1000,
+    now: Date.now,
+    onChange: () => undefined,
+  });
+  onTestFinished(() => folder[Symbol.dispose]());
   const agent = new Agent({
+    witness: new Witness({ audit, onWarning: () => undefined }),
     providers: [provider],
     time: machineTime,
     limits: { maxUses, blockSize, lookIntervalMs, maxOffMs },

@@ -93,7 +93,7 @@ export class Connection {
   #refuseStream(error: AgentError): void {
     this.#refused = true;
     this.#ended = true;
-    this.#send(this.#server.refuse(this.#peer.caller(), error));
+    this.#refuse(error);
     this.#stallTimer ??= setTimeout(() => this.#socket.destroy(), this.#limits.stalledReaderMs).unref();
   }
 
@@ -145,7 +145,7 @@ export class Connection {
       return { entries: value, batch: true };
     } catch (error) {
       if (!isAgentError(error)) throw error;
-      this.#send(this.#server.refuse(this.#peer.caller(), error));
+      this.#refuse(error);
       return undefined;
     }
   }
@@ -154,7 +154,7 @@ export class Connection {
     this.#inFlight += entries.length;
     try {
       const responses = (await Promise.all(entries.map((entry) => this.#runEntry(entry)))).filter((response) => response !== undefined);
-      if (responses.length > 0) this.#write(batch ? this.#encodeBatch(responses) : this.#encodeOne(responses[0]));
+      if (responses.length > 0) this.#write(batch ? await this.#encodeBatch(responses) : await this.#encodeOne(responses[0]));
     } finally {
       this.#inFlight -= entries.length;
     }
@@ -166,31 +166,41 @@ export class Connection {
       return await this.#server.receive(checkEnvelope(entry), this.#peer.caller());
     } catch (error) {
       if (!isAgentError(error)) throw error;
-      return this.#server.refuse(this.#peer.caller(), error);
+      return await this.#server.refuse(this.#peer.caller(), error);
     }
   }
 
-  #encodeOne(response: Response | undefined): string {
+  async #encodeOne(response: Response | undefined): Promise<string> {
     const frame = encodeFrame(response);
     if (Buffer.byteLength(frame) <= this.#limits.maxFrameBytes) return frame;
-    return encodeFrame(this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response?.id));
+    return encodeFrame(await this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response?.id));
   }
 
   /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. */
-  #encodeBatch(responses: readonly Response[]): string {
+  async #encodeBatch(responses: readonly Response[]): Promise<string> {
     let free = this.#limits.maxFrameBytes - responses.length * errorReserveBytes;
-    const texts = responses.map((response) => {
+    const texts: string[] = [];
+    for (const response of responses) {
       const text = JSON.stringify(response);
       const bytes = Buffer.byteLength(text) + 1 - errorReserveBytes;
-      if (bytes > free) return JSON.stringify(this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response.id));
-      free -= bytes;
-      return text;
-    });
+      const fits = bytes <= free;
+      if (fits) free -= bytes;
+      texts.push(fits ? text : JSON.stringify(await this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response.id)));
+    }
     return `[${texts.join(',')}]\n`;
   }
 
-  #send(response: Response): void {
-    this.#write(encodeFrame(response));
+  /** Answers what never became a request; it counts as one that runs until its refusal is recorded. */
+  #refuse(error: AgentError): void {
+    this.#inFlight += 1;
+    void this.#server
+      .refuse(this.#peer.caller(), error)
+      .then((response) => this.#write(encodeFrame(response)))
+      .catch((cause: Error) => this.#socket.destroy(cause))
+      .finally(() => {
+        this.#inFlight -= 1;
+        this.#finish();
+      });
   }
 
   #write(frame: string): void {

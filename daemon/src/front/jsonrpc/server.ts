@@ -50,7 +50,7 @@ export class RpcServer {
     const { id = null } = envelope;
     const notification = !Object.hasOwn(envelope, 'id');
     if (!isMethodName(envelope.method)) {
-      const refused = this.refuse(caller, new ProtocolError('ERR_METHOD_NOT_FOUND'), id, envelope.method, notification);
+      const refused = await this.refuse(caller, new ProtocolError('ERR_METHOD_NOT_FOUND'), id, envelope.method, notification);
       return notification ? undefined : refused;
     }
     const response = await this.#server.receive(envelope, { caller, notification });
@@ -58,9 +58,9 @@ export class RpcServer {
   }
 
   /** The response to what never became a call. */
-  refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Response {
-    const answer = this.#dispatch.refuse(caller, error, method, notification);
-    return { jsonrpc: '2.0', id, error: encodeError(error, answer.requestId) };
+  async refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Promise<Response> {
+    const answer = await this.#dispatch.refuse(caller, error, method, notification);
+    return { jsonrpc: '2.0', id, error: encodeError(answer.error ?? error, answer.requestId) };
   }
 
   async #run(method: MethodName, params: unknown, { caller, notification }: Context): Promise<unknown> {
@@ -69,21 +69,21 @@ export class RpcServer {
     try {
       return encodeResult(method, answer.result);
     } catch (cause) {
-      throw new AnsweredError(this.#refuseInternal(caller, method, cause));
+      throw new AnsweredError(await this.#refuseInternal(caller, method, cause));
     }
   }
 
   /** Something of ours is wrong: the dispatcher logs and records it, and the caller hears only that. */
-  #refuseInternal(caller: Caller, method: MethodName, cause: unknown): { requestId: string; error: AgentError } {
+  async #refuseInternal(caller: Caller, method: MethodName, cause: unknown): Promise<{ requestId: string; error: AgentError }> {
     const error = new ProtocolError('ERR_INTERNAL', {}, { cause });
-    return { requestId: this.#dispatch.refuse(caller, error, method).requestId, error };
+    return { requestId: (await this.#dispatch.refuse(caller, error, method)).requestId, error };
   }
 
   async #call(method: MethodName, params: unknown, caller: Caller, notification: boolean): Promise<Answer> {
     try {
       return await this.#dispatch.dispatch({ caller, method, params: decodeParams(method, params), notification });
     } catch (error) {
-      if (isAgentError(error)) return this.#dispatch.refuse(caller, error, method, notification);
+      if (isAgentError(error)) return await this.#dispatch.refuse(caller, error, method, notification);
       throw error;
     }
   }

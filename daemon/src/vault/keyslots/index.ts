@@ -159,6 +159,21 @@ export class Keyslots {
     throw new AgentError('ERR_UNLOCK_FAILED');
   }
 
+  /** Both keys of the slot that a secret opens; they are the caller's to wipe. @throws as open; `ERR_STATE_CONFLICT` for a damaged slot. */
+  async openBoth(bodies: ReadonlyMap<string, string>, secret: Secret): Promise<Wrapped> {
+    return this.unwrapBoth(bodies, await this.open(bodies, secret));
+  }
+
+  /** Both keys of an open slot, whose wrapping key is zeroed. @throws AgentError `ERR_STATE_CONFLICT` for a damaged slot. */
+  unwrapBoth(bodies: ReadonlyMap<string, string>, { keyslotId, wrappingKey }: OpenKeyslot): Wrapped {
+    const body = bodies.get(keyslotId) ?? '';
+    const rootKey = this.unwrap(body, wrappingKey, 'root key');
+    const auditStartKey = this.unwrap(body, wrappingKey, 'audit start key');
+    wrappingKey.fill(0);
+    if (rootKey && auditStartKey) return { rootKey, auditStartKey };
+    throw new AgentError('ERR_STATE_CONFLICT', { hint: 'The keyslot is damaged; use another one.' });
+  }
+
   /** Finds a slot that a token opens. @throws AgentError `ERR_UNLOCK_FAILED` when none does. */
   async openWithToken(bodies: ReadonlyMap<string, string>, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<OpenKeyslot> {
     for (const body of bodies.values()) {

@@ -1,0 +1,294 @@
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { AgentError } from '@kms-agent/protocol';
+import { lockFile } from '../os/libc.ts';
+import type { ChainEnd } from './chain.ts';
+import { type AuditRecord, decodeRecord, hashLine, noHash } from './record.ts';
+
+/** Limits of the folder; each is a setting of the agent. */
+export interface AuditLimits {
+  /** Bytes after which a new file is begun. */
+  readonly maxFileBytes: number;
+  /** Bytes of all files together; the oldest go first. */
+  readonly maxTotalBytes: number;
+  /** Bytes that are kept free, to record that the disk is full. */
+  readonly reserveBytes: number;
+  /** Whether each batch is on the disk before its answers leave; else it is in the kernel's hands. */
+  readonly sync: boolean;
+}
+
+const currentName = 'audit.jsonl';
+const reserveName = 'reserve';
+const lockName = 'audit.lock';
+const filePattern = /^audit(-\d+)?\.jsonl$/;
+
+/** Bytes that the last line of a file surely fits into. */
+const tailBytes = 1_048_576;
+
+const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TRUNC } = constants;
+
+/** A rotated file: the number of its first record stands in its name. */
+const rotatedName = (firstSeq: number): string => `audit-${String(firstSeq).padStart(12, '0')}.jsonl`;
+
+/** The files of the record, oldest first; the one that is written is the last. */
+export function listFiles(folder: string): string[] {
+  const names = readdirSync(folder).filter((name) => filePattern.test(name) && name !== currentName);
+  const all = readdirSync(folder).includes(currentName) ? [...names.sort(), currentName] : names.sort();
+  return all.map((name) => join(folder, name));
+}
+
+/** The files that hold the record, written so that what was written is whole or is not there. Every call may throw the system's error. */
+export class AuditFolder {
+  readonly #folder: string;
+  readonly #limits: AuditLimits;
+  readonly #lock: number;
+  #fd: number | undefined;
+  /** Bytes of the file that are whole lines; what is beyond is cut off before the next write. */
+  #size = 0;
+  #firstSeq: number | undefined;
+  #rotated = true;
+  #tampering: Record<string, number> | undefined;
+
+  /** @throws AgentError `ERR_STATE_CONFLICT` when another agent holds the folder, or others can write it. */
+  constructor(folder: string, limits: AuditLimits) {
+    this.#folder = folder;
+    this.#limits = limits;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const { uid, mode } = statSync(folder);
+    if (uid !== process.geteuid?.() || (mode & 0o022) !== 0)
+      throw new AgentError('ERR_STATE_CONFLICT', { hint: `The audit folder ${folder} must belong to the agent's user, and nobody else may write it.` });
+    this.#lock = openSync(join(folder, lockName), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+    if (!lockFile(this.#lock))
+      throw new AgentError('ERR_STATE_CONFLICT', { hint: `Another agent writes its audit record to ${folder}; give this one a folder of its own.` });
+  }
+
+  get path(): string {
+    return this.#folder;
+  }
+
+  /** Opens the file that is written, cuts off a line that a crash left unfinished, and says where the chain is. */
+  open(): ChainEnd & { cutBytes: number } {
+    this.#open();
+    const cutBytes = this.#cutUnfinished();
+    const last = this.#findLast();
+    return { ...(last ? { seq: last.record.seq, hash: hashLine(last.line) } : { seq: 0, hash: noHash }), cutBytes };
+  }
+
+  /** Appends whole lines: all of them, or none. @param firstSeq - of the first line. */
+  append(lines: string, firstSeq: number): void {
+    const bytes = Buffer.from(lines);
+    const fd = this.#ready(bytes.length);
+    this.#firstSeq ??= firstSeq;
+    const before = this.#size;
+    this.#size = -1; // until it is known
+    try {
+      let written = 0;
+      while (written < bytes.length) written += writeSync(fd, bytes, written);
+      if (this.#limits.sync) fdatasyncSync(fd);
+      this.#size = before + bytes.length;
+    } finally {
+      if (this.#size < 0) {
+        this.#size = before;
+        this.#cutTo(before);
+      }
+    }
+  }
+
+  /** Makes the space that is given up when the disk is full. */
+  keepReserve(): void {
+    const { reserveBytes } = this.#limits;
+    const path = join(this.#folder, reserveName);
+    if (statSync(path, { throwIfNoEntry: false })?.size !== reserveBytes) writeWhole(path, Buffer.alloc(reserveBytes, 0x20), O_TRUNC); // a hole would reserve nothing
+  }
+
+  giveUpReserve(): void {
+    unlinkSync(join(this.#folder, reserveName));
+  }
+
+  /** Opens the file anew, because somebody may have moved it. */
+  reopen(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    this.#open();
+  }
+
+  /** Whether a new file was begun since this was last asked: only then can there be too many. */
+  hasRotated(): boolean {
+    const rotated = this.#rotated;
+    this.#rotated = false;
+    return rotated;
+  }
+
+  /** What somebody else did to the file since this was last asked. */
+  takeTampering(): Record<string, number> | undefined {
+    const tampering = this.#tampering;
+    this.#tampering = undefined;
+    return tampering;
+  }
+
+  /** The oldest files past the limit, and the records in each, by number. */
+  findOldest(): { file: string; firstSeq: number; lastSeq: number }[] {
+    const files = listFiles(this.#folder);
+    const sizes = files.map((file) => statSync(file).size);
+    let total = sizes.reduce((sum, size) => sum + size, 0);
+    const oldest: { file: string; firstSeq: number; lastSeq: number }[] = [];
+    for (const [index, file] of files.entries()) {
+      const next = files[index + 1];
+      if (total <= this.#limits.maxTotalBytes || next === undefined) break;
+      total -= sizes[index] ?? 0;
+      const after = readFirst(next)?.seq ?? 0;
+      oldest.push({ file, firstSeq: readFirst(file)?.seq ?? 0, lastSeq: after - 1 });
+    }
+    return oldest;
+  }
+
+  /** Deletes a file; one that is gone already is gone. */
+  drop(file: string): void {
+    rmSync(file, { force: true });
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    closeSync(this.#lock);
+  }
+
+  /** The descriptor, after whatever must be done before so many bytes can be written. */
+  #ready(bytes: number): number {
+    const fd = this.#fd ?? this.#open();
+    const { nlink, size } = fstatSync(fd);
+    if (nlink === 0) return this.#restoreDeleted(fd);
+    if (size !== this.#size) this.#mendSize(size);
+    return this.#size > 0 && this.#size + bytes > this.#limits.maxFileBytes ? this.#rotate(fd) : fd;
+  }
+
+  #open(): number {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    const fd = openSync(join(this.#folder, currentName), O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) {
+      closeSync(fd);
+      throw new TypeError('the audit file is no regular file');
+    }
+    this.#fd = fd;
+    this.#size = stat.size;
+    this.#firstSeq = stat.size === 0 ? undefined : readFirst(join(this.#folder, currentName))?.seq;
+    return fd;
+  }
+
+  #rotate(fd: number): number {
+    renameSync(join(this.#folder, currentName), join(this.#folder, rotatedName(this.#firstSeq ?? 0)));
+    closeSync(fd);
+    this.#fd = undefined;
+    this.#rotated = true;
+    return this.#open();
+  }
+
+  /** Somebody deleted the file under the agent: its records are still there behind the descriptor, and get a file of their own. */
+  #restoreDeleted(deleted: number): number {
+    const content = Buffer.alloc(this.#size);
+    readSync(deleted, content, 0, content.length, 0);
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+    if (content.length > 0) writeWhole(join(this.#folder, rotatedName(this.#firstSeq ?? 0)), content, O_EXCL);
+    closeSync(deleted);
+    this.#fd = undefined;
+    return this.#open();
+  }
+
+  /** Somebody else wrote to the file, or cut it: what is not ours goes, what is gone is gone, and the record says so. */
+  #mendSize(size: number): void {
+    this.#tampering = size > this.#size ? { foreignBytes: size - this.#size } : { missingBytes: this.#size - size };
+    if (size > this.#size) this.#cutTo(this.#size);
+    else {
+      this.#size = size;
+      this.#cutUnfinished();
+    }
+  }
+
+  #cutUnfinished(): number {
+    const tail = this.#readTail();
+    const whole = tail.lastIndexOf(0x0a) + 1;
+    const cut = tail.length - whole;
+    if (cut > 0) this.#cutTo(this.#size - cut);
+    return cut;
+  }
+
+  #cutTo(size: number): void {
+    if (this.#fd === undefined) return;
+    ftruncateSync(this.#fd, size);
+    this.#size = size;
+  }
+
+  #readTail(): Buffer {
+    const tail = Buffer.alloc(Math.min(this.#size, tailBytes));
+    if (this.#fd !== undefined) readSync(this.#fd, tail, 0, tail.length, this.#size - tail.length);
+    return tail;
+  }
+
+  #findLast(): { record: AuditRecord; line: string } | undefined {
+    for (const file of listFiles(this.#folder).reverse()) {
+      const last = readLast(file);
+      if (last) return last;
+    }
+    return undefined;
+  }
+}
+
+/** Writes a file of its own, durably; one that cannot be whole is not left. */
+function writeWhole(path: string, content: Uint8Array, flag: number): void {
+  const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | flag, 0o600);
+  try {
+    let written = 0;
+    while (written < content.length) written += writeSync(fd, content, written);
+    fdatasyncSync(fd);
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The first record of a file. */
+export function readFirst(file: string): AuditRecord | undefined {
+  const fd = openSync(file, constants.O_RDONLY | O_NONBLOCK);
+  try {
+    const head = Buffer.alloc(65_536);
+    const text = head.toString('utf8', 0, readSync(fd, head, 0, head.length, 0));
+    return decodeRecord(text.slice(0, Math.max(text.indexOf('\n'), 0)));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The last line of a file that is a record. */
+export function readLast(file: string): { record: AuditRecord; line: string } | undefined {
+  const fd = openSync(file, constants.O_RDONLY | O_NONBLOCK);
+  try {
+    const { size } = fstatSync(fd);
+    const tail = Buffer.alloc(Math.min(size, tailBytes));
+    readSync(fd, tail, 0, tail.length, size - tail.length);
+    for (const line of tail.toString().split('\n').reverse()) {
+      const record = line === '' ? undefined : decodeRecord(line);
+      if (record) return { record, line };
+    }
+    return undefined;
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,123 @@
+import { randomBytes } from 'node:crypto';
+import { AgentError } from '@kms-agent/protocol';
+import type { Audit } from '../audit/audit.ts';
+import { type AuditState, encodeState } from '../audit/chain.ts';
+import type { AuditEntry, AuditRecord } from '../audit/record.ts';
+import { firstState, resume } from '../audit/resume.ts';
+import type { Opening, Vault } from '../vault/vault.ts';
+import type { Keyring } from './keyring.ts';
+
+/** Where the vault keeps the state of the audit record. */
+export const auditRecord = { kind: 'audit', id: 'state' } as const;
+
+export interface WitnessOptions {
+  readonly audit: Audit;
+  /** Revision of an older vault that an administrator wants to go on with. */
+  readonly acceptRollback?: bigint;
+  readonly onWarning: (warning: string) => void;
+}
+
+/** Ties the audit record to the vault: each remembers where the other was, so that neither can be put back alone without notice. */
+export class Witness {
+  readonly #audit: Audit;
+  readonly #acceptRollback: bigint | undefined;
+  readonly #onWarning: (warning: string) => void;
+  /** What is wrong with the record, for status. */
+  finding: string | undefined;
+
+  constructor({ audit, acceptRollback, onWarning }: WitnessOptions) {
+    this.#audit = audit;
+    this.#acceptRollback = acceptRollback;
+    this.#onWarning = onWarning;
+  }
+
+  get audit(): Audit {
+    return this.#audit;
+  }
+
+  /**
+   * Takes up the record where the vault knows it, before anything is done with the vault.
+   * @throws AgentError `ERR_STATE_CONFLICT` when a checkpoint has seen a newer vault than this one.
+   */
+  async open(vault: Vault, keyring: Keyring, { auditStartKey }: Pick<Opening, 'auditStartKey'>): Promise<void> {
+    const state = keyring.auditState ?? (auditStartKey && firstState(auditStartKey));
+    const anchor = { revision: () => vault.revision, keep: (kept: AuditState) => this.#keep(vault, kept) };
+    if (this.#audit.isKeyed || !state) return this.#audit.attach(undefined, anchor);
+    const { key, number, vaultRevision, openChanges, finding } = await resume(this.#audit.folder, state, this.#audit.end);
+    if (vaultRevision > vault.revision && this.#acceptRollback !== vault.revision) throw rolledBack(vault.revision, vaultRevision);
+    if (vaultRevision > vault.revision)
+      this.#note({ operation: 'acceptRollback', outcome: 'ok', detail: { vaultRevision: String(vault.revision), seen: String(vaultRevision) } });
+    if (finding !== undefined) this.#report(finding);
+    this.#audit.attach({ key, number }, anchor);
+    key.fill(0);
+    for (const begun of openChanges) this.#note(closeChange(begun, vault, keyring));
+  }
+
+  /** Begins with a vault that lives in memory: its record is keyed for as long as it lives. */
+  begin(vault: Vault): void {
+    this.#audit.attach(firstState(randomBytes(32)), { revision: () => vault.revision, keep: () => undefined });
+  }
+
+  /** What an administrator should know of the record. */
+  get warnings(): string[] {
+    const broken = this.finding === undefined ? [] : [this.finding];
+    return this.#audit.health === 'ok' ? broken : [...broken, 'The audit record cannot be written: requests are refused until it can.'];
+  }
+
+  /** Keeps one more checkpoint in the vault, which is about to be locked. */
+  close(): void {
+    this.#audit.detach();
+  }
+
+  note(entry: AuditEntry): void {
+    this.#note(entry);
+  }
+
+  #note(entry: AuditEntry): void {
+    this.#audit.note(entry);
+  }
+
+  #report(finding: string): void {
+    this.finding = finding;
+    this.#onWarning(finding);
+    this.#note({ operation: 'audit', outcome: 'failed', error: 'broken', detail: { finding } });
+  }
+
+  /** A vault that cannot be written keeps an older state; the walk at the next start goes on from that. */
+  #keep(vault: Vault, state: AuditState): void {
+    const plaintext = encodeState(state);
+    try {
+      vault.commit([{ ...auditRecord, plaintext }]);
+    } catch {
+      this.#onWarning('the checkpoint of the audit record could not be kept in the vault; the one before it is');
+    } finally {
+      plaintext.fill(0);
+    }
+  }
+}
+
+function rolledBack(revision: bigint, seen: bigint): AgentError {
+  return new AgentError('ERR_STATE_CONFLICT', {
+    hint: `The vault is older than the audit record: it is at revision ${revision}, and revision ${seen} was seen. If it was put back on purpose, start the agent with --accept-rollback ${revision}.`,
+  });
+}
+
+/** What the vault shows of a change that was begun when the process ended. */
+function closeChange({ seq, operation, keyId, requestId, vaultRevision = '0', time, caller }: AuditRecord, vault: Vault, keyring: Keyring): AuditEntry {
+  const before = BigInt(vaultRevision);
+  const made = operation === 'createKey' ? findCreated(keyring, Date.parse(time), `uid:${caller?.uid}`) : undefined;
+  const touched = made ?? (keyId !== undefined && (vault.revisionOf('key', keyId) ?? vault.revisionOf('tombstone', keyId) ?? 0n) > before ? keyId : undefined);
+  return {
+    operation,
+    outcome: touched === undefined ? 'failed' : 'done',
+    ...(touched === undefined ? { error: vault.revision > before ? 'unknown' : 'notDone' } : {}),
+    ...(touched === undefined ? (keyId === undefined ? {} : { keyId }) : { keyId: touched }),
+    ...(requestId === undefined ? {} : { requestId }),
+    detail: { begunSeq: seq },
+  };
+}
+
+/** A key that was made since, by whoever began. */
+function findCreated(keyring: Keyring, sinceMs: number, creator: string): string | undefined {
+  return [...keyring.newestKeys(64)].find((key) => key.creationTime >= sinceMs && key.creator === creator)?.keyId;
+}

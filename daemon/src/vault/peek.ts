@@ -1,0 +1,35 @@
+import { AgentError } from '@kms-agent/protocol';
+import { Database } from './database.ts';
+import { hasVault, vaultPath } from './folder.ts';
+import { Keyslots, type Secret } from './keyslots/index.ts';
+import { Argon2Queue } from './keyslots/passphrase.ts';
+import { deriveKey, recordAad, unseal } from './seal.ts';
+
+/** What a look at a vault gives; both are the caller's to wipe. */
+export interface Peeked {
+  readonly auditStartKey: Buffer;
+  /** Undefined when there is no such record. */
+  readonly plaintext: Buffer | undefined;
+}
+
+/**
+ * Reads one record of a vault and the start key of its audit record, also beside an agent that has it open.
+ * @throws AgentError `ERR_NOT_INITIALIZED`, `ERR_UNLOCK_FAILED`, `ERR_STORE_UNAVAILABLE`; `ERR_STATE_CONFLICT` when the record was changed.
+ */
+export async function peekRecord(dataDir: string, secret: Secret, { kind, id }: { kind: string; id: string }): Promise<Peeked> {
+  if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
+  const db = Database.open(vaultPath(dataDir), { readOnly: true });
+  try {
+    const keyslots = new Keyslots(db.vaultId, new Argon2Queue());
+    const { rootKey, auditStartKey } = await keyslots.openBoth(db.keyslots(), secret);
+    const row = db.find(kind, id);
+    const recordsKey = deriveKey(rootKey, 'records');
+    rootKey.fill(0);
+    const plaintext = row && unseal(recordsKey, recordAad(db.vaultId, kind, id, row.revision), row.sealed);
+    recordsKey.fill(0);
+    if (row && !plaintext) throw new AgentError('ERR_STATE_CONFLICT', { hint: `The vault is damaged: its record ${kind} ${id} was changed.` });
+    return { auditStartKey, plaintext };
+  } finally {
+    db.close();
+  }
+}
