@@ -10,6 +10,7 @@ import type {
   MethodName,
   MethodParams,
   MethodResult,
+  MetricsResult,
   OpenRpcDocument,
   RemoveKeyslotParams,
   TailAuditParams,
@@ -64,6 +65,11 @@ export class AgentClient extends KeysClient implements AsyncDisposable {
   /** Says that the wall clock is right after a jump, so that destruction and expiry of keys go on. */
   confirmClock(options?: CallOptions): Promise<AgentStatus> {
     return this.transport.call('confirmClock', {}, options);
+  }
+
+  /** Answers figures in the Prometheus text exposition format. Access: administrators, and whom the agent policy lets. */
+  metrics(options?: CallOptions): Promise<MetricsResult> {
+    return this.transport.call('metrics', {}, options);
   }
 
   /** Answers records of what was asked and done. An empty answer is not the end: ask again after its `nextSeq` until that is its `endSeq`. Access: administrators. */

@@ -10,6 +10,7 @@ import { Agent } from './keyring/agent.ts';
 import type { TimeSource } from './keyring/clock.ts';
 import { Witness } from './keyring/witness.ts';
 import { describeError, type Log } from './log.ts';
+import { Metrics } from './metrics.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
 import { readKeychain, writeKeychain } from './os/keychain.ts';
@@ -120,6 +121,11 @@ function findKeyId(agent: Agent, { keyId, aliasName, ciphertextBlob }: Parameter
   return blob ? keyring.keyByVersion(blob.keyVersionId)?.keyId : undefined;
 }
 
+/** Where the key of an answer lives, for who counts. */
+function providerNameOf(agent: Agent, keyId: string | undefined): string {
+  return keyId === undefined || agent.state !== 'UNLOCKED' ? '' : (agent.open.keyring.findKey(keyId)?.provider ?? '');
+}
+
 /** Builds everything, wires it, and listens: the only place that makes a service. */
 export async function startAgent({
   settings,
@@ -169,6 +175,18 @@ export async function startAgent({
     hostId: readMachineId,
     readsExecutables: canReadExecutables(isPrivate(listen)),
   });
+  const warnings = (): string[] =>
+    readProtections()
+      .filter(({ on }) => !on)
+      .map(({ name }) => `The protection ${name} is off.`);
+  const metrics = new Metrics(version, () => ({
+    unlocked: agent.state === 'UNLOCKED',
+    keys: agent.keyCount,
+    ...listener.counts,
+    audit,
+    providers: agent.providers.map((provider) => provider.status()),
+    warnings: warnings().length + agent.warnings.length,
+  }));
   const handlers = makeHandlers({
     agent,
     version,
@@ -177,10 +195,8 @@ export async function startAgent({
     counts: () => listener.counts,
     protections: readProtections,
     audit,
-    warnings: () =>
-      readProtections()
-        .filter(({ on }) => !on)
-        .map(({ name }) => `The protection ${name} is off.`),
+    metrics: () => metrics.expose(),
+    warnings,
   });
   const dispatcher: Dispatcher = new Dispatcher({
     handlers,
@@ -190,7 +206,10 @@ export async function startAgent({
     audit,
     findKeyId: (params) => findKeyId(agent, params),
     vaultRevision: () => String(agent.revision),
-    onAnswer: (requestId, method, caller, code) => log.debug('request', { requestId, method: method ?? '-', uid: caller.uid, code }),
+    onAnswer: ({ requestId, method, caller, code, keyId, seconds }) => {
+      metrics.count({ method, outcome: code, provider: providerNameOf(agent, keyId), seconds });
+      log.debug('request', { requestId, method, uid: caller.uid, code });
+    },
     onInternalError: (requestId, method, error) =>
       log.error('a request failed unexpectedly', { requestId, method: method ?? '-', detail: describeError(error) }),
   });

@@ -58,6 +58,7 @@ export interface Methods {
   unlock: { params: agent.UnlockParams; result: agent.AgentStatus };
   lock: { params: NoParams; result: agent.AgentStatus };
   confirmClock: { params: NoParams; result: agent.AgentStatus };
+  metrics: { params: NoParams; result: agent.MetricsResult };
   tailAudit: { params: audit.TailAuditParams; result: audit.TailAuditResult };
   listKeyslots: { params: NoParams; result: agent.ListKeyslotsResult };
   addKeyslot: { params: agent.AddKeyslotParams; result: agent.AddKeyslotResult };

@@ -90,6 +90,7 @@ export const specs: { readonly [M in MethodName]: MethodSpec<M> } = {
   unlock: keyless(spec(agent.unlockParams, agent.agentStatus, 'Opens the vault.'), false),
   lock: keyless(spec(agent.noParams, agent.agentStatus, 'Forgets every key until the next unlock.')),
   confirmClock: changing(spec(agent.noParams, agent.agentStatus, 'Says that the wall clock is right, so that destruction and expiry go on.'), false),
+  metrics: keyless(spec(agent.noParams, agent.metricsResult, 'Answers figures in the Prometheus text format.')),
   tailAudit: keyless(spec(audit.tailAuditParams, audit.tailAuditResult, 'Answers records of what was asked and done.')),
   listKeyslots: keyless(spec(agent.noParams, agent.listKeyslotsResult, 'Lists the ways into the vault.')),
   addKeyslot: changing(spec(agent.addKeyslotParams, agent.addKeyslotResult, 'Adds a way into the vault.'), false),

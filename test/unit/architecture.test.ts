@@ -18,7 +18,7 @@ test.each([
   ['client/src/x.ts', "import { Vault } from '../../daemon/src/vault/vault.ts';", 'reaches out of its package'],
   ['daemon/src/keyring/x.ts', "import { Listener } from '../front/listener.ts';", 'imports front/'],
   ['daemon/src/vault/x.ts', "import { Keyring } from '../keyring/keyring.ts';", 'imports keyring/'],
-  ['daemon/src/operations/x.ts', "import { makeLog } from '../log.ts';", 'settings and log arrive as arguments'],
+  ['daemon/src/operations/x.ts', "import { makeLog } from '../log.ts';", 'settings, log and metrics arrive as arguments'],
   ['daemon/src/keyring/x.ts', "import koffi from 'koffi';", 'imports koffi'],
   ['daemon/src/keyring/x.ts', "import { DatabaseSync } from 'node:sqlite';", 'imports node:sqlite'],
   ['daemon/src/front/x.ts', "const { JSONRPCServer } = await import('json-rpc-2.0');", 'imports json-rpc-2.0'],

@@ -42,10 +42,23 @@ export interface DispatcherOptions {
   readonly vaultRevision: () => string;
   /** Milliseconds after which a request is answered ERR_TIMEOUT. */
   readonly requestTimeoutMs: number;
-  /** Tells the log of each answer. */
-  readonly onAnswer: (requestId: string, method: string | undefined, caller: Caller, code: string) => void;
+  /** Hears of each answer. */
+  readonly onAnswer: (answered: Answered) => void;
   /** Tells the log what went wrong inside; never the caller. */
   readonly onInternalError: (requestId: string, method: string | undefined, error: unknown) => void;
+}
+
+/** An answer that leaves, for the log and for who counts. */
+export interface Answered {
+  readonly requestId: string;
+  /** `unknown` for what is no method. */
+  readonly method: string;
+  readonly caller: Caller;
+  /** `ok` or the code of the error. */
+  readonly code: string;
+  readonly keyId?: string | undefined;
+  /** From the decoded request to the answer. */
+  readonly seconds: number;
 }
 
 /** What is answered although it cannot be recorded: how the agent is, and its end. */
@@ -74,25 +87,24 @@ export class Dispatcher implements Dispatch {
   }
 
   async dispatch<M extends MethodName>(call: Call<M>): Promise<Answer<M>> {
-    const requestId = randomUUID();
+    const request: Request<M> = { ...call, requestId: randomUUID(), startMs: performance.now() };
     this.#inFlight += 1;
     try {
       this.#authorize(call);
       const { changes } = specs[call.method];
-      if (changes) await this.#options.audit.record(this.#begun(requestId, call));
-      const result = changes ? await this.#change(requestId, call) : await this.#run(call);
-      const unrecorded = changes ? undefined : await this.#record(requestId, call, result, undefined);
-      return unrecorded ? this.#answerError(requestId, call.method, call.caller, unrecorded) : this.#answer(requestId, call, result);
+      if (changes) await this.#options.audit.record(this.#begun(request));
+      const result = changes ? await this.#change(request, call) : await this.#run(call);
+      const unrecorded = changes ? undefined : await this.#record(request, result, undefined);
+      return unrecorded ? this.#answerError(request, unrecorded) : this.#answer(request, result);
     } catch (error) {
-      return await this.#refuse(requestId, call, error);
+      return await this.#refuse(request, error);
     } finally {
       this.#inFlight -= 1;
     }
   }
 
   async refuse(caller: Caller, error: AgentError, method?: string, notification = false): Promise<Answer> {
-    const requestId = randomUUID();
-    return await this.#refuse(requestId, { caller, method, notification }, error);
+    return await this.#refuse({ requestId: randomUUID(), startMs: performance.now(), caller, method, notification }, error);
   }
 
   #authorize<M extends MethodName>({ caller, method, params }: Call<M>): void {
@@ -111,10 +123,10 @@ export class Dispatcher implements Dispatch {
   }
 
   /** Runs what changes something; its end is recorded before it is answered, and if it cannot be, the answer says that it is done all the same. */
-  async #change<M extends MethodName>(requestId: string, call: Call<M>): Promise<MethodResult<M>> {
+  async #change<M extends MethodName>(request: Asked, call: Call<M>): Promise<MethodResult<M>> {
     const { audit } = this.#options;
     const end = (result: object | undefined, error: unknown): AuditEntry => ({
-      ...this.#entry(requestId, call, result),
+      ...this.#entry(request, result),
       ...(error === undefined ? { outcome: 'done' } : { outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' }),
     });
     let result: MethodResult<M>;
@@ -143,9 +155,9 @@ export class Dispatcher implements Dispatch {
     }
   }
 
-  #entry(requestId: string, { caller, method, params, notification }: Asked, result: object | undefined): Omit<AuditEntry, 'outcome'> {
+  #entry({ requestId, caller, method, params, notification }: Asked, result: object | undefined): Omit<AuditEntry, 'outcome'> {
     return {
-      operation: method !== undefined && Object.hasOwn(specs, method) ? method : 'unknown', // hasOwn: what is no method of ours is never repeated
+      operation: nameOf(method),
       caller: describeCaller(caller),
       ...describeTarget(params, result, this.#options.findKeyId),
       requestId,
@@ -153,48 +165,64 @@ export class Dispatcher implements Dispatch {
     };
   }
 
-  #begun(requestId: string, call: Asked): AuditEntry {
-    return { ...this.#entry(requestId, call, undefined), outcome: 'begun', vaultRevision: this.#options.vaultRevision() };
+  #begun(request: Asked): AuditEntry {
+    return { ...this.#entry(request, undefined), outcome: 'begun', vaultRevision: this.#options.vaultRevision() };
   }
 
   /** Records an answer. @returns the error that is answered in its place when it cannot be. */
-  async #record(requestId: string, call: Asked, result: object | undefined, error: AgentError | undefined): Promise<AgentError | undefined> {
+  async #record(request: Asked, result: object | undefined, error: AgentError | undefined): Promise<AgentError | undefined> {
     const outcome = error === undefined ? 'ok' : error.code === 'ERR_ACCESS_DENIED' ? 'denied' : 'failed';
     try {
-      await this.#options.audit.record({ ...this.#entry(requestId, call, result), outcome, ...(error ? { error: error.code } : {}) });
+      await this.#options.audit.record({ ...this.#entry(request, result), outcome, ...(error ? { error: error.code } : {}) });
       return undefined;
     } catch (failure) {
       this.#options.audit.countUnrecorded();
-      const isAnswered = call.method !== undefined && evenUnrecorded.has(call.method as MethodName);
+      const isAnswered = request.method !== undefined && evenUnrecorded.has(request.method as MethodName);
       return isAnswered || !isAgentError(failure) ? undefined : failure;
     }
   }
 
-  #answer<M extends MethodName>(requestId: string, { method, caller }: Call<M>, result: MethodResult<M>): Answer<M> {
-    this.#options.onAnswer(requestId, method, caller, 'ok');
-    return { requestId, result };
+  #answer<M extends MethodName>(request: Request<M>, result: MethodResult<M>): Answer<M> {
+    this.#tell(request, 'ok', 'keyId' in result && typeof result.keyId === 'string' ? result.keyId : undefined);
+    return { requestId: request.requestId, result };
   }
 
-  async #refuse(requestId: string, call: Asked, thrown: unknown): Promise<{ requestId: string; error: AgentError }> {
+  async #refuse(request: Asked, thrown: unknown): Promise<{ requestId: string; error: AgentError }> {
     const cause = thrown instanceof RecordedError ? thrown.cause : thrown;
     const error = isAgentError(cause) ? cause : new AgentError('ERR_INTERNAL', {}, { cause });
-    if (error.code === 'ERR_INTERNAL') this.#options.onInternalError(requestId, call.method, error.cause ?? error);
-    const unrecorded = thrown instanceof RecordedError ? undefined : await this.#record(requestId, call, undefined, error);
-    return this.#answerError(requestId, call.method, call.caller, unrecorded ?? error);
+    if (error.code === 'ERR_INTERNAL') this.#options.onInternalError(request.requestId, request.method, error.cause ?? error);
+    const unrecorded = thrown instanceof RecordedError ? undefined : await this.#record(request, undefined, error);
+    return this.#answerError(request, unrecorded ?? error);
   }
 
-  #answerError(requestId: string, method: string | undefined, caller: Caller, error: AgentError): { requestId: string; error: AgentError } {
-    this.#options.onAnswer(requestId, method, caller, error.code);
-    return { requestId, error };
+  #answerError(request: Asked, error: AgentError): { requestId: string; error: AgentError } {
+    this.#tell(request, error.code, undefined);
+    return { requestId: request.requestId, error };
+  }
+
+  #tell({ requestId, method, caller, startMs }: Asked, code: string, keyId: string | undefined): void {
+    this.#options.onAnswer({ requestId, method: nameOf(method), caller, code, keyId, seconds: (performance.now() - startMs) / 1000 });
   }
 }
 
+/** A method, or `unknown`: what is no method of ours is never repeated. */
+const nameOf = (method: string | undefined): string => (method !== undefined && Object.hasOwn(specs, method) ? method : 'unknown');
+
 /** A request as far as it could be read. */
 interface Asked {
+  readonly requestId: string;
+  /** On the clock of performance.now(). */
+  readonly startMs: number;
   readonly caller: Caller;
   readonly method?: string | undefined;
   readonly params?: object;
   readonly notification: boolean;
+}
+
+/** A request that could be read whole. */
+interface Request<M extends MethodName> extends Asked, Call<M> {
+  readonly method: M;
+  readonly params: MethodParams<M>;
 }
 
 /** The failure of a change, whose end is recorded already. */

@@ -5,7 +5,7 @@ import { serviceAliasOf } from '../keyring/creation.ts';
 import { findUserName } from '../os/users.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
-type AgentMethods = 'status' | 'whoAmI' | 'unlock' | 'lock' | 'confirmClock' | 'listKeyslots' | 'addKeyslot' | 'removeKeyslot' | 'rpc.discover';
+type AgentMethods = 'metrics' | 'status' | 'whoAmI' | 'unlock' | 'lock' | 'confirmClock' | 'listKeyslots' | 'addKeyslot' | 'removeKeyslot' | 'rpc.discover';
 
 const formatTime = (timeMs: number): string => new Date(timeMs).toISOString();
 
@@ -65,6 +65,7 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       agent.confirmClock();
       return status(caller);
     },
+    metrics: async () => await context.metrics(),
     listKeyslots: () => ({ keyslots: agent.vault.listKeyslots() }),
     addKeyslot: async (caller, params) => await agent.ways.addKeyslot(caller.uid, params),
     removeKeyslot: async (caller, params) => {

@@ -27,6 +27,7 @@ export interface OperationsContext {
   /** What the front counts, for status. */
   readonly counts: () => { connections: number; inFlight: number };
   readonly audit: { readonly health: string; readonly seq: number; readonly folder: string };
+  readonly metrics: () => Promise<{ contentType: string; text: string }>;
   readonly protections: () => { name: string; on: boolean; detail?: string }[];
   readonly warnings: () => string[];
 }

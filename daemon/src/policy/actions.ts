@@ -41,7 +41,7 @@ const managing = [
 export type KeyAction = (typeof cryptographicMethods)[number] | (typeof viewing)[number] | (typeof managing)[number];
 
 /** A method without a key that the agent's policy speaks of. */
-export const agentActions = ['createKey', 'listKeys', 'listAliases', 'lock', 'explain'] as const satisfies readonly MethodName[];
+export const agentActions = ['createKey', 'listKeys', 'listAliases', 'metrics', 'lock', 'explain'] as const satisfies readonly MethodName[];
 export type AgentAction = (typeof agentActions)[number];
 
 /** Names that stand for several actions of a key's policy. */

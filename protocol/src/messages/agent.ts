@@ -213,6 +213,13 @@ export interface RemoveKeyslotParams {
 }
 export const removeKeyslotParams = schemaOf<RemoveKeyslotParams>()(z.strictObject({ keyslotId: uuid(), proof }));
 
+/** Figures in the Prometheus text exposition format. */
+export interface MetricsResult {
+  contentType: string;
+  text: string;
+}
+export const metricsResult = schemaOf<MetricsResult>()(z.object({ contentType: z.string(), text: z.string() }));
+
 /** An answer without content. */
 export type EmptyResult = Record<string, never>;
 export const emptyResult = schemaOf<EmptyResult>()(z.object({}) as unknown as z.ZodType<EmptyResult>); // {} in zod's words

@@ -18,6 +18,18 @@ export function addAgentCommands(program: Command): void {
     .description('who the agent takes you for')
     .action((_options: object, command: Command) => show(command, (client) => client.whoAmI()));
   program
+    .command('metrics')
+    .description('print figures in the Prometheus text format')
+    .addHelpText(
+      'after',
+      '\nExample, for the textfile collector of node_exporter:\n  $ kms metrics > /var/lib/node_exporter/kms-agent.prom.new && mv /var/lib/node_exporter/kms-agent.prom.new /var/lib/node_exporter/kms-agent.prom',
+    )
+    .action(async (_options: object, command: Command) => {
+      const metrics = await withClient(command, (client) => client.metrics());
+      if (optionsOf<object>(command).json) printJson(metrics);
+      else process.stdout.write(metrics.text);
+    });
+  program
     .command('lock')
     .description('forget every key until the next unlock')
     .action((_options: object, command: Command) => show(command, (client) => client.lock()));
