@@ -99,17 +99,51 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   policy: { type: 'object', properties: { statements: { type: 'array' } }, required: ['statements'], additionalProperties: false },
 };
 
-/** The usual places: systemd's for a service, those of the XDG base directories for a user. */
-export function findPlaces(env: NodeJS.ProcessEnv, home: string): Places {
-  const dataHome = env['XDG_DATA_HOME'] || join(home, '.local', 'share');
-  const configHome = env['XDG_CONFIG_HOME'] || join(home, '.config');
-  const stateHome = env['XDG_STATE_HOME'] || join(home, '.local', 'state');
-  const runtime = env['XDG_RUNTIME_DIR'];
+/** A place, and what chose it. */
+export interface Choice {
+  readonly path: string;
+  /** The name of a variable, or `default`. */
+  readonly from: string;
+}
+
+/** The first variable that is set; else what the XDG base directories or the system have. */
+function choose(env: NodeJS.ProcessEnv, variables: readonly string[], fallback: () => Choice): Choice {
+  const from = variables.find((name) => env[name]);
+  return from === undefined ? fallback() : { path: env[from] ?? '', from };
+}
+
+/** A folder of the XDG base directories (their specification's defaults where the variable is not set), and what is below it. */
+function below(env: NodeJS.ProcessEnv, variable: string, standard: string, ...names: string[]): Choice {
+  const base = env[variable];
+  return { path: join(base || standard, ...names), from: base ? variable : 'default' };
+}
+
+/** The usual places, and what chose each: variables of ours, systemd's for a service, those of the XDG base directories for a user. */
+export function choosePlaces(env: NodeJS.ProcessEnv, home: string): { readonly [K in keyof Places]: Choice } {
   return {
-    dataDir: env['KMS_AGENT_DATA_DIR'] ?? env['STATE_DIRECTORY'] ?? join(dataHome, 'kms-agent'),
-    auditDir: env['KMS_AGENT_AUDIT_DIR'] ?? env['LOGS_DIRECTORY'] ?? join(stateHome, 'kms-agent', 'audit'),
-    socketPath: env['KMS_AGENT_SOCK'] ?? (runtime ? join(runtime, 'kms-agent', 'agent.sock') : systemSocketPath),
-    configFile: env['KMS_AGENT_CONFIG'] ?? join(configHome, 'kms-agent', 'config.json'),
+    dataDir: choose(env, ['KMS_AGENT_DATA_DIR', 'STATE_DIRECTORY'], () => below(env, 'XDG_DATA_HOME', join(home, '.local', 'share'), 'kms-agent')),
+    auditDir: choose(env, ['KMS_AGENT_AUDIT_DIR', 'LOGS_DIRECTORY'], () => below(env, 'XDG_STATE_HOME', join(home, '.local', 'state'), 'kms-agent', 'audit')),
+    socketPath: choose(env, ['KMS_AGENT_SOCK'], () =>
+      env['XDG_RUNTIME_DIR'] ? below(env, 'XDG_RUNTIME_DIR', '', 'kms-agent', 'agent.sock') : { path: systemSocketPath, from: 'default' },
+    ),
+    configFile: choose(env, ['KMS_AGENT_CONFIG'], () => below(env, 'XDG_CONFIG_HOME', join(home, '.config'), 'kms-agent', 'config.json')),
+  };
+}
+
+export function findPlaces(env: NodeJS.ProcessEnv, home: string): Places {
+  const { dataDir, auditDir, socketPath, configFile } = choosePlaces(env, home);
+  return { dataDir: dataDir.path, auditDir: auditDir.path, socketPath: socketPath.path, configFile: configFile.path };
+}
+
+/** The schema of a settings file, as editors and programs read it (JSON Schema draft-07). */
+export function makeSettingsSchema(): Record<string, unknown> {
+  const properties = Object.entries(settingsSchema).map(([name, schema]) => [name, { ...schema, default: defaultSettings[name as keyof Settings] }] as const);
+  return {
+    $schema: 'http://json-schema.org/draft-07/schema#',
+    title: 'Settings of kms-agent',
+    type: 'object',
+    properties: { $schema: { type: 'string' }, ...Object.fromEntries(properties) },
+    additionalProperties: false,
   };
 }
 
@@ -132,13 +166,13 @@ function checkPrivate(path: string): void {
 }
 
 /**
- * Reads the settings once and freezes them: defaults where the file says nothing, or is not there and was not asked for.
+ * Reads what a settings file says; nothing where it is not there and was not asked for.
  * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, or a file that others can write.
  */
-export async function readSettings(file: string, required: boolean): Promise<Settings> {
+export async function readSettingsFile(file: string, required: boolean): Promise<Partial<Settings>> {
   if (!existsSync(file)) {
     if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}.` });
-    return Object.freeze({ ...defaultSettings });
+    return {};
   }
   checkPrivate(file);
   const Conf = await importConf();
@@ -147,15 +181,34 @@ export async function readSettings(file: string, required: boolean): Promise<Set
     configName: basename(file), // whatever it ends in: another file must not be read in its place
     fileExtension: '',
     projectName: 'kms-agent',
-    schema: settingsSchema,
+    schema: { ...settingsSchema, $schema: { type: 'string' as const } },
     rootSchema: { additionalProperties: false },
     clearInvalidConfig: false,
   };
   try {
-    const { tokens = [], ...rest } = new Conf(options).store as Partial<Settings>; // the schema has checked it
-    return Object.freeze({ ...defaultSettings, ...rest, tokens: tokens.map((token) => Object.freeze({ ...defaultTokenSettings, ...token })) });
+    const { $schema: _schema, ...said } = new Conf(options).store as Partial<Settings> & { $schema?: string }; // the schema has checked it
+    return said;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : 'it cannot be read';
     throw new AgentError('ERR_STATE_CONFLICT', { hint: `The settings in ${file} are not valid: ${reason}` }, { cause });
   }
+}
+
+/** Settings as they hold: defaults where the file says nothing. Frozen. */
+export function completeSettings({ tokens = [], ...said }: Partial<Settings>): Settings {
+  return Object.freeze({ ...defaultSettings, ...said, tokens: tokens.map((token) => Object.freeze({ ...defaultTokenSettings, ...token })) });
+}
+
+/** Reads the settings once and freezes them. @throws as readSettingsFile. */
+export async function readSettings(file: string, required: boolean): Promise<Settings> {
+  return completeSettings(await readSettingsFile(file, required));
+}
+
+/** Settings that a running agent takes over when it reads them again (SIGHUP); every other waits for a restart. */
+export const reloadable: ReadonlySet<keyof Settings> = new Set(['logLevel', 'administrators', 'policy']);
+
+/** Names of the settings that differ. */
+export function findChanged(before: Settings, after: Settings): (keyof Settings)[] {
+  const names = Object.keys(defaultSettings) as (keyof Settings)[]; // the keys of an object of that type
+  return names.filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]));
 }

@@ -50,6 +50,8 @@ export interface StartOptions {
 export interface RunningAgent {
   readonly agent: Agent;
   readonly audit: Audit;
+  /** Takes over what settings say of who may do what. @throws AgentError `ERR_INVALID_PARAMS` with the `path` of a wrong one; nothing changed. */
+  reload(settings: Settings): void;
   /** Stops accepting, lets running requests end, locks, and gives everything back. */
   stop(): Promise<void>;
 }
@@ -121,6 +123,12 @@ function findKeyId(agent: Agent, { keyId, aliasName, ciphertextBlob }: Parameter
   return blob ? keyring.keyByVersion(blob.keyVersionId)?.keyId : undefined;
 }
 
+/** Who may do what, as the settings have it. @throws AgentError `ERR_INVALID_PARAMS`. */
+function readAuthority({ administrators, policy }: Settings): { administrators: readonly string[]; agentPolicy: ReturnType<typeof decodePolicy> } {
+  const own = ['uid:0', `uid:${process.geteuid?.() ?? 0}`];
+  return { administrators: administrators.length > 0 ? administrators : own, agentPolicy: decodePolicy(policy) };
+}
+
 /** Where the key of an answer lives, for who counts. */
 function providerNameOf(agent: Agent, keyId: string | undefined): string {
   return keyId === undefined || agent.state !== 'UNLOCKED' ? '' : (agent.open.keyring.findKey(keyId)?.provider ?? '');
@@ -168,8 +176,7 @@ export async function startAgent({
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
   const policy = new Policy({
-    administrators: settings.administrators.length > 0 ? settings.administrators : ['uid:0', `uid:${process.geteuid?.() ?? 0}`],
-    agentPolicy: decodePolicy(settings.policy),
+    ...readAuthority(settings),
     keyring: () => agent.open.keyring,
     now: () => time.wall(),
     hostId: readMachineId,
@@ -223,6 +230,7 @@ export async function startAgent({
   return {
     agent,
     audit,
+    reload: (changed) => policy.reload(readAuthority(changed)),
     stop: async () => {
       dispatcher.stop();
       await listener.close(settings.shutdownTimeoutMs);

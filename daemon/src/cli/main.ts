@@ -6,6 +6,7 @@ import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
 import { auditVerify } from './audit-commands.ts';
+import { checkConfig, printSchema, showConfig } from './config-commands.ts';
 import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
 import { serve, serveDev } from './serve.ts';
@@ -107,6 +108,35 @@ vaultCommand('salvage', 'save what still opens of a damaged vault into a new one
   .argument('<new-data-dir>', 'folder of the new vault')
   .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
 
+const configCommands = program.command('config').description('the settings');
+
+/** A command on a settings file. */
+function configCommand(name: string, description: string): Command {
+  return configCommands
+    .command(name)
+    .description(description)
+    .option('--config <file>', 'settings file')
+    .option('--json', 'answer as JSON')
+    .addHelpText('after', `\nExample:\n  $ kms-agent config ${name}`);
+}
+
+const configFrom = ({ config, json }: { config?: string; json?: boolean }): Parameters<typeof showConfig>[0] => ({
+  config: config === undefined ? places.configFile : resolve(config),
+  required: config !== undefined,
+  ...(json ? { json } : {}),
+});
+
+configCommand('show', 'print every setting as it holds, and where it comes from').action((options: { config?: string; json?: boolean }) =>
+  showConfig(configFrom(options)),
+);
+configCommand('check', 'say whether the settings are valid, and what is wrong').action((options: { config?: string; json?: boolean }) =>
+  checkConfig(configFrom(options)),
+);
+configCommands
+  .command('schema')
+  .description('print the JSON schema of a settings file')
+  .action(() => printSchema());
+
 program
   .command('hsm')
   .description('hardware tokens')
@@ -151,9 +181,9 @@ function exitCodeOf(error: unknown): number {
 
 function explain(error: unknown): string {
   if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
-  const { hint, reason, findings } = error.details;
+  const { hint, path, reason, findings } = error.details;
   const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';
-  return `${error.code}: ${[hint ?? error.message, reason].filter(Boolean).join(' ')}${named}`;
+  return `${error.code}: ${[hint ?? error.message, path, reason].filter(Boolean).join(' ')}${named}`;
 }
 
 try {

@@ -4,13 +4,14 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
-import { defaultSettings, readSettings } from '../config.ts';
+import { defaultSettings, readSettings, type Settings } from '../config.ts';
 import type { ListenAddress } from '../front/listener.ts';
 import { describeError, type Log, makeLog } from '../log.ts';
 import { type RunningAgent, startAgent } from '../main.ts';
 import { withInheritedMask } from '../os/protections.ts';
 import { hasVault } from '../vault/folder.ts';
 import { Vault } from '../vault/vault.ts';
+import { type ReloadOptions, reload } from './reload.ts';
 
 /** Where serve works. */
 export interface ServeOptions {
@@ -32,8 +33,8 @@ function chooseAddress(path: string, mode: number): ListenAddress {
   return { path, mode };
 }
 
-/** Ends the agent on SIGTERM and SIGINT, and locks it on SIGUSR2. Each may come twice. */
-function handleSignals(running: RunningAgent, log: Log, onStopped: () => void): void {
+/** Ends the agent on the signals that end it, and locks it on SIGUSR2. Each may come twice. */
+function handleSignals(running: RunningAgent, log: Log, onStopped: () => void, ending: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT']): void {
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
     log.info('stopping', { signal });
@@ -44,12 +45,19 @@ function handleSignals(running: RunningAgent, log: Log, onStopped: () => void): 
       process.exit(70);
     });
   };
-  process.on('SIGTERM', stop);
-  process.on('SIGINT', stop);
-  process.on('SIGHUP', () => running.audit.reopen());
+  for (const signal of ending) process.on(signal, stop);
   process.on('SIGUSR2', () => {
     running.audit.note({ operation: 'lock', outcome: 'ok', detail: { because: 'SIGUSR2' } });
     void running.agent.lock().catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
+  });
+}
+
+/** SIGHUP: opens the audit record anew, and reads the settings again, one after the other however fast it comes. */
+function reloadOnSignal(settings: Settings, options: ReloadOptions): void {
+  let current = Promise.resolve(settings);
+  process.on('SIGHUP', () => {
+    options.running.audit.reopen();
+    current = current.then((before) => reload(before, options));
   });
 }
 
@@ -68,6 +76,7 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   const rollback = acceptRollback === undefined ? {} : { acceptRollback };
   const running = await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, ...rollback });
   handleSignals(running, log, () => process.exit(0));
+  reloadOnSignal(settings, { file: config, required: configRequired, running, log });
   announce(socket);
   log.info('ready', { path: socket, state: running.agent.state });
   void openByItself(running, log);
@@ -105,7 +114,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);
   };
-  if (command.length === 0) handleSignals(running, log, () => leave(0));
+  if (command.length === 0) handleSignals(running, log, () => leave(0), ['SIGTERM', 'SIGINT', 'SIGHUP']); // it goes with its terminal
   if (defaultKey) await running.agent.open.creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
   if (command.length === 0) return announce(path);
   const status = await runCommand(command, path);

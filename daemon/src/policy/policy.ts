@@ -36,15 +36,22 @@ const agentMethods: ReadonlySet<string> = new Set(agentActions);
 /** Decides who may do what, and why. */
 export class Policy implements Authority {
   readonly #options: PolicyOptions;
-  readonly #administrators: readonly ReturnType<typeof compilePrincipal>[];
-  readonly #agentPolicy: CompiledPolicy;
+  #administrators: readonly ReturnType<typeof compilePrincipal>[];
+  #agentPolicy: CompiledPolicy;
   readonly #compiled = new WeakMap<KeyPolicy, CompiledPolicy>();
 
   /** @throws AgentError `ERR_INVALID_PARAMS` with the `path` of a wrong setting. */
   constructor(options: PolicyOptions) {
     this.#options = options;
-    this.#administrators = options.administrators.map((principal, place) => compilePrincipal(principal, `/administrators/${place}`));
+    this.#administrators = compileAdministrators(options.administrators);
     this.#agentPolicy = new CompiledPolicy(options.agentPolicy, 'agent', options);
+  }
+
+  /** Takes over other settings; where one is wrong, none. @throws AgentError `ERR_INVALID_PARAMS` with the `path` of the wrong one. */
+  reload({ administrators, agentPolicy }: Pick<PolicyOptions, 'administrators' | 'agentPolicy'>): void {
+    const [compiled, policy] = [compileAdministrators(administrators), new CompiledPolicy(agentPolicy, 'agent', this.#options)];
+    this.#administrators = compiled;
+    this.#agentPolicy = policy;
   }
 
   isAdministrator(caller: Caller): boolean {
@@ -133,6 +140,9 @@ export class Policy implements Authority {
     return compiled;
   }
 }
+
+const compileAdministrators = (administrators: readonly string[]): ReturnType<typeof compilePrincipal>[] =>
+  administrators.map((principal, place) => compilePrincipal(principal, `/administrators/${place}`));
 
 /** A decision as people are told it; where no statement decided, an administrator may. */
 function describe({ allowed, statement, limit }: Decision, rule: 'keyPolicy' | 'agentPolicy', mayAnyhow: boolean): Verdict {

@@ -1,0 +1,46 @@
+import { homedir } from 'node:os';
+import { decodePolicy } from '@kms-agent/protocol';
+import { choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettingsFile, reloadable, type Settings } from '../config.ts';
+import { checkTokens } from '../providers/pkcs11/settings.ts';
+
+/** Which file, and how to answer. */
+export interface ConfigOptions {
+  readonly config: string;
+  readonly required: boolean;
+  readonly json?: boolean;
+}
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+const placeNames: Readonly<Record<keyof Places, string>> = { configFile: 'settings', dataDir: 'vault', auditDir: 'audit record', socketPath: 'socket' };
+
+/** Prints every setting as it holds, and where it comes from; and the places, with what chose them. */
+export async function showConfig({ config, required, json }: ConfigOptions): Promise<void> {
+  const said = await readSettingsFile(config, required);
+  const settings = completeSettings(said);
+  const chosen = choosePlaces(process.env, homedir());
+  const places = { ...chosen, configFile: config === chosen.configFile.path ? chosen.configFile : { path: config, from: '--config' } };
+  const rows = Object.entries(settings).map(([name, value]) => ({
+    name,
+    value,
+    from: Object.hasOwn(said, name) ? 'file' : 'default',
+    onReload: reloadable.has(name as keyof Settings),
+  }));
+  if (json) return say(JSON.stringify({ places, settings: rows }));
+  for (const [name, { path, from }] of Object.entries(places)) say(`${placeNames[name as keyof Places].padEnd(24)}  ${path}  (${from})`);
+  say('');
+  for (const { name, value, from } of rows) say(`${name.padEnd(24)}  ${JSON.stringify(value)}  (${from})`);
+}
+
+/** Checks a settings file as serve would. @throws AgentError that names what is wrong. */
+export async function checkConfig({ config, required, json }: ConfigOptions): Promise<void> {
+  const settings = completeSettings(await readSettingsFile(config, required));
+  checkTokens(settings.tokens);
+  decodePolicy(settings.policy);
+  say(json ? JSON.stringify({ ok: true, config }) : `ok: ${config}`);
+}
+
+/** Prints the JSON schema of a settings file. */
+export function printSchema(): void {
+  say(JSON.stringify(makeSettingsSchema(), null, 2));
+}

@@ -1,0 +1,37 @@
+import { isAgentError } from '@kms-agent/protocol';
+import { findChanged, readSettings, reloadable, type Settings } from '../config.ts';
+import { describeError, type Log } from '../log.ts';
+import type { RunningAgent } from '../main.ts';
+
+/** Where settings come from, and who takes them over. */
+export interface ReloadOptions {
+  readonly file: string;
+  readonly required: boolean;
+  readonly running: RunningAgent;
+  readonly log: Log;
+}
+
+/** What a person should read of a wrong settings file. */
+function describe(error: unknown): string {
+  const { hint, path, reason } = isAgentError(error) ? error.details : {};
+  return hint ?? (path === undefined ? describeError(error) : `${path} ${reason ?? ''}`);
+}
+
+/** Reads the settings again; what is wrong changes nothing. @returns the settings that hold now. */
+export async function reload(before: Settings, { file, required, running, log }: ReloadOptions): Promise<Settings> {
+  try {
+    const after = await readSettings(file, required);
+    const changed = findChanged(before, after);
+    const [taken, waiting] = [changed.filter((name) => reloadable.has(name)), changed.filter((name) => !reloadable.has(name))];
+    running.reload(after);
+    log.setLevel(after.logLevel);
+    running.audit.note({ operation: 'reload', outcome: 'ok', detail: { changed: taken.join(' '), waiting: waiting.join(' ') } });
+    log.info('settings read again', { settings: taken.join(' ') || 'no change' });
+    if (waiting.length > 0) log.warn('settings that changed and wait for a restart', { settings: waiting.join(' ') });
+    return { ...before, logLevel: after.logLevel, administrators: after.administrators, policy: after.policy };
+  } catch (error) {
+    running.audit.note({ operation: 'reload', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' });
+    log.error('the settings are not valid; those from before hold', { detail: describe(error) });
+    return before;
+  }
+}
