@@ -1,7 +1,7 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import type { Finding } from './damage.ts';
-import type { Database } from './database.ts';
+import type { Database, RecordRow } from './database.ts';
 import { Head, type HeadKey, hashKeyslots, makeHeadKey } from './head.ts';
 import { RecordIndex } from './record-index.ts';
 import { deriveKey, recordAad, tagOf, unseal } from './seal.ts';
@@ -42,6 +42,16 @@ export function wipeState({ rootKey, headSealingKey, headKey }: OpenState): void
   for (const key of [rootKey, headSealingKey, headKey]) key.fill(0);
 }
 
+const changed = 'was changed or swapped';
+
+/** Longest kind and id that are authenticated (recordAad). */
+const [maxKindBytes, maxIdBytes] = [0xff, 0xffff];
+
+/** Whether a row could have been written by us: SQLite lets others put in what has no place in the head's sums. */
+function isPossible({ kind, id, revision }: RecordRow): boolean {
+  return revision >= 0n && Buffer.byteLength(kind) <= maxKindBytes && Buffer.byteLength(id) <= maxIdBytes;
+}
+
 /**
  * Opens every record and checks it and all of them together against the head. Fills `state`; nothing is thrown for damage.
  * The event loop gets its turn between pages: others ask for the status while 100,000 records are opened.
@@ -61,6 +71,10 @@ export async function inspect(
   for (const page of tolerant ? db.readableRecords(onDamage) : db.recordPages()) {
     for (const row of page) {
       const { kind, id, revision } = row;
+      if (!isPossible(row)) {
+        findings.push({ what: 'record', kind, id, reason: changed });
+        continue;
+      }
       const tag = tagOf(row.sealed);
       seen.add({ kind, id, revision, tag });
       state.index.set(kind, id, { revision, tag });
@@ -69,7 +83,7 @@ export async function inspect(
         const record = { kind, id, plaintext };
         mentioned.push(...mentions(record));
         visit(record);
-      } else findings.push({ what: 'record', kind, id, reason: 'was changed or swapped' });
+      } else findings.push({ what: 'record', kind, id, reason: changed });
     }
     await setImmediate();
   }
@@ -80,7 +94,7 @@ export async function inspect(
 
 function checkHead(db: Database, vaultId: Uint8Array, state: OpenState, seen: Head): Finding[] {
   const row = db.head();
-  const encoded = row && unseal(state.headSealingKey, recordAad(vaultId, 'head', '', row.revision), row.sealed);
+  const encoded = row && row.revision >= 0n && unseal(state.headSealingKey, recordAad(vaultId, 'head', '', row.revision), row.sealed);
   if (!encoded) return [{ what: 'head', reason: row ? 'was changed' : 'is missing' }];
   state.head = Head.decode(state.headKey, encoded);
   const findings: Finding[] = state.head

@@ -94,6 +94,10 @@ describe('Vault', () => {
     ['a changed head', 'UPDATE head SET sealed = zeroblob(length(sealed))', 'head: was changed'],
     ['a missing head', 'DELETE FROM head', 'head: is missing'],
     ['a changed head revision', 'UPDATE head SET revision = revision - 1', 'head: was changed'],
+    ['a revision that nobody has', "UPDATE record SET revision = -1 WHERE id = 'b'", 'key b was changed'],
+    ['a kind of 300 bytes', "UPDATE record SET kind = hex(zeroblob(150)) WHERE id = 'b'", 'was changed'],
+    ['an id of 70,000 bytes', "UPDATE record SET id = hex(zeroblob(35000)) WHERE id = 'b'", 'was changed'],
+    ['a head with a revision that nobody has', 'UPDATE head SET revision = -1', 'head: was changed'],
     ['a removed keyslot', "DELETE FROM keyslot WHERE body LIKE '%recovery%'", 'keyslots: one was changed'],
     ['a relabelled keyslot', 'UPDATE keyslot SET body = replace(body, \'"label":"recovery"\', \'"label":"mine"\')', 'keyslots: one was changed'],
   ])('unlockWith: %s is found and named, and salvage opens the rest', async (_what, sql, words) => {
@@ -216,6 +220,11 @@ test('lock: goes through while a reader beside the agent holds the log', async (
 });
 
 describe('regressions', () => {
+  /** A keyslot that Argon2 refuses to work for. */
+  const saltless = JSON.stringify({
+    ...{ keyslotId: '0', type: 'passphrase', label: '', creationTime: '', salt: '', wrappedRootKey: '', wrappedAuditStartKey: '' },
+    cost: argon2Cost,
+  });
   const sidecars = ['-wal', '-shm', '-journal'];
 
   test.each(sidecars)('restore and init: a %s file of another vault is refused, and nothing is made beside it', async (end) => {
@@ -236,7 +245,7 @@ describe('regressions', () => {
     expect([...(await readAll()).keys()].sort()).toEqual(['key a', 'key b']);
   });
 
-  test.each(['null', '', '[]', '{"keyslotId":7}', '{"type":"passphrase","cost":{"memoryKiB":4000000000}}'])(
+  test.each(['null', '', '[]', '{"keyslotId":7}', '{"type":"passphrase","cost":{"memoryKiB":4000000000}}', saltless])(
     'a keyslot row that is %j: the others open, the damage is named, and salvage works with either secret',
     async (body) => {
       tamper(`INSERT INTO keyslot (id, body) VALUES ('0', '${body}')`);

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { AgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
+import { AgentError, isAgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
 import { deriveKey, seal, unseal } from '../seal.ts';
 import { isSealedByToken, type SealedByToken, type TokenSealer } from './hsm.ts';
 import { type Argon2Cost, type Argon2Queue, defaultCost } from './passphrase.ts';
@@ -144,19 +144,25 @@ export class Keyslots {
   }
 
   /**
-   * Finds the slot that a secret opens.
-   * @throws AgentError `ERR_UNLOCK_FAILED`; `ERR_BUSY`.
+   * Finds the slot that a secret opens. A slot whose derivation fails, because somebody changed what it asks for, stands in the way of no other.
+   * @throws AgentError `ERR_UNLOCK_FAILED`; `ERR_BUSY`; `ERR_TIMEOUT` or `ERR_INTERNAL` of a derivation that failed, when no other slot opens.
    */
   async open(bodies: ReadonlyMap<string, string>, secret: Secret): Promise<OpenKeyslot> {
     const code = parseRecoveryCode(secret.passphrase);
+    let failure: unknown;
     for (const body of bodies.values()) {
       const slot = parseBody(body);
       if (!slot) continue; // the head names it when the vault is opened
       if (secret.keyslotId !== undefined && secret.keyslotId !== slot.keyslotId) continue;
-      const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
-      if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+      try {
+        const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
+        if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+      } catch (error) {
+        if (!isAgentError(error) || error.code === 'ERR_BUSY') throw error;
+        failure = error;
+      }
     }
-    throw new AgentError('ERR_UNLOCK_FAILED');
+    throw failure ?? new AgentError('ERR_UNLOCK_FAILED');
   }
 
   /** Both keys of the slot that a secret opens; they are the caller's to wipe. @throws as open; `ERR_STATE_CONFLICT` for a damaged slot. */
