@@ -1,4 +1,4 @@
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { dueTimeOf, type Key } from './key.ts';
 
 /*
@@ -41,6 +41,15 @@ const idBytes = 16;
 const fixedBytes = 9;
 
 const damaged = (reason: string): AgentError => new AgentError('ERR_INTERNAL', {}, { cause: new RangeError(`a key record ${reason}`) });
+
+/** What a parser says of a record that is none would hold some of it. @throws AgentError `ERR_INTERNAL`. */
+function orDamaged<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw isAgentError(error) ? error : damaged('cannot be read');
+  }
+}
 
 function encodeHeader(key: Key): Buffer {
   const { keyId: _keyId, versions, usage, primaryKeyVersionId, policyUses, ...rest } = key;
@@ -91,10 +100,13 @@ export interface KeyIndex {
   readonly isInToken: boolean;
 }
 
+/** @throws AgentError `ERR_INTERNAL` for what encodeKey did not write. */
 export function readIndex(record: Uint8Array): KeyIndex {
   const bytes = view(record);
+  if (bytes.length < fixedBytes) throw damaged('is too short');
   if (bytes[0] !== formatOfRecord) throw damaged(`has format ${bytes[0]}`);
   const count = bytes.readUInt16BE(7);
+  if (bytes.length < fixedBytes + count * idBytes) throw damaged('has no room for its ids');
   const keyVersionIds = Array.from({ length: count }, (_, index) =>
     formatId(bytes.toString('hex', fixedBytes + index * idBytes, fixedBytes + (index + 1) * idBytes)),
   );
@@ -102,22 +114,26 @@ export function readIndex(record: Uint8Array): KeyIndex {
   return { keyVersionIds, dueTime: time % inTokenBit || undefined, isInToken: time >= inTokenBit };
 }
 
-/** Reads a sealed form that encodeKey wrote. Material stays where it is: `record` belongs to the key from now on. */
+/** Reads a sealed form that encodeKey wrote. Material stays where it is: `record` belongs to the key from now on. @throws AgentError `ERR_INTERNAL` for any other. */
 export function decodeKey(keyId: string, record: Uint8Array): Key {
+  return orDamaged(() => readKey(keyId, record));
+}
+
+function readKey(keyId: string, record: Uint8Array): Key {
   const { keyVersionIds } = readIndex(record);
   const bytes = view(record);
   const headerStart = fixedBytes + keyVersionIds.length * idBytes + 4;
   let offset = headerStart + bytes.readUInt32BE(headerStart - 4);
   const parsed = JSON.parse(bytes.toString('utf8', headerStart, offset)) as Partial<KeyHeader>; // authenticated: only encodeKey writes it
   const { versions, lastUsedTime, primary, policyUses, ...rest } = { ...usual, ...parsed } as KeyHeader; // what was left out is usual
+  if (versions.length !== keyVersionIds.length) throw damaged('has not as many versions as ids');
   const take = (length: number): Uint8Array => {
     if (offset + length > record.length) throw damaged('is shorter than it says');
     offset += length;
     return record.subarray(offset - length, offset);
   };
   const entries = versions.map(([creationTime, uses, restores, materialBytes, publicKeyBytes], index) => {
-    const keyVersionId = keyVersionIds[index];
-    if (keyVersionId === undefined) throw damaged('has more versions than ids');
+    const keyVersionId = keyVersionIds[index] ?? '';
     const entry = { keyVersionId, creationTime, restores, keySpec: rest.keySpec, material: take(materialBytes), useCount: uses, reservedUses: uses };
     return publicKeyBytes > 0 ? { ...entry, publicKey: take(publicKeyBytes) } : entry;
   });
