@@ -35,8 +35,9 @@ describe('token URIs (RFC 7512)', () => {
     'pkcs11:model=x',
     'pkcs11:token=a?pin-value=1',
     'pkcs11:token=%',
+    'pkcs11:token=%ff',
   ])('%j is refused', (uri) => {
-    expect(() => parseTokenUri(uri)).toThrow();
+    expect(() => parseTokenUri(uri)).toThrow(TypeError);
   });
 });
 

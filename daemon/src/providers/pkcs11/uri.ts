@@ -2,6 +2,14 @@ import type { TokenInfo, TokenMatch } from './messages.ts';
 
 const known = ['token', 'serial', 'manufacturer', 'model'] as const;
 
+function decode(value: string): string {
+  try {
+    return decodeURIComponent(value);
+  } catch (cause) {
+    throw new TypeError(`${value} has a % that stands for no character`, { cause });
+  }
+}
+
 /**
  * Reads a PKCS#11 URI (RFC 7512) that chooses a token: `pkcs11:token=Signing;serial=0123`. Never by slot: its number changes.
  * @throws TypeError that says what is wrong with it; a URI with a PIN is refused, because settings hold none.
@@ -16,7 +24,7 @@ export function parseTokenUri(uri: string): TokenMatch {
     const attribute = known.find((candidate) => candidate === name);
     if (!attribute) throw new TypeError(`a token is chosen by ${known.join(', ')}, not by ${name || part}`);
     if (match[attribute] !== undefined) throw new TypeError(`${attribute} stands twice in the URI`);
-    match[attribute] = decodeURIComponent(value);
+    match[attribute] = decode(value);
   }
   if (match.token === undefined && match.serial === undefined)
     throw new TypeError('the URI of a token names its label (token=) or its serial number (serial=)');
