@@ -38,6 +38,9 @@ test.each([
   ['createKey', '{"tags":{"\\ud800":"x"}}'],
   ['createKey', '{"tags":{"a":"\\ud800"}}'],
   ['createKey', '{"__proto__":{}}'],
+  ['createKey', '{"tags":{"a":"1","b\\\\":"2"}}'], // after which V8 takes the next for the same
+  ['createKey', '{"tags":{"a":"1","b\\"":"2"}}'],
+  ['untagKey', '{"keyId":"alias/default","tagKeys":["b\\n"]}'],
 ])('%s %s: refused, nothing is dropped in silence', async (method, params) => {
   using wire = await Wire.open(agent.socketPath);
   const answer = await wire.ask(`{"jsonrpc":"2.0","id":1,"method":"${method}","params":${params}}`);
