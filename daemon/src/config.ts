@@ -3,9 +3,13 @@ import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
+/** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
+type WhereThereIsOne = boolean | 'auto';
+
 /** Every setting with its default; each is described in the operator's guide. Times are milliseconds, sizes bytes, 0 means never. */
 export const defaultSettings = {
   idleLockMs: 0,
+  lockOnSuspend: 'auto' as WhereThereIsOne,
   requestTimeoutMs: 30_000,
   lockTimeoutMs: 10_000,
   shutdownTimeoutMs: 5000,
@@ -48,6 +52,7 @@ type Schema = Record<
   string,
   | { type: 'integer'; minimum: number; maximum: number }
   | { type: 'string'; enum: string[] }
+  | { enum: WhereThereIsOne[] }
   | { type: 'string'; pattern: string }
   | { type: 'array'; items: { type: 'string'; pattern: string } }
   | { type: 'object'; properties: { statements: { type: 'array' } }; required: string[]; additionalProperties: false }
@@ -55,6 +60,7 @@ type Schema = Record<
 >;
 
 const integer = (minimum: number, maximum: number): Schema[string] => ({ type: 'integer', minimum, maximum });
+const whereThereIsOne: Schema[string] = { enum: [true, false, 'auto'] };
 const week = 604_800_000;
 
 const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
@@ -72,6 +78,7 @@ const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
 /** JSON Schema of the settings file. */
 export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } = {
   idleLockMs: integer(0, week),
+  lockOnSuspend: whereThereIsOne,
   requestTimeoutMs: integer(100, 3_600_000),
   lockTimeoutMs: integer(100, 600_000),
   shutdownTimeoutMs: integer(100, 600_000),

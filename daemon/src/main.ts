@@ -147,8 +147,8 @@ export async function startAgent({
 }: StartOptions): Promise<RunningAgent> {
   let found = openVault(); // before the record: who holds the vault is told so
   const { witness, audit } = openAudit({ settings, auditFolder, log, time, ...(acceptRollback === undefined ? {} : { acceptRollback }) });
-  const onLockOverdue = (): void => {
-    log.error('requests did not end in time; leaving, because keys are still in memory');
+  const onLockFailed = (error?: unknown): void => {
+    log.error('lock did not come to its end; leaving, because keys may still be in memory', error === undefined ? {} : { detail: describeError(error) });
     process.exit(70);
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
@@ -164,8 +164,9 @@ export async function startAgent({
       return vault;
     },
     idleLockMs,
+    lockOnSuspend: settings.lockOnSuspend !== false,
     lockTimeoutMs,
-    onLockOverdue,
+    onLockFailed,
     limits: { maxUses: settings.maxUsesPerVersion, blockSize: settings.useBlockSize, lookIntervalMs: settings.lookIntervalMs, maxOffMs: settings.maxOffMs },
     witness,
     onAct: ({ act, keyId, keyVersionId }) => {

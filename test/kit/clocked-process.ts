@@ -11,7 +11,7 @@ import { Vault } from '../../daemon/src/vault/vault.ts';
 import type { ClockMessage } from './clocked.ts';
 
 const [dataDir = '', socket = '', settings = '{}', initial = '{}'] = process.argv.slice(2);
-let { wallMs = 0, bootMs = 0, bootId = 'first boot', service } = JSON.parse(initial) as ClockMessage;
+let { wallMs = 0, bootMs = 0, sleptMs = 0, bootId = 'first boot', service } = JSON.parse(initial) as ClockMessage;
 
 const running = await startAgent({
   settings: { ...defaultSettings, ...(JSON.parse(settings) as object) },
@@ -22,6 +22,7 @@ const running = await startAgent({
   time: {
     wall: () => wallMs,
     sinceBoot: () => bootMs,
+    slept: () => sleptMs,
     get bootId() {
       return bootId;
     },
@@ -35,7 +36,7 @@ const running = await startAgent({
 });
 
 process.on('message', (message: ClockMessage) => {
-  ({ wallMs = wallMs, bootMs = bootMs, bootId = bootId } = message);
+  ({ wallMs = wallMs, bootMs = bootMs, sleptMs = sleptMs, bootId = bootId } = message);
   if ('service' in message) ({ service } = message);
   process.send?.('done');
 });

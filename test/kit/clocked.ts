@@ -8,6 +8,8 @@ import { passphrase, type TempFolder } from './agent.ts';
 export interface ClockMessage {
   wallMs?: number;
   bootMs?: number;
+  /** Of bootMs, how long the machine was suspended. */
+  sleptMs?: number;
   bootId?: string;
   /** The unit that every caller seems to run in; null for none. */
   service?: string | null;
@@ -45,7 +47,7 @@ export class ClockedAgent implements AsyncDisposable {
     settings: object = {},
     { from, unlock = true }: { from?: ClockMessage; unlock?: boolean } = {},
   ): Promise<ClockedAgent> {
-    const now = { wallMs: startMs, bootMs: hourMs, bootId: 'first boot', ...from };
+    const now = { wallMs: startMs, bootMs: hourMs, sleptMs: 0, bootId: 'first boot', ...from };
     const program = fileURLToPath(new URL('./clocked-process.ts', import.meta.url));
     const socketPath = folder.join(`clocked-${Math.random().toString(36).slice(2, 8)}.sock`);
     const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now)];
@@ -72,6 +74,11 @@ export class ClockedAgent implements AsyncDisposable {
   /** Time passes: both clocks go on. */
   async advance(ms: number): Promise<void> {
     await this.set({ wallMs: this.#now.wallMs + ms, bootMs: this.#now.bootMs + ms });
+  }
+
+  /** The machine is suspended, and nobody said so before. */
+  async sleep(ms: number): Promise<void> {
+    await this.set({ wallMs: this.#now.wallMs + ms, bootMs: this.#now.bootMs + ms, sleptMs: this.#now.sleptMs + ms });
   }
 
   async set(message: ClockMessage): Promise<void> {

@@ -63,6 +63,7 @@ describe('BelievableClock', () => {
     const time: TimeSource = {
       wall: () => source.wallMs,
       sinceBoot: () => source.bootMs,
+      slept: () => 0,
       get bootId() {
         return source.bootId;
       },

@@ -47,8 +47,7 @@ function handleSignals(running: RunningAgent, log: Log, onStopped: () => void, e
   };
   for (const signal of ending) process.on(signal, stop);
   process.on('SIGUSR2', () => {
-    running.audit.note({ operation: 'lock', outcome: 'ok', detail: { because: 'SIGUSR2' } });
-    void running.agent.lock().catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
+    void running.agent.lockBecause('SIGUSR2').catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
   });
 }
 
@@ -100,6 +99,9 @@ async function openByItself({ agent, audit }: RunningAgent, log: Log): Promise<v
   }
 }
 
+/** Nobody could unlock it again. */
+const devSettings = { ...defaultSettings, lockOnSuspend: false };
+
 /**
  * Runs an agent whose vault lives in memory, already unlocked.
  * @param command - ends the agent with it, and with its status; empty to stay until a signal.
@@ -109,7 +111,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
   const path = socket ?? join(folder, 'agent.sock');
   const log = makeLog('warn');
   const { vault } = await Vault.create({ clock: Date.now, slots: [] });
-  const running = await startAgent({ settings: defaultSettings, log, listen: { path }, openVault: () => vault, auditFolder: join(folder, 'audit') });
+  const running = await startAgent({ settings: devSettings, log, listen: { path }, openVault: () => vault, auditFolder: join(folder, 'audit') });
   const leave = (status: number): void => {
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);

@@ -2,6 +2,7 @@ import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
+import { AutoLock, type LockReason } from './auto-lock.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
 import { Keyring } from './keyring.ts';
@@ -16,10 +17,10 @@ export interface AgentOptions {
   readonly limits: KeyringLimits;
   /** Opens the vault, locked; undefined while there is none yet. */
   readonly openVault: () => Vault | undefined;
-  /** Milliseconds that lock waits for running requests; past it `onLockOverdue` is called. */
+  /** Milliseconds that lock may take; past it `onLockFailed` is called. */
   readonly lockTimeoutMs: number;
-  /** The requests that run do not end: the process must go, because it still holds keys. */
-  readonly onLockOverdue: () => void;
+  /** The requests that run do not end, or lock went wrong: the process must go, because it may still hold keys. */
+  readonly onLockFailed: (error?: unknown) => void;
   /** Hears of each act of the agent's own. */
   readonly onAct: (act: AgentAct) => void;
   /** Hears of what an administrator should look at. */
@@ -27,6 +28,8 @@ export interface AgentOptions {
   readonly witness: Witness;
   /** Milliseconds without a request that needs keys after which the agent locks itself; 0 for never. */
   readonly idleLockMs: number;
+  /** Whether the agent locks itself when the machine has been suspended, also if nobody announced it. */
+  readonly lockOnSuspend: boolean;
 }
 
 /** The vault's life: uninitialized, locked, unlocked, and the way between. */
@@ -39,8 +42,10 @@ export class Agent {
   #vault: Vault | undefined;
   #open: OpenKeyring | undefined;
   #turn: Promise<unknown> = Promise.resolve();
-  #lastUse: number;
-  #idleTimer: NodeJS.Timeout | undefined;
+  readonly #autoLock: AutoLock;
+  #autoLockTimer: NodeJS.Timeout | undefined;
+  /** The agent has decided to lock itself, and does so as soon as it is its turn. */
+  #isLocking = false;
   unlockTime: number | undefined;
   readonly ways: WaysIn = new WaysIn(this);
   /** Nobody has locked or unlocked since the start. */
@@ -50,7 +55,7 @@ export class Agent {
     this.#options = options;
     this.providers = options.providers;
     this.startTime = options.time.wall();
-    this.#lastUse = this.startTime;
+    this.#autoLock = new AutoLock(options);
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
     if (this.#vault?.state === 'UNLOCKED') this.#beginNew(this.#vault);
@@ -64,7 +69,7 @@ export class Agent {
   }
 
   get state(): AgentState {
-    if (this.#open && this.#gate.isOpen) return 'UNLOCKED';
+    if (this.#open && this.#gate.isOpen && !this.#isLocking) return 'UNLOCKED';
     return this.isInitialized() ? 'LOCKED' : 'UNINITIALIZED';
   }
 
@@ -96,14 +101,20 @@ export class Agent {
   }
 
   async withKeys<T>(work: () => Promise<T> | T): Promise<T> {
-    this.#lastUse = this.#options.time.wall();
-    return await this.#gate.pass(work);
+    this.#lockIfDue();
+    this.requireUnlocked();
+    this.#autoLock.touch();
+    try {
+      return await this.#gate.pass(work);
+    } finally {
+      this.#autoLock.touch();
+    }
   }
 
   /** Opens the vault with a slot that opened; where it is open already, the secret was proven and that is all. */
   async openWith(vault: Vault, opening: Opening): Promise<void> {
     await this.#inTurn(async () => {
-      if (this.state === 'UNLOCKED') return opening.wipe();
+      if (this.#open) return opening.wipe();
       const keyring = this.#makeKeyring(vault);
       try {
         await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
@@ -145,19 +156,40 @@ export class Agent {
     await this.#inTurn(async () => {
       const open = this.#open;
       if (!open) return;
-      open.watch.stop();
-      const overdue = setTimeout(this.#options.onLockOverdue, this.#options.lockTimeoutMs);
-      const hurry = setTimeout(() => void this.#dropTokens(), this.#options.lockTimeoutMs / 2);
-      await this.#gate.close();
-      clearTimeout(hurry);
-      clearTimeout(overdue);
-      clearTimeout(this.#idleTimer);
-      this.#options.witness.close();
-      await open.keyring.lock();
-      this.#open = undefined;
-      this.unlockTime = undefined;
-      collectGarbage();
+      const { lockTimeoutMs, onLockFailed } = this.#options;
+      const overdue = setTimeout(onLockFailed, lockTimeoutMs);
+      const hurry = setTimeout(() => void this.#dropTokens(), lockTimeoutMs / 2);
+      try {
+        await this.#forget(open, hurry);
+      } catch (error) {
+        onLockFailed(error);
+        throw error;
+      } finally {
+        clearTimeout(hurry);
+        clearTimeout(overdue);
+      }
     });
+  }
+
+  /** Locks for a reason of the agent's own, which the audit record then names. What needs keys is refused from now on. */
+  async lockBecause(because: LockReason): Promise<void> {
+    if (this.state === 'UNLOCKED') this.#options.witness.note({ operation: 'lock', outcome: 'ok', detail: { because } });
+    this.#isLocking = this.#open !== undefined;
+    await this.lock().finally(() => {
+      this.#isLocking = false;
+    });
+  }
+
+  async #forget(open: OpenKeyring, hurry: NodeJS.Timeout): Promise<void> {
+    open.watch.stop();
+    await this.#gate.close();
+    clearTimeout(hurry);
+    clearTimeout(this.#autoLockTimer);
+    this.#open = undefined;
+    this.unlockTime = undefined;
+    this.#options.witness.close();
+    await open.keyring.lock();
+    collectGarbage();
   }
 
   /** A token that does not answer must not keep the agent from locking: what it was asked fails. */
@@ -205,11 +237,11 @@ export class Agent {
     const { time, limits, onAct, onWarning, witness } = this.#options;
     this.#open = openKeyring({ keyring, clock: this.#clock, gate: this.#gate, limits, onAct, mayAct: () => witness.audit.health === 'ok', onWarning });
     this.unlockTime = time.wall();
-    this.#lastUse = this.unlockTime;
+    this.#autoLock.begin();
     this.#gate.open();
     this.#beginTokens(keyring, this.#open);
     this.#open.watch.start();
-    this.#watchIdle();
+    this.#watchAutoLock();
   }
 
   #beginTokens(keyring: Keyring, { tokenWork }: OpenKeyring): void {
@@ -232,19 +264,20 @@ export class Agent {
     }
   }
 
-  #watchIdle(): void {
-    const { idleLockMs, time } = this.#options;
-    if (idleLockMs === 0) return;
-    const now = time.wall();
-    this.#lastUse = Math.min(this.#lastUse, now); // the clock may have been set back
-    const remainingMs = this.#lastUse + idleLockMs - now;
-    if (remainingMs <= 0 && this.#gate.inside === 0) {
-      this.#options.witness.note({ operation: 'lock', outcome: 'ok', detail: { because: 'idle' } });
-      void this.lock().catch(this.#options.onLockOverdue);
-      return;
-    }
-    this.#idleTimer = setTimeout(() => this.#watchIdle(), Math.min(Math.max(remainingMs, 100), 60_000));
-    this.#idleTimer.unref();
+  /** Begins to lock when there is a reason that nobody has acted on yet. */
+  #lockIfDue(): void {
+    const because = this.state === 'UNLOCKED' ? this.#autoLock.due(this.#gate.inside > 0) : undefined;
+    if (because !== undefined) this.lockBecause(because).catch(() => undefined); // onLockFailed has heard of it
+  }
+
+  /** Looks again and again: keys must not stay in memory for want of a request. */
+  #watchAutoLock(): void {
+    const inMs = Math.min(this.#autoLock.nextLookMs, this.#options.limits.lookIntervalMs);
+    this.#autoLockTimer = setTimeout(() => {
+      this.#lockIfDue();
+      if (this.state === 'UNLOCKED') this.#watchAutoLock();
+    }, inMs);
+    this.#autoLockTimer.unref();
   }
 
   #inTurn<T>(work: () => Promise<T> | T): Promise<T> {

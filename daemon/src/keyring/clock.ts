@@ -4,6 +4,8 @@ export interface TimeSource {
   wall(): number;
   /** Milliseconds since the machine started, sleep included (CLOCK_BOOTTIME): nobody can set it. */
   sinceBoot(): number;
+  /** What grows by the milliseconds that the machine is suspended; its beginning means nothing. */
+  slept(): number;
   /** Another one after each start of the machine. */
   readonly bootId: string;
 }

@@ -88,8 +88,8 @@ export class Keyring {
   async lock(): Promise<void> {
     this.#settleUses();
     this.wipe();
-    await Promise.all([...this.#providers.values()].map((provider) => provider.lock()));
     this.vault.lock();
+    await Promise.all([...this.#providers.values()].map((provider) => provider.lock())); // last: a helper may take its time to end
   }
 
   /** Forgets every key and overwrites what it held. */

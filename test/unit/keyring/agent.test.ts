@@ -36,12 +36,13 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
     limits: { maxUses, blockSize, lookIntervalMs, maxOffMs },
     openVault: () => vault,
     lockTimeoutMs,
-    onLockOverdue: () => {
+    onLockFailed: () => {
       isOverdue = true;
     },
     onAct: () => undefined,
     onWarning: () => undefined,
     idleLockMs: 0,
+    lockOnSuspend: false,
   });
   const { keyId } = await agent.open.creation.createKey({ uid: 0 }, {});
   return { agent, provider, keyId, overdue: () => isOverdue };

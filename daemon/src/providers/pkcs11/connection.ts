@@ -77,7 +77,10 @@ export class Connection {
     await this.close();
     checkModuleFile(module);
     const pin = this.#pin ?? (await this.#readPin());
-    if (!isWanted()) throw fault('stopped', 'open');
+    if (!isWanted()) {
+      pin?.fill(0); // locked while somebody looked for it
+      throw fault('stopped', 'open');
+    }
     this.#pin = pin;
     const helper = new HelperProcess(sessions);
     this.#helper = helper;
