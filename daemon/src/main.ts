@@ -14,6 +14,7 @@ import { Metrics } from './metrics.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
 import { readKeychain, writeKeychain } from './os/keychain.ts';
+import { leaveNow } from './os/libc.ts';
 import { canReadExecutables, readMachineId } from './os/machine.ts';
 import { readProtections } from './os/protections.ts';
 import { machineTime } from './os/time.ts';
@@ -149,7 +150,8 @@ export async function startAgent({
   const { witness, audit } = openAudit({ settings, auditFolder, log, time, ...(acceptRollback === undefined ? {} : { acceptRollback }) });
   const onLockFailed = (error?: unknown): void => {
     log.error('lock did not come to its end; leaving, because keys may still be in memory', error === undefined ? {} : { detail: describeError(error) });
-    process.exit(70);
+    audit.note({ operation: 'lock', outcome: 'failed', error: error === undefined ? 'overdue' : 'failed' });
+    process.nextTick(leaveNow, 70); // the record writes what it was given in this turn
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
   checkTokens(settings.tokens);

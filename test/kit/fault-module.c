@@ -1,7 +1,8 @@
 /*
  * A PKCS#11 module that stands before another one and fails on schedule. Built by the tests.
  * KMS_FAULT_REAL: path of the module behind it. KMS_FAULT_PLAN: a file of 256 bytes, read before each call:
- *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang or crash; every: 1 for each call.
+ *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang, hold (until
+ *   the plan says otherwise) or crash; every: 1 for each call.
  * An empty plan lets everything through.
  */
 #define _GNU_SOURCE
@@ -40,6 +41,18 @@ static int names(const char *list, const char *function) {
   return 0;
 }
 
+/* Waits for as long as the plan says hold. */
+static void hold(void) {
+  char list[plan_bytes], what[32];
+  do {
+    char copy[plan_bytes + 1];
+    usleep(1000);
+    memcpy(copy, plan, plan_bytes);
+    copy[plan_bytes] = 0;
+    if (sscanf(copy, "%255s %31s", list, what) != 2) return;
+  } while (strcmp(what, "hold") == 0);
+}
+
 /* What the plan says of a call. */
 static CK_RV fault(const char *function) {
   char copy[plan_bytes + 1], list[plan_bytes], what[32];
@@ -50,6 +63,10 @@ static CK_RV fault(const char *function) {
   if (!names(list, function) || atomic_fetch_add(&calls, 1) % every != every - 1) return CKR_OK;
   if (strcmp(what, "hang") == 0)
     for (;;) pause();
+  if (strcmp(what, "hold") == 0) {
+    hold();
+    return CKR_OK;
+  }
   if (strcmp(what, "crash") == 0) {
     signal(SIGSEGV, SIG_DFL);
     kill(getpid(), SIGSEGV);

@@ -22,8 +22,8 @@ export class FaultModule {
     this.env = { KMS_FAULT_REAL: softHsmModule, KMS_FAULT_PLAN: this.#plan };
   }
 
-  /** @param functions - names with commas between, or *. @param what - a CKR, `hang` or `crash`. @param every - 1 for each call. */
-  begin(functions: string, what: number | 'hang' | 'crash', every = 1): void {
+  /** @param functions - names with commas between, or *. @param what - a CKR, `hang`, `hold` (until `end`) or `crash`. @param every - 1 for each call. */
+  begin(functions: string, what: number | 'hang' | 'hold' | 'crash', every = 1): void {
     this.#write(`${functions} ${typeof what === 'number' ? `0x${what.toString(16)}` : what} ${every}`);
   }
 

@@ -55,6 +55,8 @@ export class TokenRig implements AsyncDisposable {
   #settings: object;
   readonly #env: NodeJS.ProcessEnv;
   agent: TestAgent | undefined;
+  /** Opens the vault without the cost of a passphrase. */
+  recoveryCode = '';
 
   private constructor(folder: TempFolder, hsm: SoftHsm, settings: object, env: NodeJS.ProcessEnv) {
     this.folder = folder;
@@ -85,7 +87,7 @@ export class TokenRig implements AsyncDisposable {
     const tokens = labels.map((label) => ({ name: label, module, uri: `pkcs11:token=${label}`, pin: 'credential:hsm-pin', timeoutMs: 2000, ...overrides }));
     const all = { ...hsm.env, CREDENTIALS_DIRECTORY: folder.join('credentials'), ...env };
     const rig = new TokenRig(folder, hsm, { tokens, ...settings }, all);
-    await initVault(folder);
+    rig.recoveryCode = await initVault(folder);
     await rig.start();
     return rig;
   }
