@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { methodNames } from '@kms-agent/protocol';
 import { expect, test } from 'vitest';
-import { cleanEnv, initVault, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
+import { cleanEnv, initByCommand, initVault, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
 
 const asRoot = process.getuid?.() === 0 && existsSync('/usr/bin/setpriv');
 const missing = '018f3c5e-1b2a-7c3d-8e4f-5a6b7c8d9e0f';
@@ -91,7 +91,7 @@ test.skipIf(!asRoot)(
     chmodSync(folder.path, 0o755);
     const { writeFileSync } = await import('node:fs');
     writeFileSync(folder.join('config.json'), JSON.stringify({ socketMode: 0o666 }));
-    await initVault(folder);
+    await initByCommand(folder);
     await using agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
     const kms = await agent.client();
     await kms.unlock({ passphrase });

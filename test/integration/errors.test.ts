@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { agentProgram, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { agentProgram, initByCommand, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
 
 const missing = '018f3c5e-1b2a-7c3d-8e4f-5a6b7c8d9e0f';
 const bytes = new Uint8Array([1, 2, 3]);
@@ -81,7 +81,7 @@ test('serve without a vault: ERR_NOT_INITIALIZED, and status says so', async () 
 
 test('lock and unlock: locked it refuses at once, a wrong secret is slowed down, the recovery code opens too', async () => {
   using folder = new TempFolder();
-  const recoveryCode = await initVault(folder);
+  const recoveryCode = await initByCommand(folder);
   await using agent = await TestAgent.serve(folder);
   const kms = await agent.client();
   await expect(kms.encrypt({ plaintext: bytes })).rejects.toMatchObject({ code: 'ERR_AGENT_LOCKED' });

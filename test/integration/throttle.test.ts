@@ -2,7 +2,7 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { utf8 } from '@kms-agent/client';
 import { expect, test } from 'vitest';
-import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+import { initByCommand, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { asRoot, type PeerAnswer, TestPeer } from '../kit/peer.ts';
 
 const guesser = 4711;
@@ -15,7 +15,7 @@ async function serveSeveral(folder: TempFolder): Promise<TestAgent> {
   chmodSync(folder.path, 0o755);
   const administrators = ['uid:0', `uid:${guesser}`, `uid:${owner}`];
   writeFileSync(folder.join('config.json'), JSON.stringify({ socketMode: 0o666, administrators }), { mode: 0o600 });
-  await initVault(folder);
+  await initByCommand(folder);
   return await TestAgent.serve(folder, '--config', folder.join('config.json'));
 }
 

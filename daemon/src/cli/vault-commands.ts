@@ -37,7 +37,8 @@ export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCom
   say('Next: kms-agent serve, then kms unlock.');
 }
 
-async function makeDefaultKey(vault: Vault): Promise<Key> {
+/** Makes the default key of a vault that is open and has none. */
+export async function makeDefaultKey(vault: Vault): Promise<Key> {
   const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true });
   const tokenWork = new TokenWork({ keyring, onWarning: () => undefined }); // there is no token yet
   const creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
