@@ -31,7 +31,7 @@ test('encrypt and decrypt: through pipes, through files, as base64; a new file i
   expect((await kms(['decrypt', '--base64', folder.join('out')])).stdout.toString()).toBe('text');
   expect((await kms(['encrypt', '-f', '-o', folder.join('out')], 'other')).code).toBe(0);
   expect((await kms(['decrypt', folder.join('out')])).stdout.toString()).toBe('other');
-  expect(await kms(['encrypt'], randomBytes(65_537))).toMatchObject({ code: 2, stderr: expect.stringContaining('data-key') as string });
+  expect(await kms(['encrypt'], randomBytes(65_537))).toMatchObject({ code: 2, stderr: expect.stringContaining('kms encrypt-file') as string });
 });
 
 test('re-encrypt: the new blob opens under the other key, with its own authenticated data', async () => {

@@ -17,6 +17,7 @@ const owners: Readonly<Record<string, readonly string[]>> = {
   keytar: ['daemon/src/os/keychain-process.ts'],
   pkcs11js: ['daemon/src/providers/pkcs11/'],
   'json-rpc-2.0': ['daemon/src/front/jsonrpc/server.ts', 'client/src/connection.ts'],
+  'age-encryption': ['client/src/age/header.ts'],
   zod: ['protocol/src/'],
   commander: ['daemon/src/cli/', 'client/src/cli/'],
 };

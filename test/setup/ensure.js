@@ -10,6 +10,7 @@ const stamp = join(root, 'node_modules', '.kms-agent-setup');
 
 /** Debian packages that tests use, with a program or file of each. */
 const debianPackages = {
+  age: '/usr/bin/age',
   openssl: '/usr/bin/openssl',
   strace: '/usr/bin/strace',
   'util-linux': '/usr/bin/setpriv',

@@ -22,6 +22,7 @@ test.each([
   ['daemon/src/keyring/x.ts', "import koffi from 'koffi';", 'imports koffi'],
   ['daemon/src/keyring/x.ts', "import { DatabaseSync } from 'node:sqlite';", 'imports node:sqlite'],
   ['daemon/src/front/x.ts', "const { JSONRPCServer } = await import('json-rpc-2.0');", 'imports json-rpc-2.0'],
+  ['client/src/age/x.ts', "import { Encrypter } from 'age-encryption';", 'imports age-encryption'],
   ['daemon/src/front/x.ts', 'const requestId = randomUUID();', 'makes an answer of an error'],
 ])('a planted breach in %s is found: %s', (file, text, words) => {
   expect(findBreaches(new Map([[file, text]])).join()).toContain(words);

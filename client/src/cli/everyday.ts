@@ -91,7 +91,7 @@ function addCiphers(program: Command): void {
       const bound = readAad(options, file);
       const plaintext = readInput(file);
       if (plaintext.length > maxMessageBytes)
-        throw new UsageError(`the input has ${plaintext.length} bytes, one message takes ${maxMessageBytes}; encrypt it with a data key (kms data-key)`);
+        throw new UsageError(`the input has ${plaintext.length} bytes, one message takes ${maxMessageBytes}; use kms encrypt-file`);
       const result = await withClient(command, (client) => client.advanceEncrypt({ plaintext, ...chooseKey(options), ...bound }));
       if (options.json) printJson(result);
       else writeBytes(result.ciphertextBlob, options);

@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer';
-import { randomBytes } from 'node:crypto';
-import { closeSync, createReadStream, existsSync, fsyncSync, linkSync, openSync, readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { createReadStream, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { AsideFile } from '../aside.ts';
 
 /** Something that the person can put right by calling again; exit status 2. */
 export class UsageError extends Error {
@@ -52,7 +51,7 @@ export function writeBytes(bytes: Uint8Array, { output, force = false, base64 = 
 }
 
 /** A device or a pipe is written to as it is: a file in its place would be another thing. */
-function isSpecial(path: string): boolean {
+export function isSpecial(path: string): boolean {
   const stat = statSync(path, { throwIfNoEntry: false });
   return stat !== undefined && !stat.isFile() && !stat.isDirectory();
 }
@@ -62,18 +61,15 @@ function isPrintable(bytes: Uint8Array): boolean {
   return isUtf8(bytes) && !/[^\P{Cc}\t\n]/u.test(Buffer.from(bytes).toString());
 }
 
-/** Writes a new 0600 file beside the wanted one and gives it its name when it is whole; over an old file only with `force`. */
-function writeAside(path: string, content: Uint8Array, force: boolean): void {
+/** Refuses to write over a file unless it is asked for. */
+export function checkOutput(path: string, force: boolean): void {
   if (!force && existsSync(path)) throw new UsageError(`${path} is there already; -f writes over it`);
-  const aside = join(dirname(path), `.kms-${randomBytes(8).toString('hex')}`);
-  const fd = openSync(aside, 'wx', 0o600);
-  try {
-    writeFileSync(fd, content);
-    fsyncSync(fd);
-    if (force) renameSync(aside, path);
-    else linkSync(aside, path); // unlike rename it fails where a file came meanwhile
-  } finally {
-    closeSync(fd);
-    if (existsSync(aside)) unlinkSync(aside);
-  }
+}
+
+/** Writes a new 0600 file that appears when it is whole. */
+function writeAside(path: string, content: Uint8Array, force: boolean): void {
+  checkOutput(path, force);
+  using file = new AsideFile(path);
+  writeFileSync(file.fd, content);
+  file.keep(force);
 }

@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { checkTimeout } from '../deadline.ts';
 import { addCompletion } from './completion.ts';
 import { addEverydayCommands } from './everyday.ts';
+import { addLargeFileCommands } from './large-files.ts';
 import { addManagementCommands } from './manage.ts';
 import { exitStatusOf, explainError, type GlobalOptions } from './session.ts';
 
@@ -28,6 +29,7 @@ const program = new Command('kms')
   );
 
 addEverydayCommands(program);
+addLargeFileCommands(program);
 addManagementCommands(program);
 addCompletion(program);
 
