@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { checkTimeout } from '../deadline.ts';
+import { addCertificateCommands } from './certificate.ts';
 import { addCompletion } from './completion.ts';
 import { addEverydayCommands } from './everyday.ts';
 import { addLargeFileCommands } from './large-files.ts';
@@ -30,6 +31,7 @@ const program = new Command('kms')
 
 addEverydayCommands(program);
 addLargeFileCommands(program);
+addCertificateCommands(program);
 addManagementCommands(program);
 addCompletion(program);
 
