@@ -12,5 +12,6 @@ export type * from './messages/policy.ts';
 export type * from './methods.ts';
 export * from './names.ts';
 export * from './openrpc.ts';
+export { remedies } from './remedies.ts';
 export { decodeBase64, durationSeconds, encodeBase64, formatDuration } from './schema.ts';
 export * from './specs.ts';

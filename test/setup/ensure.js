@@ -17,6 +17,7 @@ const debianPackages = {
   softhsm2: '/usr/lib/softhsm/libsofthsm2.so',
   opensc: '/usr/bin/pkcs11-tool',
   gcc: '/usr/bin/gcc',
+  'groff-base': '/usr/bin/groff',
   'g++': '/usr/bin/g++',
   'libc6-dev': '/usr/include/stdlib.h',
   make: '/usr/bin/make',

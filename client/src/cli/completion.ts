@@ -1,38 +1,53 @@
 import type { Command } from 'commander';
 import { UsageError } from './files.ts';
 
+/** What completion needs to know of a command; that of commander is one. */
+export interface CommandWords {
+  name(): string;
+  readonly commands: readonly CommandWords[];
+  readonly options: readonly { readonly long?: string | undefined }[];
+}
+
 /** Words that may follow each path of commands: sub-commands and long flags. */
-function wordsByPath(command: Command, path = 'kms'): [path: string, words: string[]][] {
+function wordsByPath(command: CommandWords, path = command.name()): [path: string, words: string[]][] {
   const words = [...command.commands.map((child) => child.name()), ...command.options.flatMap(({ long }) => (long ? [long] : []))];
   return [[path, words], ...command.commands.flatMap((child) => wordsByPath(child, `${path} ${child.name()}`))];
 }
 
-function makeBash(program: Command): string {
-  const cases = wordsByPath(program).map(([path, words]) => `    '${path}') words='${words.join(' ')}';;`);
-  return `_kms() {
-  local path=kms word words=''
-  for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do [[ $word == -* ]] || path="$path $word"; done
+function makeBash(program: CommandWords): string {
+  const name = program.name();
+  const own = `_${name.replaceAll('-', '_')}`;
+  const paths = wordsByPath(program);
+  const known = paths.slice(1).map(([path]) => `'${path}'`);
+  const cases = paths.map(([path, words]) => `    '${path}') words='${words.join(' ')}';;`);
+  return `${own}() {
+  local path=${name} word words=''
+  for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    case "$path $word" in ${known.join('|')}) path="$path $word";; esac
+  done
   case $path in
 ${cases.join('\n')}
   esac
   COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
 }
-complete -o default -F _kms kms`;
+complete -o default -F ${own} ${name}`;
 }
 
-const makeZsh = (program: Command): string => `#compdef kms\nautoload -U +X bashcompinit && bashcompinit\n${makeBash(program)}`;
+const makeZsh = (program: CommandWords): string => `#compdef ${program.name()}\nautoload -U +X bashcompinit && bashcompinit\n${makeBash(program)}`;
 
-function makeFish(program: Command): string {
+function makeFish(program: CommandWords): string {
+  const name = program.name();
   return wordsByPath(program)
     .flatMap(([path, words]) => {
       const parents = path.split(' ').slice(1);
-      const condition = parents.length === 0 ? '__fish_use_subcommand' : parents.map((name) => `__fish_seen_subcommand_from ${name}`).join('; and ');
-      return words.map((word) => `complete -c kms -n '${condition}' ${word.startsWith('--') ? `-l ${word.slice(2)}` : `-f -a ${word}`}`);
+      const condition = parents.length === 0 ? '__fish_use_subcommand' : parents.map((word) => `__fish_seen_subcommand_from ${word}`).join('; and ');
+      return words.map((word) => `complete -c ${name} -n '${condition}' ${word.startsWith('--') ? `-l ${word.slice(2)}` : `-f -a ${word}`}`);
     })
     .join('\n');
 }
 
-const makers: ReadonlyMap<string, (program: Command) => string> = new Map([
+/** Makers of the script for each shell. */
+export const completionMakers: ReadonlyMap<string, (program: CommandWords) => string> = new Map([
   ['bash', makeBash],
   ['zsh', makeZsh],
   ['fish', makeFish],
@@ -45,8 +60,8 @@ export function addCompletion(program: Command): void {
     .description('print a completion script for bash, zsh or fish')
     .addHelpText('after', '\nExample:\n  $ source <(kms completion bash)')
     .action((shell: string) => {
-      const make = makers.get(shell);
-      if (!make) throw new UsageError(`there is completion for ${[...makers.keys()].join(', ')}, not for ${shell}`);
+      const make = completionMakers.get(shell);
+      if (!make) throw new UsageError(`there is completion for ${[...completionMakers.keys()].join(', ')}, not for ${shell}`);
       process.stdout.write(`${make(program)}\n`);
     });
 }

@@ -1,4 +1,4 @@
-import { findSocket, isAgentError } from '@kms-agent/protocol';
+import { findSocket, isAgentError, remedies } from '@kms-agent/protocol';
 import type { Command } from 'commander';
 import { type AgentClient, connect } from '../client.ts';
 
@@ -21,17 +21,6 @@ export async function withClient<T>(command: Command, work: (client: AgentClient
   return await work(client);
 }
 
-const hints: Readonly<Record<string, string>> = {
-  ERR_UNREACHABLE: 'Start one: kms-agent serve, or kms-agent dev for a try.',
-  ERR_AGENT_LOCKED: 'Run: kms unlock',
-  ERR_NOT_INITIALIZED: 'Run: kms-agent init',
-  ERR_ACCESS_DENIED: 'kms whoami shows who the agent takes you for.',
-  ERR_HSM_UNAVAILABLE: 'kms status says what is wrong with it.',
-  ERR_KEY_UNAVAILABLE: 'kms status says what is wrong with its token.',
-  ERR_KEY_NOT_FOUND: 'kms key list shows what there is.',
-  ERR_ALIAS_NOT_FOUND: 'kms alias list shows what there is.',
-};
-
 /** Which agent was not there. */
 function describeAddress(socket: string | undefined): string {
   const { path, source } = findSocket(socket);
@@ -46,7 +35,7 @@ export function explainError(error: unknown, socket: string | undefined): string
   const address = error.code === 'ERR_UNREACHABLE' ? describeAddress(socket) : '';
   const wait = retryAfterMs === undefined ? '' : ` Wait ${Math.ceil(retryAfterMs / 1000)} s.`;
   const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';
-  return `${error.code}: ${error.message}${where}${address} ${hint ?? hints[error.code] ?? ''}${wait}`.trimEnd() + named;
+  return `${error.code}: ${error.message}${where}${address} ${hint ?? remedies[error.code]}${wait}`.trimEnd() + named;
 }
 
 /** 1 refused, 2 usage, 3 no agent, 4 locked or without a vault. */

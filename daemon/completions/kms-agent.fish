@@ -1,0 +1,44 @@
+complete -c kms-agent -n '__fish_use_subcommand' -f -a init
+complete -c kms-agent -n '__fish_use_subcommand' -f -a serve
+complete -c kms-agent -n '__fish_use_subcommand' -f -a dev
+complete -c kms-agent -n '__fish_use_subcommand' -f -a rekey
+complete -c kms-agent -n '__fish_use_subcommand' -f -a backup
+complete -c kms-agent -n '__fish_use_subcommand' -f -a restore
+complete -c kms-agent -n '__fish_use_subcommand' -f -a salvage
+complete -c kms-agent -n '__fish_use_subcommand' -f -a hsm
+complete -c kms-agent -n '__fish_use_subcommand' -f -a audit
+complete -c kms-agent -n '__fish_use_subcommand' -f -a doctor
+complete -c kms-agent -n '__fish_use_subcommand' -l version
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l no-default-key
+complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l config
+complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l socket
+complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l audit-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l accept-rollback
+complete -c kms-agent -n '__fish_seen_subcommand_from dev' -l socket
+complete -c kms-agent -n '__fish_seen_subcommand_from dev' -l no-default-key
+complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from hsm' -f -a list
+complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l module
+complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from audit' -f -a verify
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l audit-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l config
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l json

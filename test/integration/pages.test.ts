@@ -1,0 +1,48 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { repository } from '../kit/agent.ts';
+import { makePages } from '../pages/pages.ts';
+
+const pages = makePages();
+const read = (path: string): string => readFileSync(join(repository, path), 'utf8');
+
+test.each([...pages])('%s is what the sources make of it (else: node test/pages/main.ts)', (path, text) => {
+  expect(read(path)).toBe(text);
+});
+
+test.skipIf(!existsSync('/usr/bin/groff'))('the man pages: groff has nothing to say about them, and every command is there (needs groff)', () => {
+  for (const [path, words] of [
+    ['client/man/kms.1', ['kms key create', 'kms encrypt-file [file]', '--subject <name>', '--recipient <age1>', '$ kms csr -k alias/shop']],
+    ['daemon/man/kms-agent.1', ['kms-agent init', 'kms-agent hsm list', '--data-dir <dir>', 'kms-agent dev -- npm test']],
+  ] as const) {
+    const { status, stdout, stderr } = spawnSync('groff', ['-man', '-Tutf8', '-ww', '-P-cbou', join(repository, path)], { encoding: 'utf8' });
+    expect([status, stderr]).toEqual([0, '']);
+    for (const word of words) expect(stdout.replace(/\s+/g, ' ')).toContain(word);
+    expect(stdout).not.toContain('‐'); // a hyphen that a shell would not take for one
+  }
+});
+
+test.each([
+  ['client/completions/kms.bash', '_kms', 'kms key cr', 'create'],
+  ['client/completions/kms.bash', '_kms', 'kms encrypt-file secret.txt --rec', '--recipient'],
+  ['client/completions/kms.bash', '_kms', 'kms key show alias/key --js', ''],
+  ['client/completions/kms.bash', '_kms', 'kms cs', 'csr'],
+  ['daemon/completions/kms-agent.bash', '_kms_agent', 'kms-agent hsm li', 'list'],
+])('%s: %s completes "%s"', (path, name, line, expected) => {
+  const words = line.split(' ');
+  const script = `source ${join(repository, path)}; COMP_WORDS=(${words.join(' ')}); COMP_CWORD=${words.length - 1}; ${name}; echo "\${COMPREPLY[*]}"`;
+  const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+  expect([stdout.trim(), stderr]).toEqual([expected, '']);
+});
+
+test('the packages ship their pages', () => {
+  for (const name of ['client', 'daemon']) {
+    const { files, man } = JSON.parse(read(`${name}/package.json`)) as { files: string[]; man: string };
+    expect(files).toEqual(expect.arrayContaining(['man', 'completions']));
+    expect(existsSync(join(repository, name, man))).toBe(true);
+  }
+  const { files } = JSON.parse(read('client/package.json')) as { files: string[] };
+  expect(files).toContain('ERRORS.md');
+});
