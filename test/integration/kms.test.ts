@@ -85,6 +85,16 @@ test('unlock and keyslot add: secrets come through a descriptor', async () => {
   expect((await run(kmsProgram, ['--socket', locked.socketPath, 'keyslot', 'list'])).stdout.toString().match(/recovery/g)?.length).toBeGreaterThanOrEqual(2);
 });
 
+test('status: a page with the socket and where that is from; as JSON what the agent answers', async () => {
+  expect((await kms(['status'])).stdout.toString()).toMatch(
+    new RegExp(
+      `^Agent +\\S+, protocol 1\nSocket +${agent.socketPath}, from KMS_AGENT_SOCK\nState +UNLOCKED since (.|\n)*\nKeys +\\d+\n(.|\n)*\nWarnings +none\n$`,
+    ),
+  );
+  expect((await kms(['status', '--socket', agent.socketPath])).stdout.toString()).toContain(`${agent.socketPath}, from --socket\n`);
+  expect(JSON.parse((await kms(['status', '--json'])).stdout.toString())).toMatchObject({ state: 'UNLOCKED', protocolVersion: 1, warnings: [] });
+});
+
 test.each(['bash', 'zsh', 'fish'])('completion %s: knows the commands', async (shell) => {
   const { stdout } = await kms(['completion', shell]);
   for (const word of ['encrypt', 'rotate', 'aad-file']) expect(stdout.toString()).toContain(word);

@@ -32,9 +32,18 @@ export function printPage(result: object): void {
   for (const [name, value] of entries) process.stdout.write(`${name.padEnd(width)}  ${describeValue(value)}\n`);
 }
 
-const colors: Readonly<Record<string, string>> = { Enabled: '32', Disabled: '33', PendingDeletion: '31', PendingImport: '36', Unavailable: '31' };
+const colors: Readonly<Record<string, string>> = {
+  Enabled: '32',
+  Disabled: '33',
+  PendingDeletion: '31',
+  PendingImport: '36',
+  Unavailable: '31',
+  UNLOCKED: '32',
+  LOCKED: '33',
+  UNINITIALIZED: '36',
+};
 
-/** A key state, in colour on a terminal that wants it (https://no-color.org). */
+/** A state of a key or of the agent, in colour on a terminal that wants it (https://no-color.org). */
 export function paintState(state: string): string {
   const color = Object.hasOwn(colors, state) ? colors[state] : undefined;
   const isWanted = process.stdout.isTTY && !process.env['NO_COLOR'];

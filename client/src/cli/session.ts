@@ -1,4 +1,4 @@
-import { findSocket, isAgentError, remedies } from '@kms-agent/protocol';
+import { type AddressSource, findSocket, isAgentError, remedies } from '@kms-agent/protocol';
 import type { Command } from 'commander';
 import { type AgentClient, connect } from '../client.ts';
 
@@ -21,10 +21,17 @@ export async function withClient<T>(command: Command, work: (client: AgentClient
   return await work(client);
 }
 
-/** Which agent was not there. */
-function describeAddress(socket: string | undefined): string {
+const sources: Readonly<Record<AddressSource, string>> = {
+  option: 'from --socket',
+  KMS_AGENT_SOCK: 'from KMS_AGENT_SOCK',
+  XDG_RUNTIME_DIR: 'from XDG_RUNTIME_DIR',
+  system: "the default, the system's",
+};
+
+/** Which agent is talked to, and why that one. */
+export function describeAddress(socket: string | undefined): string {
   const { path, source } = findSocket(socket);
-  return ` (${path}, from ${source})`;
+  return `${path}, ${sources[source]}`;
 }
 
 /** An error as a person reads it: code, text, and what to do. */
@@ -32,7 +39,7 @@ export function explainError(error: unknown, socket: string | undefined): string
   if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
   const { path, reason, hint, retryAfterMs, findings } = error.details;
   const where = path === undefined ? '' : ` ${path} ${reason ?? ''}`;
-  const address = error.code === 'ERR_UNREACHABLE' ? describeAddress(socket) : '';
+  const address = error.code === 'ERR_UNREACHABLE' ? ` (${describeAddress(socket)})` : '';
   const wait = retryAfterMs === undefined ? '' : ` Wait ${Math.ceil(retryAfterMs / 1000)} s.`;
   const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';
   return `${error.code}: ${error.message}${where}${address} ${hint ?? remedies[error.code]}${wait}`.trimEnd() + named;

@@ -1,18 +1,28 @@
-import { decodeParams, encodeResult, isMethodName, methodNames } from '@kms-agent/protocol';
+import { type AgentStatus, decodeParams, encodeResult, isMethodName, methodNames } from '@kms-agent/protocol';
 import { readSecret } from '@kms-agent/protocol/terminal';
 import type { Command } from 'commander';
+import type { AgentClient } from '../../client.ts';
 import { confirm } from '../confirm.ts';
 import { readInput, UsageError } from '../files.ts';
 import { printJson } from '../print.ts';
-import { optionsOf, withClient } from '../session.ts';
+import { describeAddress, optionsOf, withClient } from '../session.ts';
+import { formatStatusPage } from '../status-page.ts';
 import { parseFd, passphraseOption, show } from './shared.ts';
+
+/** Runs a call that answers how the agent is, and shows that. */
+async function showStatus(command: Command, work: (client: AgentClient) => Promise<AgentStatus>): Promise<void> {
+  const status = await withClient(command, work);
+  const { json, socket } = optionsOf<object>(command);
+  if (json) printJson(status);
+  else process.stdout.write(formatStatusPage(status, describeAddress(socket), Date.now()));
+}
 
 /** The agent itself, and any method by its name. */
 export function addAgentCommands(program: Command): void {
   program
     .command('status')
     .description('how the agent is')
-    .action((_options: object, command: Command) => show(command, (client) => client.status()));
+    .action((_options: object, command: Command) => showStatus(command, (client) => client.status()));
   program
     .command('whoami')
     .description('who the agent takes you for')
@@ -32,14 +42,14 @@ export function addAgentCommands(program: Command): void {
   program
     .command('lock')
     .description('forget every key until the next unlock')
-    .action((_options: object, command: Command) => show(command, (client) => client.lock()));
+    .action((_options: object, command: Command) => showStatus(command, (client) => client.lock()));
   program
     .command('confirm-clock')
     .description('say that the wall clock is right after a jump: destruction and expiry of keys go on')
     .option('--yes', 'do not ask')
     .action(async (_options: object, command: Command) => {
       await confirm(command, `It is ${new Date().toString()}. Keys whose time has come by this clock are destroyed for good.`);
-      await show(command, (client) => client.confirmClock());
+      await showStatus(command, (client) => client.confirmClock());
     });
   program
     .command('unlock')
@@ -54,7 +64,7 @@ export function addAgentCommands(program: Command): void {
       const options = optionsOf<UnlockOptions>(command);
       const slot = options.keyslot ? { keyslotId: options.keyslot } : {};
       const secret = await readUnlockSecret(options);
-      await show(command, (client) => client.unlock({ ...slot, ...secret }));
+      await showStatus(command, (client) => client.unlock({ ...slot, ...secret }));
     });
   program
     .command('call <method> [json]')
