@@ -1,10 +1,10 @@
 _kms() {
   local path=kms word words=''
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case "$path $word" in 'kms encrypt'|'kms decrypt'|'kms re-encrypt'|'kms sign'|'kms verify'|'kms public-key'|'kms random'|'kms data-key'|'kms encrypt-file'|'kms decrypt-file'|'kms csr'|'kms status'|'kms whoami'|'kms lock'|'kms confirm-clock'|'kms unlock'|'kms call'|'kms key'|'kms key create'|'kms key list'|'kms key show'|'kms key describe'|'kms key tag'|'kms key untag'|'kms key enable'|'kms key disable'|'kms key protect'|'kms key unprotect'|'kms key rotate'|'kms key rotation'|'kms key versions'|'kms key version'|'kms key set-primary'|'kms key import'|'kms key import-parameters'|'kms key delete-material'|'kms key delete'|'kms key cancel-deletion'|'kms alias'|'kms alias create'|'kms alias update'|'kms alias delete'|'kms alias list'|'kms policy'|'kms policy get'|'kms policy set'|'kms explain'|'kms keyslot'|'kms keyslot list'|'kms keyslot add'|'kms keyslot remove'|'kms audit'|'kms audit tail'|'kms completion') path="$path $word";; esac
+    case "$path $word" in 'kms encrypt'|'kms decrypt'|'kms re-encrypt'|'kms sign'|'kms verify'|'kms public-key'|'kms random'|'kms data-key'|'kms encrypt-file'|'kms decrypt-file'|'kms csr'|'kms status'|'kms whoami'|'kms metrics'|'kms lock'|'kms confirm-clock'|'kms unlock'|'kms call'|'kms key'|'kms key create'|'kms key list'|'kms key show'|'kms key describe'|'kms key tag'|'kms key untag'|'kms key enable'|'kms key disable'|'kms key protect'|'kms key unprotect'|'kms key rotate'|'kms key rotation'|'kms key versions'|'kms key version'|'kms key set-primary'|'kms key import'|'kms key import-parameters'|'kms key delete-material'|'kms key delete'|'kms key cancel-deletion'|'kms alias'|'kms alias create'|'kms alias update'|'kms alias delete'|'kms alias list'|'kms policy'|'kms policy get'|'kms policy set'|'kms explain'|'kms keyslot'|'kms keyslot list'|'kms keyslot add'|'kms keyslot remove'|'kms audit'|'kms audit tail'|'kms completion') path="$path $word";; esac
   done
   case $path in
-    'kms') words='encrypt decrypt re-encrypt sign verify public-key random data-key encrypt-file decrypt-file csr status whoami lock confirm-clock unlock call key alias policy explain keyslot audit completion --version --socket --json --timeout';;
+    'kms') words='encrypt decrypt re-encrypt sign verify public-key random data-key encrypt-file decrypt-file csr status whoami metrics lock confirm-clock unlock call key alias policy explain keyslot audit completion --version --socket --json --timeout';;
     'kms encrypt') words='--output --force --base64 --key --aad --aad-file';;
     'kms decrypt') words='--output --force --base64 --key --aad --aad-file';;
     'kms re-encrypt') words='--output --force --base64 --key --aad --aad-file --to --to-aad';;
@@ -18,6 +18,7 @@ _kms() {
     'kms csr') words='--key --subject --dns --ip --output --force';;
     'kms status') words='';;
     'kms whoami') words='';;
+    'kms metrics') words='';;
     'kms lock') words='';;
     'kms confirm-clock') words='--yes';;
     'kms unlock') words='--keyslot --token --pin-fd --no-person --passphrase-fd';;

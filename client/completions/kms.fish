@@ -11,6 +11,7 @@ complete -c kms -n '__fish_use_subcommand' -f -a decrypt-file
 complete -c kms -n '__fish_use_subcommand' -f -a csr
 complete -c kms -n '__fish_use_subcommand' -f -a status
 complete -c kms -n '__fish_use_subcommand' -f -a whoami
+complete -c kms -n '__fish_use_subcommand' -f -a metrics
 complete -c kms -n '__fish_use_subcommand' -f -a lock
 complete -c kms -n '__fish_use_subcommand' -f -a confirm-clock
 complete -c kms -n '__fish_use_subcommand' -f -a unlock

@@ -1,10 +1,10 @@
 _kms_agent() {
   local path=kms-agent word words=''
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case "$path $word" in 'kms-agent init'|'kms-agent serve'|'kms-agent dev'|'kms-agent rekey'|'kms-agent backup'|'kms-agent restore'|'kms-agent salvage'|'kms-agent hsm'|'kms-agent hsm list'|'kms-agent audit'|'kms-agent audit verify'|'kms-agent doctor') path="$path $word";; esac
+    case "$path $word" in 'kms-agent init'|'kms-agent serve'|'kms-agent dev'|'kms-agent rekey'|'kms-agent backup'|'kms-agent restore'|'kms-agent salvage'|'kms-agent config'|'kms-agent config show'|'kms-agent config check'|'kms-agent config schema'|'kms-agent hsm'|'kms-agent hsm list'|'kms-agent audit'|'kms-agent audit verify'|'kms-agent doctor') path="$path $word";; esac
   done
   case $path in
-    'kms-agent') words='init serve dev rekey backup restore salvage hsm audit doctor --version';;
+    'kms-agent') words='init serve dev rekey backup restore salvage config hsm audit doctor --version';;
     'kms-agent init') words='--data-dir --passphrase-fd --json --no-default-key';;
     'kms-agent serve') words='--config --data-dir --socket --audit-dir --accept-rollback';;
     'kms-agent dev') words='--socket --no-default-key';;
@@ -12,6 +12,10 @@ _kms_agent() {
     'kms-agent backup') words='--data-dir --passphrase-fd --json';;
     'kms-agent restore') words='--data-dir --passphrase-fd --json';;
     'kms-agent salvage') words='--data-dir --passphrase-fd --json';;
+    'kms-agent config') words='show check schema';;
+    'kms-agent config show') words='--config --json';;
+    'kms-agent config check') words='--config --json';;
+    'kms-agent config schema') words='';;
     'kms-agent hsm') words='list';;
     'kms-agent hsm list') words='--module --json';;
     'kms-agent audit') words='verify';;

@@ -5,6 +5,7 @@ complete -c kms-agent -n '__fish_use_subcommand' -f -a rekey
 complete -c kms-agent -n '__fish_use_subcommand' -f -a backup
 complete -c kms-agent -n '__fish_use_subcommand' -f -a restore
 complete -c kms-agent -n '__fish_use_subcommand' -f -a salvage
+complete -c kms-agent -n '__fish_use_subcommand' -f -a config
 complete -c kms-agent -n '__fish_use_subcommand' -f -a hsm
 complete -c kms-agent -n '__fish_use_subcommand' -f -a audit
 complete -c kms-agent -n '__fish_use_subcommand' -f -a doctor
@@ -32,6 +33,13 @@ complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a show
+complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a check
+complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a schema
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l config
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l config
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm' -f -a list
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l module
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l json
