@@ -1,9 +1,10 @@
 /*
- * A PKCS#11 module that stands before another one and fails on schedule. Built by the tests.
- * KMS_FAULT_REAL: path of the module behind it. KMS_FAULT_PLAN: a file of 256 bytes, read before each call:
- *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang, hold (until
- *   the plan says otherwise) or crash; every: 1 for each call.
- * An empty plan lets everything through.
+ * A PKCS#11 module that stands before another one, counts, and fails on schedule. Built by the tests.
+ * KMS_FAULT_REAL: path of the module behind it. KMS_FAULT_PLAN: a file of 512 bytes. The first 256 are read before each call:
+ *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang, hold (until the
+ *   plan says otherwise), crash, or slow and milliseconds; every: 1 for each call, or x and a pattern of 0 and 1 that repeats.
+ * An empty plan lets everything through. The rest are the counts, see enum below.
+ * KMS_FAULT_MAX_SESSIONS: sessions that the token has. KMS_FAULT_FOREIGN_SLOT: a slot whose token is not initialized cannot be read.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,11 +27,15 @@
 #endif
 #include "pkcs11.h"
 
-enum { plan_bytes = 256 };
+enum { plan_bytes = 256, file_bytes = 512 };
+enum { count_logins, count_sessions, count_peak };
 static CK_FUNCTION_LIST_PTR real;
 static CK_FUNCTION_LIST mine;
 static const char *plan;
+/* Of all processes that have the module: logins. Of the last one: sessions that are open, and the most that were. */
+static atomic_uint *counts;
 static atomic_uint calls;
+static unsigned max_sessions;
 
 static int names(const char *list, const char *function) {
   if (strcmp(list, "*") == 0) return 1;
@@ -53,14 +58,25 @@ static void hold(void) {
   } while (strcmp(what, "hold") == 0);
 }
 
+/* Whether it is this call's turn. */
+static int is_due(const char *every) {
+  unsigned call = atomic_fetch_add(&calls, 1);
+  if (every[0] == 'x') return every[1 + call % strlen(every + 1)] == '1';
+  unsigned number = strtoul(every, NULL, 10);
+  return number > 0 && call % number == number - 1;
+}
+
 /* What the plan says of a call. */
 static CK_RV fault(const char *function) {
-  char copy[plan_bytes + 1], list[plan_bytes], what[32];
-  unsigned every;
+  char copy[plan_bytes + 1], list[plan_bytes], what[32], every[32];
   memcpy(copy, plan, plan_bytes);
   copy[plan_bytes] = 0;
-  if (sscanf(copy, "%255s %31s %u", list, what, &every) != 3 || every == 0) return CKR_OK;
-  if (!names(list, function) || atomic_fetch_add(&calls, 1) % every != every - 1) return CKR_OK;
+  if (sscanf(copy, "%255s %31s %31s", list, what, every) != 3) return CKR_OK;
+  if (!names(list, function) || !is_due(every)) return CKR_OK;
+  if (strncmp(what, "slow", 4) == 0) {
+    usleep(1000 * strtoul(what + 4, NULL, 10));
+    return CKR_OK;
+  }
   if (strcmp(what, "hang") == 0)
     for (;;) pause();
   if (strcmp(what, "hold") == 0) {
@@ -91,10 +107,7 @@ static CK_RV fault(const char *function) {
 
 WRAP(C_Initialize, (CK_VOID_PTR a), (a))
 WRAP(C_GetSlotList, (CK_BBOOL p, CK_SLOT_ID_PTR l, P n), (p, l, n))
-WRAP(C_GetTokenInfo, (CK_SLOT_ID i, CK_TOKEN_INFO_PTR t), (i, t))
-WRAP(C_OpenSession, (CK_SLOT_ID i, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR s), (i, f, a, n, s))
 WRAP(C_GetSessionInfo, (S, CK_SESSION_INFO_PTR i), (s, i))
-WRAP(C_Login, (S, CK_USER_TYPE u, B p, L n), (s, u, p, n))
 WRAP(C_FindObjectsInit, (S, A t, L n), (s, t, n))
 WRAP(C_FindObjects, (S, CK_OBJECT_HANDLE_PTR o, L n, P c), (s, o, n, c))
 WRAP(C_GetAttributeValue, (S, O o, A t, L n), (s, o, t, n))
@@ -112,13 +125,52 @@ WRAP(C_UnwrapKey, (S, M, O w, B d, L n, A t, L c, CK_OBJECT_HANDLE_PTR k), (s, m
 WRAP(C_WrapKey, (S, M, O w, O k, B d, P n), (s, m, w, k, d, n))
 WRAP(C_GenerateRandom, (S, B d, L n), (s, d, n))
 
+static CK_RV fault_C_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t) {
+  CK_RV rv = fault("C_GetTokenInfo");
+  if (rv == CKR_OK) rv = real->C_GetTokenInfo(i, t);
+  return rv == CKR_OK && !(t->flags & CKF_TOKEN_INITIALIZED) && getenv("KMS_FAULT_FOREIGN_SLOT") ? CKR_TOKEN_NOT_RECOGNIZED : rv;
+}
+
+static CK_RV fault_C_Login(S, CK_USER_TYPE u, B p, L n) {
+  atomic_fetch_add(&counts[count_logins], 1);
+  CK_RV rv = fault("C_Login");
+  return rv == CKR_OK ? real->C_Login(s, u, p, n) : rv;
+}
+
+static CK_RV fault_C_OpenSession(CK_SLOT_ID i, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR s) {
+  CK_RV rv = fault("C_OpenSession");
+  if (rv == CKR_OK && max_sessions && counts[count_sessions] >= max_sessions) rv = CKR_SESSION_COUNT;
+  if (rv == CKR_OK) rv = real->C_OpenSession(i, f, a, n, s);
+  if (rv != CKR_OK) return rv;
+  unsigned now = atomic_fetch_add(&counts[count_sessions], 1) + 1;
+  if (now > counts[count_peak]) counts[count_peak] = now;
+  return rv;
+}
+
+static CK_RV fault_C_CloseSession(S) {
+  CK_RV rv = real->C_CloseSession(s);
+  if (rv == CKR_OK) atomic_fetch_sub(&counts[count_sessions], 1);
+  return rv;
+}
+
+static CK_RV fault_C_Finalize(CK_VOID_PTR a) {
+  counts[count_sessions] = 0;
+  return real->C_Finalize(a);
+}
+
 static CK_RV open_plan(void) {
   const char *path = getenv("KMS_FAULT_PLAN");
-  int fd = path ? open(path, O_RDONLY) : -1;
+  int fd = path ? open(path, O_RDWR) : -1;
   if (fd < 0) return CKR_GENERAL_ERROR;
-  plan = mmap(NULL, plan_bytes, PROT_READ, MAP_SHARED, fd, 0);
+  void *file = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
-  return plan == MAP_FAILED ? CKR_HOST_MEMORY : CKR_OK;
+  if (file == MAP_FAILED) return CKR_HOST_MEMORY;
+  plan = file;
+  counts = (atomic_uint *)((char *)file + plan_bytes);
+  counts[count_sessions] = 0;
+  const char *max = getenv("KMS_FAULT_MAX_SESSIONS");
+  max_sessions = max ? strtoul(max, NULL, 10) : 0;
+  return CKR_OK;
 }
 
 #define USE(name) mine.name = fault_##name
@@ -130,7 +182,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     CK_C_GetFunctionList get = module ? (CK_C_GetFunctionList)dlsym(module, "C_GetFunctionList") : NULL;
     if (!get || get(&real) != CKR_OK || open_plan() != CKR_OK) return CKR_GENERAL_ERROR;
     mine = *real;
-    USE(C_Initialize), USE(C_GetSlotList), USE(C_GetTokenInfo), USE(C_OpenSession), USE(C_GetSessionInfo), USE(C_Login);
+    USE(C_Initialize), USE(C_GetSlotList), USE(C_GetTokenInfo), USE(C_OpenSession), USE(C_CloseSession), USE(C_GetSessionInfo);
+    USE(C_Login), USE(C_Finalize);
     USE(C_FindObjectsInit), USE(C_FindObjects), USE(C_GetAttributeValue), USE(C_GenerateKey), USE(C_GenerateKeyPair);
     USE(C_EncryptInit), USE(C_Encrypt), USE(C_DecryptInit), USE(C_Decrypt), USE(C_SignInit), USE(C_Sign);
     USE(C_CreateObject), USE(C_DestroyObject), USE(C_UnwrapKey), USE(C_WrapKey), USE(C_GenerateRandom);

@@ -1,10 +1,27 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { repository, type TempFolder } from './agent.ts';
 import { softHsmModule } from './softhsm.ts';
 
 const planBytes = 256;
+const fileBytes = 512;
+
+/** Builds a module of the tests' own that stands before SoftHSM. */
+export function buildModule(folder: TempFolder, source: string): string {
+  const module = folder.join(source.replace(/\.c$/, '.so'));
+  const includes = join(repository, 'node_modules', 'pkcs11js', 'includes');
+  const flags = ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-I', join(includes, 'pkcs11'), '-I', includes];
+  execFileSync('gcc', [...flags, '-o', module, join(repository, 'test', 'kit', source), '-ldl']);
+  return module;
+}
+
+/** What a fault module counts: logins of all processes, and of the last one the sessions that are open and the most that were. */
+export interface FaultCounts {
+  readonly logins: number;
+  readonly sessions: number;
+  readonly peak: number;
+}
 
 /** A module between the agent and SoftHSM that fails on schedule. */
 export class FaultModule {
@@ -13,17 +30,24 @@ export class FaultModule {
   readonly #plan: string;
 
   constructor(folder: TempFolder) {
-    this.module = folder.join('fault.so');
+    this.module = buildModule(folder, 'fault-module.c');
     this.#plan = folder.join('plan');
-    const includes = join(repository, 'node_modules', 'pkcs11js', 'includes');
-    const source = join(repository, 'test', 'kit', 'fault-module.c');
-    execFileSync('gcc', ['-shared', '-fPIC', '-O1', '-Wall', '-Werror', '-I', join(includes, 'pkcs11'), '-I', includes, '-o', this.module, source, '-ldl']);
-    writeFileSync(this.#plan, Buffer.alloc(planBytes));
+    writeFileSync(this.#plan, Buffer.alloc(fileBytes));
     this.env = { KMS_FAULT_REAL: softHsmModule, KMS_FAULT_PLAN: this.#plan };
   }
 
-  /** @param functions - names with commas between, or *. @param what - a CKR, `hang`, `hold` (until `end`) or `crash`. @param every - 1 for each call. */
-  begin(functions: string, what: number | 'hang' | 'hold' | 'crash', every = 1): void {
+  get counts(): FaultCounts {
+    const file = readFileSync(this.#plan);
+    const [logins = 0, sessions = 0, peak = 0] = [0, 4, 8].map((offset) => file.readUInt32LE(planBytes + offset));
+    return { logins, sessions, peak };
+  }
+
+  /**
+   * @param functions - names with commas between, or *.
+   * @param what - a CKR, or what the call does; `slow20` takes 20 ms, `hold` until `end`.
+   * @param every - 1 for each call, or which of them: `x10` for the first of each two.
+   */
+  begin(functions: string, what: number | 'hang' | 'hold' | 'crash' | `slow${number}`, every: number | `x${string}` = 1): void {
     this.#write(`${functions} ${typeof what === 'number' ? `0x${what.toString(16)}` : what} ${every}`);
   }
 

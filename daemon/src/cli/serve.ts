@@ -83,20 +83,32 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
 
 /** Milliseconds between two tries of the slots that need no person. */
 const selfUnlockMs = 1000;
+/** Tries after which a token that waits for a PIN asks its source anew: a keychain may have been opened meanwhile. */
+const triesBeforeSleep = 300;
 
-/** Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. */
+/**
+ * Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. The tokens heal
+ * by themselves meanwhile, and never try a PIN again that was refused. What stays as it was is said once.
+ */
 async function openByItself({ agent, audit }: RunningAgent, log: Log): Promise<void> {
-  while (agent.state === 'LOCKED' && agent.ways.hasHsmKeyslot && agent.isUntouched) {
+  let said = '';
+  for (let tries = 1; agent.state === 'LOCKED' && agent.ways.hasHsmKeyslot && agent.isUntouched; tries += 1) {
     try {
       await agent.ways.unlockByItself();
       audit.note({ operation: 'unlock', outcome: 'ok', detail: { because: 'start' } });
       log.info('unlocked by a token', { state: agent.state });
     } catch (error) {
-      audit.note({ operation: 'unlock', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL', detail: { because: 'start' } });
-      log.warn('no token opens the vault yet', { detail: describeError(error) });
+      const detail = describeError(error);
+      if (detail !== said) {
+        audit.note({ operation: 'unlock', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL', detail: { because: 'start' } });
+        log.warn('no token opens the vault yet', { detail });
+      }
+      said = detail;
+      if (tries % triesBeforeSleep === 0) await agent.ways.sleep();
       await delay(selfUnlockMs, undefined, { ref: false });
     }
   }
+  if (said !== '') await agent.ways.sleep();
 }
 
 /** Nobody could unlock it again. */

@@ -88,8 +88,9 @@ export class Keyring {
   async lock(): Promise<void> {
     this.#settleUses();
     this.wipe();
-    this.vault.lock();
-    await Promise.all([...this.#providers.values()].map((provider) => provider.lock())); // last: a helper may take its time to end
+    const locking = [...this.#providers.values()].map((provider) => provider.lock());
+    this.vault.lock(); // the root key does not wait for a token
+    await Promise.all(locking);
   }
 
   /** Forgets every key and overwrites what it held. */

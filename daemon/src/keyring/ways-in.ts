@@ -1,6 +1,5 @@
 import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
-import type { TokenSealer } from '../vault/keyslots/hsm.ts';
-import type { Opening, Vault } from '../vault/vault.ts';
+import { isToken, type Provider } from '../providers/provider.ts';
 import type { Agent } from './agent.ts';
 import { findToken, makingSealer, openingSealer } from './hsm-keyslot.ts';
 import { Throttle } from './throttle.ts';
@@ -24,13 +23,24 @@ export class WaysIn {
   }
 
   /**
-   * Opens the vault with a slot that needs no person; where it is open, that is all.
+   * Opens the vault with a slot that needs no person; where it is open, that is all. A token that this wakes stays awake until `sleep`.
    * @throws AgentError `ERR_UNLOCK_FAILED` when no token opens one.
    */
   async unlockByItself(keyslotId?: string): Promise<void> {
     const { vault } = this.#agent;
     if (this.#agent.state === 'UNLOCKED') return;
-    await this.#agent.openWith(vault, await this.#openHsm(vault, openingSealer(this.#agent.providers), keyslotId));
+    await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers), keyslotId));
+  }
+
+  /** The same, asked for by a person. */
+  async unlockWithToken(keyslotId?: string): Promise<void> {
+    const woken = this.#asleep;
+    await this.unlockByItself(keyslotId).finally(() => this.sleep(woken));
+  }
+
+  /** Tokens that were woken for a vault that stays locked are put to sleep again. */
+  async sleep(tokens: readonly Provider[] = this.#agent.providers.filter(isToken)): Promise<void> {
+    if (this.#agent.state !== 'UNLOCKED') await Promise.all(tokens.map((token) => token.lock()));
   }
 
   /**
@@ -41,9 +51,10 @@ export class WaysIn {
     const provider = findToken(this.#agent.providers, token);
     await this.#throttle.attempt(uid, async () => {
       await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
-      if (this.#agent.state === 'UNLOCKED') return;
-      const { vault } = this.#agent;
-      await this.#agent.openWith(vault, await this.#openHsm(vault, openingSealer(this.#agent.providers, token), keyslotId));
+      const { vault, state } = this.#agent;
+      if (state === 'UNLOCKED') return;
+      const opening = vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId);
+      await opening.then((opened) => this.#agent.openWith(vault, opened)).finally(() => this.sleep([provider]));
     });
   }
 
@@ -83,13 +94,7 @@ export class WaysIn {
     return await this.#throttle.attempt(uid, work);
   }
 
-  /** A token that was woken for a vault that stays locked is put to sleep again. */
-  async #openHsm(vault: Vault, sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
-    try {
-      return await vault.openHsmKeyslot(sealer, keyslotId);
-    } catch (error) {
-      if (this.#agent.state !== 'UNLOCKED') await Promise.all(this.#agent.providers.map((provider) => provider.lock()));
-      throw error;
-    }
+  get #asleep(): Provider[] {
+    return this.#agent.providers.filter((provider) => isToken(provider) && provider.isAsleep);
   }
 }

@@ -53,7 +53,7 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
         throw new AgentError('ERR_INVALID_PARAMS', { path: '/token', reason: 'does not go with a passphrase' });
       if (token === undefined && pin !== undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/pin', reason: 'is the PIN of a token; name it' });
       if (token !== undefined) await agent.ways.logIn(caller.uid, { token, ...slot, ...(pin === undefined ? {} : { pin }) });
-      else if (passphrase === undefined) await agent.ways.unlockByItself(keyslotId);
+      else if (passphrase === undefined) await agent.ways.unlockWithToken(keyslotId);
       else await agent.ways.unlock(caller.uid, { passphrase, ...slot });
       return status(caller);
     },

@@ -173,6 +173,8 @@ export interface TokenProvider {
   readonly kind: 'pkcs11';
   /** A token whose PIN lies in the vault cannot open it. */
   readonly keepsPinInVault: boolean;
+  /** Nobody has woken it since it was locked. */
+  readonly isAsleep: boolean;
   /** The vault is open: begins to connect. `onReady` hears of each time that the token is there. */
   begin(pins: PinBook, onReady: () => void): void;
   /** Connects with the PIN of a person, or again with the source's, and waits. @throws AgentError as ready. */

@@ -3,7 +3,7 @@ import { HelperProcess } from './helper.ts';
 import { type CallName, type Calls, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
 import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
 
-/** How long C_Finalize waits for what runs. */
+/** How long C_Finalize, or the end of a helper that is worn out, waits for what runs. */
 const drainMs = 250;
 /** pkcs11js loses a little memory with each key it makes: after so many the helper is replaced. */
 const maxGenerations = 5000;
@@ -13,6 +13,9 @@ export const changes: ReadonlySet<CallName> = new Set(['generate', 'makeWrapping
 /** Calls that make something, and so are never repeated. */
 export const unrepeatable: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap']);
 
+/** Calls that make keys, session keys among them. */
+const makers: ReadonlySet<CallName> = new Set([...unrepeatable, 'open', 'check', 'recover']);
+
 const fault = (rv: string, call: string): TokenFailure => new TokenFailure({ kind: 'fault', rv, call });
 
 /** The helper of the moment, the PIN it is opened with, and what it said of its token. */
@@ -20,7 +23,10 @@ export class Connection {
   readonly #settings: TokenSettings;
   readonly #readPin: () => Promise<Uint8Array | undefined>;
   #helper: HelperProcess | undefined;
+  /** Tries a PIN beside it. */
+  #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
+  #isProven = false;
   #made = 0;
   info: TokenInfo | undefined;
   /** Tried out once; a later helper is told. */
@@ -44,18 +50,38 @@ export class Connection {
 
   /** Whether the helper has made so much that it should go when nothing runs. */
   get isWornOut(): boolean {
-    return this.#made >= maxGenerations && this.#helper?.inFlight === 0;
+    return this.#made >= maxGenerations;
   }
 
-  /** A copy, for whoever may want to go back to it. */
-  copyPin(): Uint8Array | undefined {
-    return this.#pin && new Uint8Array(this.#pin);
+  /** Whether there is a PIN that the token has taken. */
+  get hasProvenPin(): boolean {
+    return this.#pin !== undefined && this.#isProven;
   }
 
   /** Takes a PIN over, or forgets it. */
   setPin(pin: Uint8Array | undefined): void {
-    this.#pin?.fill(0);
+    if (this.#pin !== pin) this.#pin?.fill(0);
     this.#pin = pin;
+    this.#isProven = false;
+  }
+
+  /** Takes a PIN over once the token has taken it, in a helper of its own: the one that works is not disturbed. @throws TokenFailure */
+  async prove(pin: Uint8Array): Promise<void> {
+    const held = this.#pin;
+    const helper = new HelperProcess(1);
+    this.#trying = helper;
+    try {
+      await this.#openIn(helper, pin, false);
+      if (held !== this.#pin) throw fault('stopped', 'open');
+      this.setPin(pin);
+      this.#isProven = true;
+    } catch (error) {
+      pin.fill(0);
+      throw error;
+    } finally {
+      this.#trying = undefined;
+      await helper.kill();
+    }
   }
 
   /** @throws TokenFailure */
@@ -63,7 +89,7 @@ export class Connection {
     const helper = this.#helper;
     if (!helper) throw fault('the helper has ended', call);
     this.lastUse = performance.now();
-    if (unrepeatable.has(call)) this.#made += 1;
+    if (makers.has(call)) this.#made += 1;
     return await helper.ask(call, params, changes.has(call) ? this.#settings.generateTimeoutMs : this.#settings.timeoutMs);
   }
 
@@ -73,43 +99,52 @@ export class Connection {
    * @throws TokenFailure; whatever the source of the PIN throws; TypeError for a module that others can write.
    */
   async open(automatic: boolean, isWanted: () => boolean): Promise<void> {
-    const { module, sessions, timeoutMs, generateTimeoutMs } = this.#settings;
     await this.close();
-    checkModuleFile(module);
+    if (!isWanted()) throw fault('stopped', 'open');
     const pin = this.#pin ?? (await this.#readPin());
     if (!isWanted()) {
-      pin?.fill(0); // locked while somebody looked for it
+      pin?.fill(0);
       throw fault('stopped', 'open');
     }
-    this.#pin = pin;
-    const helper = new HelperProcess(sessions);
+    if (pin !== this.#pin) this.setPin(pin);
+    const helper = new HelperProcess(this.#settings.sessions);
     this.#helper = helper;
     this.#made = 0;
-    const known = { ...(pin ? { pin } : {}), ...(this.abilities ? { abilities: this.abilities } : {}) };
-    const opened = await helper.ask('open', { module, match: matchOf(this.#settings), automatic, ...known }, this.abilities ? timeoutMs : generateTimeoutMs);
+    const opened = await this.#openIn(helper, pin, automatic);
     if (!isWanted()) {
       await helper.kill();
       throw fault('stopped', 'open');
     }
+    this.#isProven = true;
     this.info = opened.token;
     this.abilities = opened.abilities;
+  }
+
+  async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
+    const { timeoutMs, generateTimeoutMs, module } = this.#settings;
+    checkModuleFile(module);
+    const known = { ...(pin ? { pin } : {}), ...(this.abilities ? { abilities: this.abilities } : {}) };
+    return await helper.ask('open', { module, match: matchOf(this.#settings), automatic, ...known }, this.abilities ? timeoutMs : generateTimeoutMs);
   }
 
   /** Mends what the helper has; C_Finalize only once nothing runs. @throws TokenFailure */
   async recover(from: 'login' | 'initialize'): Promise<void> {
     const helper = this.#helper;
     if (!helper?.isRunning) throw fault('the helper has ended', 'recover');
-    if (from === 'initialize') {
-      for (let waited = 0; helper.inFlight > 0 && waited < drainMs; waited += 10) await delay(10);
-      if (helper.inFlight > 0) throw fault('calls do not end', 'recover');
-    }
+    if (from === 'initialize' && !(await this.drain())) throw fault('calls do not end', 'recover');
     await helper.ask('recover', { from }, this.#settings.timeoutMs);
+  }
+
+  /** Waits a little for what runs. @returns whether it has ended. */
+  async drain(): Promise<boolean> {
+    for (let waited = 0; (this.#helper?.inFlight ?? 0) > 0 && waited < drainMs; waited += 10) await delay(10);
+    return (this.#helper?.inFlight ?? 0) === 0;
   }
 
   /** Ends the helper; what it was asked fails. */
   async close(): Promise<void> {
     const helper = this.#helper;
     this.#helper = undefined;
-    await helper?.kill();
+    await Promise.all([helper?.kill(), this.#trying?.kill()]);
   }
 }

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type CallName, type Calls, type Reply, type Request, TokenFailure } from './messages.ts';
 
 const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './process/main.ts' : './process/main.js', import.meta.url));
 
-/** Bytes of what a module prints that are kept for the log. */
-const keptOutput = 2048;
+/** How long the end of a process is waited for; one that the kernel holds, in a driver, cannot be ended at all. */
+const killTimeoutMs = 1000;
 
 interface Waiting {
   readonly call: CallName;
@@ -14,37 +15,44 @@ interface Waiting {
   readonly timer: NodeJS.Timeout;
 }
 
+function start(sessions: number): ChildProcess {
+  const env = { ...process.env, UV_THREADPOOL_SIZE: String(sessions + 2) }; // a vendor's module has its own variables
+  try {
+    return spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program, String(process.pid)], {
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'], // what a module prints may be what no log should hold
+      serialization: 'advanced',
+      env,
+    });
+  } catch (error) {
+    throw new TokenFailure({ kind: 'fault', rv: error instanceof Error ? error.message : String(error), call: 'spawn' });
+  }
+}
+
 /** A helper process: calls go in, answers come out, and a module that hangs or crashes takes nothing but the helper with it. */
 export class HelperProcess {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, Waiting>();
   readonly #gone: Promise<void>;
   #lastId = 0;
-  #printed = '';
 
-  /** @param sessions - calls that run side by side. */
+  /** @param sessions - calls that run side by side. @throws TokenFailure of kind `fault` when no process can be started. */
   constructor(sessions: number) {
-    const env = { ...process.env, UV_THREADPOOL_SIZE: String(sessions + 2) }; // a vendor's module has its own variables
-    this.#child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program, String(process.pid)], {
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-      serialization: 'advanced',
-      env,
-    });
+    this.#child = start(sessions);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#gone = promise;
     this.#child.on('message', (reply: Reply) => this.#take(reply));
-    this.#child.on('error', (error) => this.#fail(error.message));
+    this.#child.on('error', (error) => {
+      this.#fail(error.message);
+      if (this.#child.pid === undefined) resolve(); // it was never there, and so never ends
+    });
     this.#child.on('exit', (code, signal) => {
       this.#fail(`the helper ended with ${signal ?? code}`);
       resolve();
     });
-    this.#child.stderr?.on('data', (chunk: Buffer) => {
-      this.#printed = (this.#printed + chunk.toString()).slice(-keptOutput);
-    });
   }
 
   get isRunning(): boolean {
-    return this.#child.exitCode === null && this.#child.signalCode === null && !this.#child.killed;
+    return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null && !this.#child.killed;
   }
 
   get pid(): number | undefined {
@@ -53,11 +61,6 @@ export class HelperProcess {
 
   get inFlight(): number {
     return this.#waiting.size;
-  }
-
-  /** What the module printed last. */
-  get printed(): string {
-    return this.#printed.trim();
   }
 
   /** @throws TokenFailure; kind `fault` when the helper ended, or did not answer in time, which ends it. */
@@ -78,7 +81,11 @@ export class HelperProcess {
   /** Ends the process, however it is; what it was asked fails. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
-    await this.#gone;
+    const waiting = new AbortController();
+    const late = delay(killTimeoutMs, undefined, { ref: false, signal: waiting.signal }).catch(() => undefined); // cut short when it is gone
+    await Promise.race([this.#gone, late]);
+    waiting.abort();
+    this.#fail('the helper was ended');
   }
 
   #take(reply: Reply): void {

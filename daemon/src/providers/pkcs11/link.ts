@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
 import { Connection, changes, unrepeatable } from './connection.ts';
+import { Ladder, maxAttempts, type Step } from './ladder.ts';
 import { type CallName, type Calls, type Failure, TokenFailure } from './messages.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
@@ -8,18 +9,6 @@ import { Slots } from './slots.ts';
 /** `connecting` while a recovery runs: calls wait for it. `down`: calls fail at once, and it is tried again by itself. `disabled`: only a person helps. */
 export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
 
-/** Rungs of the recovery ladder. The first one, a new session, is the helper's own: no session is used again after an error. */
-const rungs = ['login', 'initialize', 'helper'] as const;
-type Rung = (typeof rungs)[number];
-/** A check mends nothing: it tells a sick token from a call that fails by itself. */
-type Step = Rung | 'check';
-
-/** Tries of one call: in a pooled session, in a new one, and after each rung. */
-const maxAttempts = 2 + rungs.length;
-/** A recovery that is asked for so soon after another one begins a rung higher. */
-const soonMs = 2000;
-/** A new helper is not replaced again so soon because of calls that fail while the token is well: it is checked first. */
-const settledMs = 1000;
 const firstBackoffMs = 100;
 const maxBackoffMs = 800;
 /** Modules that do not load do not heal by themselves within a second. */
@@ -38,17 +27,21 @@ export class TokenLink {
   readonly #options: LinkOptions;
   readonly #slots: Slots;
   readonly #changes: Slots;
+  readonly #ladder = new Ladder();
   readonly connection: Connection;
   #state: LinkState = 'stopped';
+  /** Resolved when it is not `connecting` any more. */
+  #settled = Promise.withResolvers<void>();
   #climbing: Promise<void> | undefined;
+  #logIns: Promise<unknown> = Promise.resolve();
+  /** A PIN was refused, and nothing but a person tries one again: a real token would lock. Outlives a stop. */
+  #refusal: Failure | undefined;
   /** Counts recoveries: a call that failed before one is only tried again. */
   #generation = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
   #life = 0;
-  #lastRung: { readonly rung: Rung; readonly time: number } | undefined;
   #checkTimer: NodeJS.Timeout | undefined;
   lastFailure: Failure | undefined;
-  recoveries = 0;
 
   constructor(options: LinkOptions) {
     const { sessions, maxQueued } = options.settings;
@@ -62,32 +55,46 @@ export class TokenLink {
     return this.#state;
   }
 
-  /** Connects, unless it is or does already. Does not wait. */
-  start(): void {
-    if (this.#state === 'stopped') this.#restart();
+  get recoveries(): number {
+    return this.#ladder.recoveries;
   }
 
-  /** Ends the helper and forgets the PIN. */
+  /** Connects, unless it is or does already. Does not wait. */
+  start(): void {
+    if (this.#state !== 'stopped') return;
+    if (this.#refusal) this.#disable(this.#refusal);
+    else this.#restart(true);
+  }
+
+  /** Ends the helper and forgets the PIN. Waits for nothing but that: a keychain that is asked for a PIN may take long. */
   async stop(): Promise<void> {
     this.#life += 1;
+    this.#climbing = undefined;
     this.#setState('stopped');
     clearTimeout(this.#checkTimer);
     this.connection.setPin(undefined);
     await this.connection.close();
-    await this.#climbing;
   }
 
-  /** Connects anew with the PIN of a person, and waits. A wrong one leaves a token that was logged in as it was. @throws TokenFailure */
+  /**
+   * Logs in with the PIN of a person, or again with the one that is known, and waits; one after the other. Takes the PIN over. A token that
+   * works goes on working meanwhile, and with what it has when the PIN is wrong.
+   * @throws TokenFailure; AgentError `ERR_BUSY`.
+   */
   async logIn(pin: Uint8Array | undefined): Promise<void> {
-    const before = pin && this.#state === 'ok' ? this.connection.copyPin() : undefined;
-    this.#restart(pin);
-    try {
-      await this.ready();
-      before?.fill(0);
-    } catch (error) {
-      if (before) this.#restart(before); // it is known to be right, so this costs no try
-      throw error;
-    }
+    const mine = this.#logIns.then(() => this.#logIn(pin));
+    this.#logIns = mine.catch(() => undefined); // the caller of this one hears of it; the next one does not care
+    await mine;
+  }
+
+  async #logIn(pin: Uint8Array | undefined): Promise<void> {
+    if (this.#state === 'connecting') await this.#waitToSettle();
+    if (pin && (this.#state === 'ok' || this.connection.hasProvenPin)) await this.connection.prove(pin);
+    else if (pin) this.connection.setPin(pin);
+    if (this.#state === 'ok') return void (await this.#run('check', {}));
+    this.#refusal = undefined;
+    this.#restart(pin === undefined);
+    await this.ready();
   }
 
   /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
@@ -96,7 +103,7 @@ export class TokenLink {
     if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }
 
-  /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. */
+  /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. AgentError `ERR_BUSY`. */
   async call<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
     if (unrepeatable.has(call)) await this.#run('check', {}); // what has died of idleness is found by something that can be repeated
     return await this.#run(call, params);
@@ -112,7 +119,7 @@ export class TokenLink {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
         this.lastFailure = error.failure;
         const isSick = attempt > 1 || !this.connection.isRunning || unrepeatable.has(call);
-        if (isSick && this.#state === 'ok' && generation === this.#generation) this.#climb();
+        if (isSick && this.#state === 'ok' && generation === this.#generation) this.#recover(this.#ladder.steps(!this.connection.isRunning), true);
         if (attempt === maxAttempts || unrepeatable.has(call)) throw error;
       }
     }
@@ -123,24 +130,13 @@ export class TokenLink {
     const patience = new AbortController();
     const patienceMs = this.connection.abilities ? timeoutMs : generateTimeoutMs; // the first time it is also tried out
     const late = delay(patienceMs, 'late', { ref: false, signal: patience.signal }).catch(() => 'settled');
-    while (this.#climbing && this.#state === 'connecting') if ((await Promise.race([this.#climbing, late])) === 'late') return;
+    while (this.#state === 'connecting') if ((await Promise.race([this.#settled.promise, late])) === 'late') return;
     patience.abort();
   }
 
-  #restart(pin?: Uint8Array): void {
-    this.connection.setPin(pin);
+  #restart(automatic: boolean): void {
     this.#life += 1;
-    this.#recover(['helper'], pin === undefined);
-  }
-
-  /** Starts a recovery from the rung that the last one gives reason for. */
-  #climb(): void {
-    const last = this.#lastRung;
-    const since = last ? performance.now() - last.time : Number.POSITIVE_INFINITY;
-    const isGone = !this.connection.isRunning;
-    const next = last && since < soonMs ? rungs.indexOf(last.rung) + 1 : 0;
-    const isSettled = last?.rung === 'helper' && since < settledMs && !isGone;
-    this.#recover(isSettled ? ['check', 'helper'] : rungs.slice(isGone ? -1 : Math.min(next, rungs.length - 1)), true);
+    this.#recover(['helper'], automatic);
   }
 
   #recover(ladder: readonly Step[], automatic: boolean): void {
@@ -171,31 +167,32 @@ export class TokenLink {
   }
 
   async #tryStep(step: Step, automatic: boolean, life: number): Promise<void> {
-    if (step === 'helper') await this.connection.open(automatic, () => life === this.#life);
-    else if (step === 'check') await this.connection.ask('check', {});
+    if (step === 'check' || (step === 'renew' && !(await this.connection.drain()))) await this.connection.ask('check', {});
+    else if (step === 'helper' || step === 'renew') await this.connection.open(automatic, () => life === this.#life);
     else await this.connection.recover(step);
   }
 
   #succeed(step: Step): void {
     this.#generation += 1;
-    if (step !== 'check') {
-      if (this.#lastRung) this.recoveries += 1;
-      this.#lastRung = { rung: step, time: performance.now() };
-    }
+    this.#ladder.note(step);
     this.#setState('ok');
     this.#watch();
   }
 
   #giveUp(failure: Failure, life: number): void {
+    if (failure.kind === 'pin') return this.#disable(failure);
     this.lastFailure = failure;
-    if (failure.kind === 'pin') {
-      this.connection.setPin(undefined);
-      this.#setState('disabled', failure);
-      void this.connection.close();
-      return;
-    }
     this.#setState('down', failure);
     void this.#comeBack(life, failure);
+  }
+
+  /** Nothing is tried any more until a person does. A PIN that is only missing may be there at the next start. */
+  #disable(failure: Failure): void {
+    if (failure.kind === 'pin' && failure.why !== 'needed') this.#refusal = failure;
+    this.lastFailure = failure;
+    this.connection.setPin(undefined);
+    this.#setState('disabled', failure);
+    void this.connection.close();
   }
 
   /** Tries again by itself, with a new helper, until it succeeds or somebody stops it. */
@@ -223,9 +220,9 @@ export class TokenLink {
     const { checkIntervalMs } = this.#options.settings;
     this.#checkTimer = setTimeout(() => {
       if (this.#state !== 'ok') return;
-      if (this.connection.isWornOut) return this.#recover(['helper'], true);
+      if (this.connection.isWornOut) return this.#recover(['renew'], true);
       const isIdle = performance.now() - this.connection.lastUse >= checkIntervalMs;
-      const checked = isIdle ? this.#run('check', {}).then(undefined, ignoreFailure) : Promise.resolve();
+      const checked = isIdle ? this.#run('check', {}).catch(ignoreFailure) : Promise.resolve();
       void checked.then(() => this.#state === 'ok' && this.#watch());
     }, checkIntervalMs);
     this.#checkTimer.unref();
@@ -234,13 +231,15 @@ export class TokenLink {
   #setState(state: LinkState, failure?: Failure): void {
     const isNew = state !== this.#state;
     this.#state = state;
+    if (isNew && state === 'connecting') this.#settled = Promise.withResolvers();
+    if (state !== 'connecting') this.#settled.resolve();
     if (isNew) this.#options.onState(state, failure);
   }
 }
 
-/** A check that fails has started the recovery; its error is in the state. */
+/** A check that fails has started the recovery, and its error is in the state; where so many calls wait that it finds no room, the token is not idle. */
 function ignoreFailure(error: unknown): void {
-  if (!(error instanceof TokenFailure)) throw error;
+  if (!(error instanceof TokenFailure) && !isAgentError(error, 'ERR_BUSY')) throw error;
 }
 
 /** What cannot even be tried, because a file or a PIN cannot be read, is a failure like others. */

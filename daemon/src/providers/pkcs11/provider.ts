@@ -88,6 +88,10 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     return this.#options.settings.pin === 'vault';
   }
 
+  get isAsleep(): boolean {
+    return this.#link.state === 'stopped';
+  }
+
   /** Begins to connect. @param onReady - hears of each time that the token is there. */
   begin(pins: PinBook, onReady: () => void): void {
     this.#pins = pins;
@@ -99,8 +103,12 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   /** Connects with the PIN of a person, or the source's, and waits. @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`. */
   async logIn(pin: Uint8Array | undefined): Promise<void> {
     const kept = pin && new Uint8Array(pin);
-    await withAgentErrors(() => this.#link.logIn(pin));
-    if (kept) await this.#savePin(kept);
+    try {
+      await withAgentErrors(() => this.#link.logIn(pin));
+      if (kept) await this.#savePin(kept);
+    } finally {
+      kept?.fill(0);
+    }
   }
 
   async ready(): Promise<void> {
@@ -255,8 +263,6 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
       onNote(`the PIN of the token ${this.name} could not be kept: ${error.details.hint ?? error.message}`, 'warn');
-    } finally {
-      pin.fill(0);
     }
   }
 

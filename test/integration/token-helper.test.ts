@@ -1,0 +1,51 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
+import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
+import { TempFolder } from '../kit/agent.ts';
+import { FaultModule } from '../kit/fault.ts';
+import { codeOf, until } from '../kit/outcome.ts';
+import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+
+describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', () => {
+  test('an idle check that meets a full queue is none: the agent lives, and the token comes back', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    const overrides = { timeoutMs: 3000, checkIntervalMs: 200, maxQueued: 2, sessions: 1 };
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const sign = (): Promise<string> => codeOf(kms.sign({ keyId, message: Buffer.from('x') }));
+    fault.begin('C_Sign', 'hang');
+    const signing = Array.from({ length: 10 }, sign);
+    await delay(1000); // five checks
+    fault.end();
+    for (const code of await Promise.all(signing)) expect(['ERR_BUSY', 'ERR_HSM_UNAVAILABLE', 'no error']).toContain(code);
+    expect(rig.agent?.child.exitCode).toBeNull();
+    await until(async () => (await sign()) === 'no error', 'it signs again');
+  });
+
+  test('a helper that cannot be started is tried again until it can', async () => {
+    using folder = new TempFolder();
+    const hsm = new SoftHsm(folder);
+    hsm.initToken('hsm');
+    process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
+    const link = new TokenLink({
+      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm' },
+      readPin: async () => Buffer.from(pin),
+      onState: () => undefined,
+    });
+    const { execPath } = process;
+    process.execPath = folder.join('absent');
+    try {
+      link.start();
+      await until(() => link.state === 'down', 'it is down');
+      expect(link.lastFailure).toMatchObject({ kind: 'fault' });
+      await delay(500);
+    } finally {
+      process.execPath = execPath;
+    }
+    await until(() => link.state === 'ok', 'it has come back by itself');
+    await link.stop();
+  });
+});

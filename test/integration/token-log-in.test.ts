@@ -1,0 +1,117 @@
+import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
+import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
+import { passphrase, TempFolder } from '../kit/agent.ts';
+import { FaultModule } from '../kit/fault.ts';
+import { codeOf, tokenOf, until } from '../kit/outcome.ts';
+import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+
+const x = Buffer.from('x');
+
+describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', () => {
+  test('a wrong PIN behind a keyslot of the token is tried once, whoever unlocks or locks the vault, until a person logs in', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    const kms = await rig.client();
+    await kms.addKeyslot({ type: 'hsm', token: 'hsm', proof: { passphrase } });
+    writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
+    await rig.agent?.end();
+    const before = fault.counts.logins;
+    await rig.start(false);
+    const again = await rig.client();
+    await until(() => fault.counts.logins > before, 'the PIN of the credential is tried');
+    await delay(2500); // the agent looks for a way in each second
+    expect(await codeOf(again.unlock({}))).toBe('ERR_UNLOCK_FAILED');
+    expect(await codeOf(again.unlock({}))).toBe('ERR_UNLOCK_FAILED');
+    for (let turn = 0; turn < 2; turn += 1) {
+      await again.unlock({ passphrase });
+      await until(async () => (await tokenOf(again))?.state === 'disabled', 'the token is disabled');
+      expect(await codeOf(again.createKey({ protectionLevel: 'HSM' }))).toBe('ERR_HSM_PIN_WRONG');
+      await again.lock();
+    }
+    expect(fault.counts.logins - before).toBe(1);
+    expect(rig.log.match(/no token opens the vault yet/g)).toHaveLength(1);
+    expect((await again.unlock({ token: 'hsm', pin })).state).toBe('UNLOCKED');
+  });
+
+  test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const helper = (await tokenOf(kms))?.hsm?.helperPid;
+    const told: string[] = [];
+    let running = true;
+    const clients = await Promise.all(Array.from({ length: 8 }, () => rig.client()));
+    const work = clients.map(async (client, index) => {
+      while (running) told.push(await codeOf(index === 0 ? client.createKey({ protectionLevel: 'HSM' }) : client.advanceEncrypt({ keyId, plaintext: x })));
+    });
+    await delay(100);
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin: '99999999' }))).toBe('ERR_HSM_PIN_WRONG');
+    await delay(100);
+    running = false;
+    await Promise.all(work);
+    expect(new Set(told)).toEqual(new Set(['no error']));
+    expect((await tokenOf(kms))?.hsm?.helperPid).toBe(helper);
+  });
+
+  test('unlock of a token that works, without a PIN, leaves it working with the PIN that a person gave', async () => {
+    await using rig = await TokenRig.make({ overrides: { pin: 'ask' } });
+    const kms = await rig.client();
+    expect((await kms.unlock({ token: 'hsm', pin })).state).toBe('UNLOCKED');
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    expect(await codeOf(kms.unlock({ token: 'hsm' }))).toBe('no error');
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
+    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL'); // a new helper is given it too
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
+  });
+
+  function providerOf(hsm: SoftHsm, readPin: () => Promise<Uint8Array | undefined>, saved: string[] = []): Pkcs11Provider {
+    process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
+    return new Pkcs11Provider({
+      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm' },
+      readPin,
+      savePin: async (_settings, given) => void saved.push(Buffer.from(given).toString()),
+      onState: () => undefined,
+      onNote: () => undefined,
+    });
+  }
+
+  test('two persons at once, one with a wrong PIN: each hears of the own one, and the wrong one is never kept', async () => {
+    using folder = new TempFolder();
+    const hsm = new SoftHsm(folder);
+    hsm.initToken('hsm');
+    const saved: string[] = [];
+    const provider = providerOf(hsm, async () => undefined, saved);
+    const outcomes = await Promise.all(['00000000', pin, '11111111'].map((given) => codeOf(provider.logIn(Buffer.from(given)))));
+    expect(outcomes).toEqual(['ERR_HSM_PIN_WRONG', 'no error', 'ERR_HSM_PIN_WRONG']);
+    expect(saved).toEqual([pin]);
+    expect(provider.status().state).toBe('ok');
+    await provider.close();
+  });
+
+  test('a lock does not wait for a keychain that is asked for the PIN, and what it answers later is not used', async () => {
+    using folder = new TempFolder();
+    const hsm = new SoftHsm(folder);
+    hsm.initToken('hsm');
+    const asked = [Promise.withResolvers<Uint8Array | undefined>(), Promise.withResolvers<Uint8Array | undefined>()];
+    let times = 0;
+    const provider = providerOf(hsm, async () => await asked[times++]?.promise);
+    const waiting = codeOf(provider.ready());
+    await until(() => times === 1, 'the keychain is asked');
+    await provider.lock();
+    expect(await waiting).toBe('ERR_HSM_UNAVAILABLE');
+    const again = provider.ready(); // a new life asks anew, and does not wait for the old one either
+    await until(() => times === 2, 'the keychain is asked again');
+    asked[1]?.resolve(Buffer.from(pin));
+    await again;
+    const late = Buffer.from('00000000');
+    asked[0]?.resolve(late);
+    await until(() => late.every((byte) => byte === 0), 'the late answer is zeroed');
+    expect(provider.status().state).toBe('ok');
+    await provider.close();
+  });
+});
