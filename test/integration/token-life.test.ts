@@ -1,57 +1,17 @@
-import { constants, createCipheriv, createDecipheriv, createPublicKey, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
-import { chmodSync, copyFileSync, cpSync, renameSync, writeFileSync } from 'node:fs';
-import { type AgentClient, isAgentError, type KeyMetadata } from '@kms-agent/client';
+import { constants, createDecipheriv, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
+import { chmodSync, copyFileSync, cpSync, mkdirSync, realpathSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import type { AgentClient } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
+import { checkModuleFile, defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, dayMs } from '../kit/clocked.ts';
 import { FaultModule } from '../kit/fault.ts';
+import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  return await work.then(
-    () => 'no error',
-    (error: unknown) => (isAgentError(error) ? error.code : String(error)),
-  );
-}
-
-async function until(holds: () => Promise<boolean> | boolean, what: string): Promise<void> {
-  const end = Date.now() + 10_000;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it never came to be that ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
+import { importInto, wrapMaterial } from '../kit/wrap.ts';
 
 const hexOf = (uuid: string): string => uuid.replaceAll('-', '');
-const tokenWarnings = async (kms: AgentClient): Promise<string[]> => ((await kms.status()).warnings ?? []).filter((line) => line.includes('The token'));
-
-function oaep(publicKey: string, bytes: Uint8Array, hash: 'sha1' | 'sha256'): Uint8Array {
-  return publicEncrypt({ key: createPublicKey(publicKey), padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: hash }, bytes);
-}
-
-/** RSA_AES_KEY_WRAP_SHA_256: RSAES-OAEP of a fresh AES key, then AES-KWP (RFC 5649) of the material under it. */
-function wrapTwofold(publicKey: string, material: Uint8Array): Uint8Array {
-  const kek = randomBytes(32);
-  const cipher = createCipheriv('aes256-wrap-pad', kek, Buffer.from('A65959A6', 'hex'));
-  return Buffer.concat([oaep(publicKey, kek, 'sha256'), cipher.update(material), cipher.final()]);
-}
-
 const pkcs8 = (key: ReturnType<typeof generateKeyPairSync>['privateKey']): Uint8Array => key.export({ type: 'pkcs8', format: 'der' }) as Buffer;
-
-async function importInto(
-  kms: AgentClient,
-  { keyId }: KeyMetadata,
-  material: Uint8Array,
-  algorithm: 'RSAES_OAEP_SHA_1' | 'RSAES_OAEP_SHA_256' | 'RSA_AES_KEY_WRAP_SHA_256',
-) {
-  const { importToken, publicKey } = await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048', wrappingAlgorithm: algorithm });
-  const encryptedKeyMaterial =
-    algorithm === 'RSA_AES_KEY_WRAP_SHA_256'
-      ? wrapTwofold(publicKey, material)
-      : oaep(publicKey, material, algorithm === 'RSAES_OAEP_SHA_1' ? 'sha1' : 'sha256');
-  return await kms.importKeyMaterial({ keyId, importToken, encryptedKeyMaterial });
-}
 
 describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
   test('AES: unwrapped inside the token where it can, in the agent where not; the same again, and no other', async () => {
@@ -129,7 +89,7 @@ describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
     const old = await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048' });
     await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048' });
-    const wrapped = oaep(old.publicKey, randomBytes(32), 'sha1');
+    const wrapped = wrapMaterial(old.publicKey, randomBytes(32), 'RSAES_OAEP_SHA_1');
     expect(await codeOf(kms.importKeyMaterial({ keyId, importToken: old.importToken, encryptedKeyMaterial: wrapped }))).toBe('ERR_IMPORT_TOKEN_INVALID');
     expect(rig.hsm.objects('hsm', '--type', 'privkey').match(/Private Key Object/g)).toHaveLength(1);
   });
@@ -315,6 +275,24 @@ describe.skipIf(!hasSoftHsm)('what settings of tokens may say (needs SoftHSM)', 
     expect(await startWith({ ...token, name: 'software' })).toMatch(/name is taken/);
     expect(await startWith({ ...token, module: 'softhsm2.so' })).toMatch(/module.* must match pattern/);
     expect(await startWith({ ...token, slot: 1 })).toMatch(/must NOT have additional properties/);
+  });
+
+  test('a module behind a link that others can replace is refused, and a link in a folder that they cannot is followed', async () => {
+    using folder = new TempFolder();
+    const [open, own] = [folder.join('open'), folder.join('own')];
+    for (const path of [open, own]) {
+      mkdirSync(path);
+      symlinkSync(softHsmModule, `${path}/module.so`);
+    }
+    symlinkSync(open, folder.join('way'));
+    chmodSync(open, 0o777);
+    for (const module of [`${open}/module.so`, `${folder.join('way')}/module.so`])
+      expect(await startWith({ ...token, module })).toMatch(/open can be written by others/);
+    const copy = folder.join('sticky.so');
+    copyFileSync(softHsmModule, copy);
+    chmodSync(copy, 0o1666); // of a file the sticky bit says nothing
+    expect(await startWith({ ...token, module: copy })).toMatch(/sticky\.so can be written by others/);
+    expect(checkModuleFile(`${own}/module.so`)).toBe(realpathSync(softHsmModule));
   });
 
   test('a token that is not there, and a module that does not load: status says so, and the rest goes on', async () => {

@@ -21,7 +21,7 @@ const settingOf = (module: string, { label, serial }: OfferedToken): object => (
 export async function askModule(module: string): Promise<{ library: string; tokens: readonly OfferedToken[] }> {
   const helper = new HelperProcess(1);
   try {
-    return await helper.ask('offer', { module }, offerTimeoutMs);
+    return await helper.ask('offer', { module: checkModuleFile(module) }, offerTimeoutMs);
   } catch (error) {
     if (error instanceof TokenFailure) throw new AgentError('ERR_HSM_UNAVAILABLE', { hint: `${module}: ${describeFailure(error.failure)}` }, { cause: error });
     throw error;

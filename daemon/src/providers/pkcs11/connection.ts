@@ -121,10 +121,11 @@ export class Connection {
   }
 
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
-    const { timeoutMs, generateTimeoutMs, module } = this.#settings;
-    checkModuleFile(module);
+    const { timeoutMs, generateTimeoutMs, sessions } = this.#settings;
+    const module = checkModuleFile(this.#settings.module);
     const known = { ...(pin ? { pin } : {}), ...(this.abilities ? { abilities: this.abilities } : {}) };
-    return await helper.ask('open', { module, match: matchOf(this.#settings), automatic, ...known }, this.abilities ? timeoutMs : generateTimeoutMs);
+    const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
+    return await helper.ask('open', params, this.abilities ? timeoutMs : generateTimeoutMs);
   }
 
   /** Mends what the helper has; C_Finalize only once nothing runs. @throws TokenFailure */

@@ -180,8 +180,11 @@ export class TokenLink {
   }
 
   #giveUp(failure: Failure, life: number): void {
-    if (failure.kind === 'pin') return this.#disable(failure);
     this.lastFailure = failure;
+    if (failure.kind === 'pin') {
+      this.#disable(failure);
+      return;
+    }
     this.#setState('down', failure);
     void this.#comeBack(life, failure);
   }

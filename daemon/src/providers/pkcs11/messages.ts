@@ -76,7 +76,7 @@ export interface Calls {
   /** Loads the module and shows its tokens; nobody logs in. */
   offer: { takes: { module: string }; gives: { library: string; tokens: OfferedToken[] } };
   open: {
-    takes: { module: string; match: TokenMatch; pin?: Uint8Array; automatic: boolean; abilities?: TokenAbilities };
+    takes: { module: string; match: TokenMatch; pin?: Uint8Array; automatic: boolean; sessions: number; abilities?: TokenAbilities };
     gives: { token: TokenInfo; abilities: TokenAbilities };
   };
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
@@ -95,7 +95,8 @@ export interface Calls {
   sign: { takes: { key: KeyRef; algorithm: SigningAlgorithm; digest: Uint8Array }; gives: { signature: Uint8Array } };
   /** `destroyed` counts objects; 0 when there was none. What is not proven ours is left. */
   destroy: { takes: { key: KeyRef }; gives: { destroyed: number } };
-  list: { takes: Record<string, never>; gives: { objects: ListedObject[] } };
+  /** A page of the list, `from` 0 or what the page before gave as `next`; the last one has none. */
+  list: { takes: { from: number }; gives: { objects: ListedObject[]; next?: number } };
   /** `inToken`: the token unwraps with it; else it decrypts, and the helper unwraps. */
   makeWrappingPair: { takes: { id: string; bits: number; label: string; inToken: boolean }; gives: { publicKey: Uint8Array } };
   dropWrappingPair: { takes: { id: string }; gives: Record<string, never> };
@@ -171,7 +172,8 @@ const describePin = {
   needed: 'the token needs a PIN: kms unlock --token',
 } as const;
 
-/** What a token answers to a ciphertext that does not open, and, some, when it is sick itself. */
+/** What a token answers to a ciphertext or a wrapping that does not open, and, some, when it is sick itself. */
 export function isAmbiguous(failure: Failure): boolean {
-  return failure.kind === 'fault' && failure.call === 'C_Decrypt' && (failure.rv === 'CKR_GENERAL_ERROR' || failure.rv === 'CKR_FUNCTION_FAILED');
+  const isOpening = failure.kind === 'fault' && (failure.call === 'C_Decrypt' || failure.call === 'C_UnwrapKey');
+  return isOpening && (failure.rv === 'CKR_GENERAL_ERROR' || failure.rv === 'CKR_FUNCTION_FAILED');
 }

@@ -223,7 +223,14 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   async list(): Promise<readonly ListedKey[]> {
-    return (await withAgentErrors(() => this.#link.call('list', {}))).objects;
+    const all: ListedKey[] = [];
+    for (let from: number | undefined = 0; from !== undefined; ) {
+      const at: number = from;
+      const page = await withAgentErrors(() => this.#link.call('list', { from: at }));
+      all.push(...page.objects);
+      from = page.next;
+    }
+    return all;
   }
 
   async lock(): Promise<void> {

@@ -1,5 +1,5 @@
-import { realpathSync, statSync } from 'node:fs';
-import { dirname, isAbsolute } from 'node:path';
+import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
 import { AgentError, isAgentError } from '@kms-agent/protocol';
 import type { TokenMatch } from './messages.ts';
 import { parseTokenUri } from './uri.ts';
@@ -62,21 +62,41 @@ export function matchOf({ uri }: TokenSettings): TokenMatch {
   return parseTokenUri(uri);
 }
 
-const isSticky = (mode: number): boolean => (mode & 0o1000) !== 0;
+/** Links on the way to a module; past it they go in circles. */
+const maxLinks = 40;
+
+/** @throws TypeError when others can put something else in the place of what is there. */
+function checkPlace(place: string): Stats {
+  const stat = lstatSync(place);
+  const isSticky = stat.isDirectory() && (stat.mode & 0o1000) !== 0; // there only its owner can replace a file
+  if (![0, process.geteuid?.() ?? 0].includes(stat.uid))
+    throw new TypeError(`${place} belongs to user ${stat.uid}, who could put another module there; it must be root's or the agent's own`);
+  if (!stat.isSymbolicLink() && (stat.mode & 0o022) !== 0 && !isSticky) throw new TypeError(`${place} can be written by others; run: chmod go-w ${place}`);
+  return stat;
+}
 
 /**
- * What a module says is run with the PIN of a token: only root and the agent's own user may be able to change it.
+ * What a module says is run with the PIN of a token: only root and the agent's own user may be able to change it, or any folder or link on the way to it.
+ * @returns the path without links, which is what may be loaded.
  * @throws TypeError that names the file or folder that others can write. A file that is not there is another matter.
  */
-export function checkModuleFile(path: string): void {
+export function checkModuleFile(path: string): string {
   if (!isAbsolute(path)) throw new TypeError(`the path of a module is absolute, not ${path}`);
-  if (!statSync(path, { throwIfNoEntry: false })) return;
-  const trusted = [0, process.geteuid?.() ?? 0];
-  for (let place = realpathSync(path); ; place = dirname(place)) {
-    const { uid, mode } = statSync(place);
-    if (!trusted.includes(uid))
-      throw new TypeError(`${place} belongs to user ${uid}, who could put another module there; it must be root's or the agent's own`);
-    if ((mode & 0o022) !== 0 && !isSticky(mode)) throw new TypeError(`${place} can be written by others; run: chmod go-w ${place}`);
-    if (place === dirname(place)) return;
+  if (!statSync(path, { throwIfNoEntry: false })) return path;
+  const rest = path.split('/').filter((name) => name !== '');
+  let real = '/';
+  checkPlace(real);
+  for (let links = 0, name = rest.shift(); name !== undefined; name = rest.shift()) {
+    const place = join(real, name);
+    if (!checkPlace(place).isSymbolicLink()) {
+      real = place;
+      continue;
+    }
+    links += 1;
+    if (links > maxLinks) throw new TypeError(`${path} leads through too many links`);
+    const target = readlinkSync(place);
+    rest.unshift(...target.split('/').filter((part) => part !== ''));
+    if (isAbsolute(target)) real = '/';
   }
+  return real;
 }

@@ -1,18 +1,15 @@
-import { type CallName, type Calls, type ListedObject, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type CallName, type Calls, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
-import { CKA_ID, CKA_LABEL, CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY } from './cryptoki.ts';
+import { CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
 import { Keys, readPublicKey } from './keys.ts';
+import { Listing } from './listing.ts';
+import { loadModule, offerTokens } from './module.ts';
 import type { PKCS11 } from './pkcs11js.ts';
 import { Probe } from './probe.ts';
 import { Prover } from './proof.ts';
-import { aesTemplate, everyKey, formatId, keyPairTemplates } from './template.ts';
-import { loadModule, offerTokens, Token } from './token.ts';
-
-/** CKA_ID of ours: a UUID. */
-const idLength = 16;
-/** Most objects that a list reads. */
-const maxListed = 100_000;
+import { aesTemplate, keyPairTemplates } from './template.ts';
+import { Token } from './token.ts';
 
 type Handlers = { readonly [C in CallName]: (params: Calls[C]['takes']) => Promise<Calls[C]['gives']> };
 
@@ -23,6 +20,7 @@ interface Open {
   readonly cipher: TokenCipher;
   readonly prover: Prover;
   readonly material: MaterialImport;
+  readonly listing: Listing;
 }
 
 /** What the helper does for the agent. One module, one token. */
@@ -55,7 +53,7 @@ export class Helper {
     decrypt: (params) => this.#opened.cipher.decrypt(params),
     sign: (params) => this.#opened.cipher.sign(params),
     destroy: ({ key }) => this.#inTurn(async () => ({ destroyed: await this.#opened.keys.destroy(key) })),
-    list: async () => ({ objects: await this.#list() }),
+    list: ({ from }) => this.#opened.listing.page(from),
     makeWrappingPair: (params) => this.#inTurn(() => this.#opened.material.makePair(params)),
     dropWrappingPair: ({ id }) =>
       this.#inTurn(async () => {
@@ -70,9 +68,9 @@ export class Helper {
     throw new TokenFailure({ kind: 'fault', rv: 'no token is open', call: 'open' });
   }
 
-  async #openToken({ module, match, pin, automatic, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
+  async #openToken({ module, match, pin, automatic, sessions, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
     this.#library ??= await loadModule(module);
-    const token = new Token(this.#library, match, pin);
+    const token = new Token(this.#library, match, { pin, sessions });
     pin?.fill(0);
     token.login(automatic);
     const known = abilities ?? (await new Probe(token).run());
@@ -84,7 +82,8 @@ export class Helper {
   #build(token: Token, abilities: TokenAbilities): Open {
     const prover = new Prover(abilities);
     const keys = new Keys(token, prover, () => token.check());
-    return { token, keys, prover, cipher: new TokenCipher(token, keys, abilities), material: new MaterialImport(token, prover, abilities) };
+    const material = new MaterialImport(token, prover, abilities);
+    return { token, keys, prover, cipher: new TokenCipher(token, keys, abilities), material, listing: new Listing(token) };
   }
 
   async #generate(key: Calls['generate']['takes']['key']): Promise<Calls['generate']['gives']> {
@@ -99,17 +98,6 @@ export class Helper {
       const pair = await session.generatePair(mechanism, publicTemplate, privateTemplate);
       return { proof: await prover.make(session, pair.privateKey, key), publicKey: readPublicKey(session, pair.publicKey, key.keySpec) };
     }, true);
-  }
-
-  async #list(): Promise<ListedObject[]> {
-    return await this.#opened.token.use((session) =>
-      [CKO_SECRET_KEY, CKO_PRIVATE_KEY]
-        .flatMap((objectClass) => session.find(everyKey(objectClass), maxListed))
-        .flatMap((object) => {
-          const [id = Buffer.alloc(0), label = Buffer.alloc(0)] = session.attributes(object, CKA_ID, CKA_LABEL);
-          return id.length === idLength ? [{ keyVersionId: formatId(id), label: label.toString('utf8') }] : [];
-        }),
-    );
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -37,9 +37,19 @@ export class MaterialImport {
     });
   }
 
+  /** That there is no pair is believed of a token that is well, and that shows none a second time. */
   async dropPair(id: string): Promise<void> {
-    await this.#token.use((session) => {
-      for (const objectClass of [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY]) for (const object of session.find(findById(id, objectClass), 2)) session.destroy(object);
+    if (await this.#dropShown(id, false)) return;
+    await this.#token.check();
+    await this.#dropShown(id, true);
+  }
+
+  /** @returns false when the private key, which only a token shows that is logged in, is not there; then nothing is done unless it is well. */
+  async #dropShown(id: string, isWell: boolean): Promise<boolean> {
+    return await this.#token.use((session) => {
+      const [privateKeys = [], publicKeys = []] = [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY].map((objectClass) => session.find(findById(id, objectClass), 2));
+      if (privateKeys.length > 0 || isWell) for (const object of [...privateKeys, ...publicKeys]) session.destroy(object);
+      return privateKeys.length > 0;
     });
   }
 

@@ -58,20 +58,31 @@ export class Keys {
     await this.#provenOn((session) => this.#proveIn(session, key));
   }
 
-  /** Destroys a key, and its public half; what is not proven to be ours is left. @returns how many objects went. */
+  /**
+   * Destroys a key, and its public half; what is not proven to be ours is left. That there is nothing is believed of a token that is well,
+   * and that shows nothing a second time. @returns how many objects went.
+   */
   async destroy(key: KeyRef): Promise<number> {
-    this.forget(key.keyVersionId);
-    return await this.#provenOn(async (session) => {
-      const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
-      if (found.length > 0) {
-        const proven = await this.#proveIn(session, key);
-        if (typeof proven === 'string') return proven;
-        session.destroy(proven);
-      }
-      const halves = session.find(findById(key.keyVersionId, CKO_PUBLIC_KEY), 2).filter((half) => isHalf(session, half, key));
-      for (const half of halves) session.destroy(half);
-      return (found.length > 0 ? 1 : 0) + halves.length;
-    });
+    for (const isWell of [false, true]) {
+      this.forget(key.keyVersionId);
+      const destroyed = await this.#provenOn((session) => this.#destroyIn(session, key, isWell)).finally(() => this.forget(key.keyVersionId));
+      if (destroyed !== undefined) return destroyed;
+      await this.#check();
+    }
+    return 0;
+  }
+
+  async #destroyIn(session: Session, key: KeyRef, isWell: boolean): Promise<number | undefined | Doubt> {
+    const found = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+    if (found.length === 0 && !isWell) return undefined;
+    if (found.length > 0) {
+      const proven = await this.#proveIn(session, key);
+      if (typeof proven === 'string') return proven;
+      session.destroy(proven);
+    }
+    const halves = session.find(findById(key.keyVersionId, CKO_PUBLIC_KEY), 2).filter((half) => isHalf(session, half, key));
+    for (const half of halves) session.destroy(half);
+    return (found.length > 0 ? 1 : 0) + halves.length;
   }
 
   async #prove(key: KeyRef): Promise<Handle> {

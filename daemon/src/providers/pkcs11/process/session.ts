@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { type Failure, TokenFailure } from '../messages.ts';
 import { CKF_RW_SERIAL_SESSION } from './cryptoki.ts';
 import type { Handle, Mechanism, PKCS11, Template } from './pkcs11js.ts';
@@ -7,6 +8,8 @@ import { kindOfRv, nameOfRv, rvOf } from './rv.ts';
 const slackBytes = 64;
 /** Bytes of the longest signature or decrypted block: RSA_4096. */
 const blockBytes = 512;
+/** Objects that one call of C_FindObjects gives at most. */
+const findBatch = 256;
 
 /** What a call of pkcs11js threw, as the failure that it means; anything else goes on as it is. */
 export function asFailure(call: string, error: unknown): unknown {
@@ -65,6 +68,20 @@ export class Session {
       const found = this.#library.C_FindObjects(this.handle, limit);
       this.#library.C_FindObjectsFinal(this.handle);
       return found;
+    });
+  }
+
+  /** Handles of all objects, read in batches between which others have their turn. */
+  async findAll(template: Template): Promise<Handle[]> {
+    return await this.#tryAsync('C_FindObjects', async () => {
+      const all: Handle[] = [];
+      this.#library.C_FindObjectsInit(this.handle, template);
+      for (let found: Handle[] | undefined; found?.length !== 0; all.push(...found)) {
+        await setImmediate();
+        found = this.#library.C_FindObjects(this.handle, findBatch);
+      }
+      this.#library.C_FindObjectsFinal(this.handle);
+      return all;
     });
   }
 

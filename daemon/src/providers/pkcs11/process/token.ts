@@ -1,4 +1,4 @@
-import { type Failure, isAmbiguous, type OfferedToken, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
+import { type Failure, isAmbiguous, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
 import { fits } from '../uri.ts';
 import {
   CKF_LOGIN_REQUIRED,
@@ -9,76 +9,47 @@ import {
   CKM_AES_KEY_GEN,
   CKS_RW_USER_FUNCTIONS,
   CKU_USER,
-  mechanismNames,
 } from './cryptoki.ts';
 import { aesMechanism } from './mechanism.ts';
-import { type Handle, loadPkcs11js, type PKCS11, type TokenInfo as RawTokenInfo } from './pkcs11js.ts';
+import { describeToken, findToken } from './module.ts';
+import type { Handle, PKCS11 } from './pkcs11js.ts';
+import { SessionPool } from './pool.ts';
 import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfRv, nameOfRv, rvOf } from './rv.ts';
 import { asFailure, Session } from './session.ts';
 import { throwawayAes } from './template.ts';
 
-const tokenInitialized = 0x400;
-
-/** Loads pkcs11js, which a host without a compiler may lack, and a module into it. @throws TokenFailure of kind `load`. */
-export async function loadModule(path: string): Promise<PKCS11> {
-  const library = await loadPkcs11js().catch((cause: unknown) => {
-    throw new TokenFailure({ kind: 'load', message: `the package pkcs11js cannot be loaded; install it with npm install pkcs11js (${String(cause)})` });
-  });
-  try {
-    library.load(path);
-    library.C_Initialize({ flags: CKF_OS_LOCKING_OK }); // calls come from several threads
-  } catch (error) {
-    const rv = rvOf(error);
-    if (rv !== undefined && kindOfRv(rv) === 'fault') throw asFailure('C_Initialize', error);
-    throw new TokenFailure({ kind: 'load', message: `the module does not start: ${rv === undefined ? String(error) : nameOfRv(rv)}` });
-  }
-  return library;
-}
-
-function describeToken({ label, serialNumber, manufacturerID, model, firmwareVersion: { major, minor } }: RawTokenInfo): TokenInfo {
-  return {
-    label: label.trim(),
-    serial: serialNumber.trim(),
-    manufacturer: manufacturerID.trim(),
-    model: model.trim(),
-    firmware: `${major}.${minor}`,
-  };
-}
-
-/** All tokens of a module, with the mechanisms that matter here. */
-export function offerTokens(library: PKCS11): OfferedToken[] {
-  return library.C_GetSlotList(true).map((slot) => {
-    const info = library.C_GetTokenInfo(slot);
-    const mechanisms = library.C_GetMechanismList(slot).flatMap((mechanism) => mechanismNames[mechanism] ?? []);
-    return { ...describeToken(info), initialized: (info.flags & tokenInitialized) !== 0, mechanisms };
-  });
-}
+/** Sessions beside those that work for requests: keys are made and destroyed in one of its own, one at a time. */
+const sessionsForChanges = 1;
 
 /** One token, logged in: its login session, held for ever, and a pool of others. */
 export class Token {
   readonly info: TokenInfo;
+  readonly #pool: SessionPool;
   readonly #library: PKCS11;
   readonly #match: TokenMatch;
   readonly #pin: string | undefined;
   #slot: Handle;
   #login: Session | undefined;
-  #idle: Session[] = [];
-  #out = 0;
-  #waiting: (() => void)[] = [];
+  #needsLogin = false;
   /** When a return value last meant that something is sick; what is ambiguous is judged by it. */
   lastFaultTime = Number.NEGATIVE_INFINITY;
 
-  /** @throws TokenFailure of kind `noToken`. */
-  constructor(library: PKCS11, match: TokenMatch, pin: Uint8Array | undefined) {
+  /** @param sessions - that work side by side. @throws TokenFailure of kind `noToken`. */
+  constructor(library: PKCS11, match: TokenMatch, { pin, sessions }: { pin: Uint8Array | undefined; sessions: number }) {
     this.#library = library;
     this.#match = match;
     this.#pin = pin && Buffer.from(pin).toString('utf8');
-    [this.#slot, this.info] = this.#find();
+    this.#pool = new SessionPool(sessions + sessionsForChanges, () => this.#openSession());
+    const { slot, info } = this.#find();
+    this.#slot = slot;
+    this.info = info;
   }
 
-  /** Something is sick; what may as well be a bad ciphertext counts only when its judge says so. */
+  /**
+   * Something is sick; what may as well be a bad ciphertext counts only when its judge says so, and a token that has no session left is well.
+   */
   readonly noteFault = (failure?: Failure): void => {
-    if (!failure || !isAmbiguous(failure)) this.lastFaultTime = performance.now();
+    if (!failure || (!isAmbiguous(failure) && !isSessionCount(failure))) this.lastFaultTime = performance.now();
   };
 
   /**
@@ -88,20 +59,27 @@ export class Token {
    */
   login(automatic: boolean): void {
     const { flags } = this.#try('C_GetTokenInfo', () => this.#library.C_GetTokenInfo(this.#slot));
+    this.#needsLogin = (flags & CKF_LOGIN_REQUIRED) !== 0;
+    const pin = this.#needsLogin ? this.#usablePin(flags, automatic) : undefined;
     const old = this.#login;
-    const session = new Session(this.#library, this.#slot, this.noteFault);
-    this.#closeIdle();
-    if ((flags & CKF_LOGIN_REQUIRED) !== 0) this.#logIn(session, flags, automatic);
+    this.#pool.clear(); // makes room for the new one
+    const session = this.#openSession();
+    if (pin !== undefined) this.#logIn(session, pin);
     this.#login = session;
     old?.close();
   }
 
-  #logIn(session: Session, flags: number, automatic: boolean): void {
+  /** @throws TokenFailure of kind `pin` where a try would be in vain, or the last. */
+  #usablePin(flags: number, automatic: boolean): string {
     if (this.#pin === undefined) throw new TokenFailure({ kind: 'pin', why: 'needed' });
     if ((flags & CKF_USER_PIN_LOCKED) !== 0) throw new TokenFailure({ kind: 'pin', why: 'locked' });
     if (automatic && (flags & CKF_USER_PIN_FINAL_TRY) !== 0) throw new TokenFailure({ kind: 'pin', why: 'finalTry' });
+    return this.#pin;
+  }
+
+  #logIn(session: Session, pin: string): void {
     try {
-      this.#library.C_Login(session.handle, CKU_USER, this.#pin);
+      this.#library.C_Login(session.handle, CKU_USER, pin);
     } catch (error) {
       const rv = rvOf(error);
       if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's
@@ -115,14 +93,14 @@ export class Token {
   /** From C_Finalize on: only then is a token seen that went away and came back. Nothing may run meanwhile. */
   initialize(): void {
     this.#login = undefined;
-    this.#idle = [];
+    this.#pool.forget();
     try {
       this.#library.C_Finalize();
     } catch (error) {
       if (rvOf(error) === undefined) throw error; // a module that cannot even do that is initialized all the same
     }
     this.#try('C_Initialize', () => this.#library.C_Initialize({ flags: CKF_OS_LOCKING_OK }));
-    [this.#slot] = this.#find();
+    this.#slot = this.#find().slot;
   }
 
   /** Whether the token is there, is the same, is logged in, and can do something. @throws TokenFailure of kind `fault`. */
@@ -131,7 +109,7 @@ export class Token {
     if (!fits(info, this.#match) || info.serial !== this.info.serial) throw new TokenFailure({ kind: 'fault', rv: 'another token', call: 'C_GetTokenInfo' });
     await this.use(async (session) => {
       const { state } = session.call('C_GetSessionInfo', (library, handle) => library.C_GetSessionInfo(handle));
-      if (this.#pin !== undefined && state !== CKS_RW_USER_FUNCTIONS)
+      if (this.#needsLogin && state !== CKS_RW_USER_FUNCTIONS)
         throw new TokenFailure({ kind: 'fault', rv: 'CKR_USER_NOT_LOGGED_IN', call: 'C_GetSessionInfo' });
       if (!this.#probesWithAes) return void session.call('C_GenerateRandom', (library, handle) => library.C_GenerateRandom(handle, Buffer.alloc(16)));
       const probe = await session.generateKey(CKM_AES_KEY_GEN, throwawayAes());
@@ -142,7 +120,7 @@ export class Token {
 
   /** Whether AES with a session key can be the probe of a check. */
   get #probesWithAes(): boolean {
-    return this.#library.C_GetMechanismList(this.#slot).includes(CKM_AES_CBC);
+    return this.mechanisms().includes(CKM_AES_CBC);
   }
 
   mechanisms(): number[] {
@@ -153,56 +131,17 @@ export class Token {
     return this.#try('C_GetMechanismInfo', () => this.#library.C_GetMechanismInfo(this.#slot, mechanism)).maxKeySize;
   }
 
-  /**
-   * Lends a session, alone, for a whole operation.
-   * @param fresh - one that nobody used before.
-   */
-  async use<T>(work: (session: Session) => Promise<T> | T, fresh = false): Promise<T> {
-    const session = await this.#take(fresh);
-    this.#out += 1;
-    try {
-      return await work(session);
-    } finally {
-      this.#out -= 1;
-      this.#giveBack(session);
-    }
+  /** Lends a session. @see SessionPool.use */
+  use<T>(work: (session: Session) => Promise<T> | T, fresh = false): Promise<T> {
+    return this.#pool.use(work, fresh);
   }
 
-  async #take(fresh: boolean): Promise<Session> {
-    for (;;) {
-      const idle = fresh ? undefined : this.#idle.pop();
-      if (idle) return idle;
-      try {
-        return new Session(this.#library, this.#slot, this.noteFault);
-      } catch (error) {
-        const isFull = error instanceof TokenFailure && error.failure.kind === 'fault' && error.failure.rv === nameOfRv(CKR_SESSION_COUNT);
-        if (!isFull || this.#out + this.#idle.length === 0) throw error;
-        const spare = this.#idle.pop();
-        if (spare) spare.close();
-        else await new Promise<void>((resolve) => this.#waiting.push(resolve)); // the token has fewer sessions than the setting
-      }
-    }
+  #openSession(): Session {
+    return new Session(this.#library, this.#slot, this.noteFault);
   }
 
-  #giveBack(session: Session): void {
-    if (session.isPoisoned) session.close();
-    else this.#idle.push(session);
-    this.#waiting.shift()?.();
-  }
-
-  #closeIdle(): void {
-    for (const session of this.#idle.splice(0)) session.close();
-  }
-
-  #find(): [Handle, TokenInfo] {
-    const slots = this.#try('C_GetSlotList', () => this.#library.C_GetSlotList(true));
-    const found = slots.flatMap((slot): [Handle, TokenInfo][] => {
-      const info = this.#try('C_GetTokenInfo', () => this.#library.C_GetTokenInfo(slot));
-      return (info.flags & tokenInitialized) !== 0 && fits(describeToken(info), this.#match) ? [[slot, describeToken(info)]] : [];
-    });
-    const [first] = found;
-    if (!first || found.length > 1) throw new TokenFailure({ kind: 'noToken', found: found.length });
-    return first;
+  #find(): { slot: Handle; info: TokenInfo } {
+    return this.#try('C_GetSlotList', () => findToken(this.#library, this.#match));
   }
 
   #try<T>(call: string, work: () => T): T {
@@ -214,3 +153,5 @@ export class Token {
     }
   }
 }
+
+const isSessionCount = (failure: Failure): boolean => failure.kind === 'fault' && failure.rv === nameOfRv(CKR_SESSION_COUNT);

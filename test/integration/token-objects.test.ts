@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto';
+import { renameSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { agentProgram, run, TempFolder } from '../kit/agent.ts';
+import { FaultModule } from '../kit/fault.ts';
+import { codeOf, tokenOf, tokenWarnings, until } from '../kit/outcome.ts';
+import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+import { importInto } from '../kit/wrap.ts';
+
+const hexOf = (uuid: string): string => uuid.replaceAll('-', '');
+
+describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () => {
+  test('a token with many objects behind a slow module: its keys can be used while vault and token are compared', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 2000 } });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    await Promise.all(Array.from({ length: 120 }, () => kms.createKeyVersion({ keyId })));
+    await rig.agent?.end();
+    fault.begin('C_GetAttributeValue', 'slow10'); // a list takes longer than any call may
+    await rig.start();
+    const again = await rig.client();
+    for (let index = 0; index < 20; index += 1) expect(await codeOf(again.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    expect((await tokenOf(again))?.hsm?.recoveries).toBe(0);
+    expect(await tokenWarnings(again)).toEqual([]);
+    expect((await again.describeKey({ keyId })).keyState).toBe('Enabled');
+  });
+
+  test('material deleted while the token shows nothing is not taken for destroyed: it goes when the token is back', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    const key = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
+    await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');
+    renameSync(rig.folder.join('tokens'), rig.folder.join('away'));
+    expect((await kms.deleteKeyMaterial({ keyId: key.keyId })).keyState).toBe('PendingImport');
+    renameSync(rig.folder.join('away'), rig.folder.join('tokens'));
+    await until(() => !rig.hsm.objects('hsm').includes(hexOf(key.primaryKeyVersionId)), 'the object is gone');
+  });
+
+  test('a slot that cannot be read hides no other: the token is found, and hsm list shows it', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    const env = { ...fault.env, KMS_FAULT_FOREIGN_SLOT: '1' };
+    await using rig = await TokenRig.make({ module: fault.module, env });
+    const kms = await rig.client();
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    const listed = await run(agentProgram, ['hsm', 'list', '--module', fault.module], { env: { ...rig.hsm.env, ...env } });
+    expect(listed.stdout.toString()).toMatch(/^ {2}hsm {2}serial/m);
+  });
+});

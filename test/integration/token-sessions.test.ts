@@ -1,0 +1,56 @@
+import { randomBytes } from 'node:crypto';
+import type { AgentClient } from '@kms-agent/client';
+import { describe, expect, test } from 'vitest';
+import { TempFolder } from '../kit/agent.ts';
+import { FaultModule } from '../kit/fault.ts';
+import { codeOf, tokenOf } from '../kit/outcome.ts';
+import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+
+/** A blob that does not open. */
+async function makeBad(kms: AgentClient, keyId: string): Promise<Uint8Array> {
+  const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('x') });
+  const bad = Buffer.from(ciphertextBlob);
+  bad[bad.length - 1] = (bad.at(-1) ?? 0) ^ 1;
+  return bad;
+}
+
+describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () => {
+  test('there are never more than the setting says, and one for changes and one for the login', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { sessions: 3 } });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const bad = await makeBad(kms, keyId);
+    for (let index = 0; index < 50; index += 1) expect(await codeOf(kms.advanceDecrypt({ ciphertextBlob: bad }))).toBe('ERR_INVALID_CIPHERTEXT');
+    const parallel = Array.from({ length: 30 }, (_, index) =>
+      codeOf(
+        index % 3 === 0
+          ? kms.createKeyVersion({ keyId })
+          : index % 3 === 1
+            ? kms.advanceDecrypt({ ciphertextBlob: bad })
+            : kms.advanceEncrypt({ keyId, plaintext: randomBytes(9) }),
+      ),
+    );
+    expect(new Set(await Promise.all(parallel))).toEqual(new Set(['no error', 'ERR_INVALID_CIPHERTEXT']));
+    expect(fault.counts.peak).toBeLessThanOrEqual(5);
+  });
+
+  test('a token with fewer sessions than the setting is not sick for it: bad ciphertexts and bad wrappings get their own answers', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: { ...fault.env, KMS_FAULT_MAX_SESSIONS: '3' } });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const bad = await makeBad(kms, keyId);
+    const waiting = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
+    const { importToken } = await kms.getParametersForImport({ keyId: waiting.keyId, wrappingKeySpec: 'RSA_2048' });
+    const importing = codeOf(kms.importKeyMaterial({ keyId: waiting.keyId, importToken, encryptedKeyMaterial: randomBytes(256) }));
+    const decrypting = Array.from({ length: 40 }, () => codeOf(kms.advanceDecrypt({ ciphertextBlob: bad })));
+    expect(new Set(await Promise.all(decrypting))).toEqual(new Set(['ERR_INVALID_CIPHERTEXT']));
+    expect(await importing).toBe('ERR_INVALID_KEY_MATERIAL');
+    for (let index = 0; index < 20; index += 1) expect(await codeOf(kms.advanceDecrypt({ ciphertextBlob: bad }))).toBe('ERR_INVALID_CIPHERTEXT');
+    expect((await tokenOf(kms))?.hsm?.recoveries).toBe(0);
+    expect(fault.counts.peak).toBeLessThanOrEqual(3);
+  });
+});
