@@ -131,6 +131,15 @@ export class TokenRig implements AsyncDisposable {
   }
 }
 
+/** Puts another key in the place of one, as somebody with the PIN and another program could. */
+export function swapKey(rig: TokenRig, keyVersionId: string, type: 'AES:32' | 'EC:prime256v1'): void {
+  const id = keyVersionId.replaceAll('-', '');
+  const isSecret = type === 'AES:32';
+  rig.hsm.tool('hsm', '--delete-object', '--type', isSecret ? 'secrkey' : 'privkey', '--id', id);
+  if (!isSecret) rig.hsm.tool('hsm', '--delete-object', '--type', 'pubkey', '--id', id);
+  rig.hsm.tool('hsm', isSecret ? '--keygen' : '--keypairgen', '--key-type', type, '--id', id, '--sensitive', ...(isSecret ? [] : ['--usage-sign']));
+}
+
 /** A token provider of its own, outside of an agent. */
 export function makeTokenProvider(hsm: SoftHsm, label: string): Pkcs11Provider {
   hsm.initToken(label);

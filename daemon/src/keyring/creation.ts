@@ -4,8 +4,8 @@ import { isToken, type NewMaterial, type Provider } from '../providers/provider.
 import type { AgentAct } from './acts.ts';
 import { type AliasEntry, defaultAlias, serviceAliasPrefix } from './alias-book.ts';
 import type { Aliases } from './aliases.ts';
-import { ClientTokens } from './client-tokens.ts';
-import { type Key, type KeyVersionEntry, maxKeyVersions, withPolicy } from './key.ts';
+import { ClientTokens, type RememberToken } from './client-tokens.ts';
+import { initialVersion, type Key, type KeyVersionEntry, maxKeyVersions, withPolicy } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { chooseUsage, isSymmetric, requireGenerated, unsupported } from './rules.ts';
 import { noToken, type TokenWork } from './token-work.ts';
@@ -76,11 +76,13 @@ export class Creation {
       const provider = this.#chooseProvider(params);
       await provider.ready();
       const generated = await this.#generateKey(provider, { ...params, keySpec, keyUsage }, `uid:${creator.uid}`);
-      const key = params.policy ? withPolicy(generated, params.policy) : generated;
-      if (aliasName !== undefined) this.#aliases.requireFree(aliasName);
-      const made = { keyId: key.keyId, keyVersionId: key.primaryKeyVersionId };
-      this.#keyring.commit({ keys: [key], aliases: aliasName === undefined ? [] : [this.#aliases.make(aliasName, key.keyId)], ...token(made) });
-      return made;
+      return await this.#tokenWork.keeping(provider, { keyId: generated.keyId, ...initialVersion(generated) }, () => {
+        const key = params.policy ? withPolicy(generated, params.policy) : generated;
+        if (aliasName !== undefined) this.#aliases.requireFree(aliasName);
+        const made = { keyId: key.keyId, keyVersionId: key.primaryKeyVersionId };
+        this.#keyring.commit({ keys: [key], aliases: aliasName === undefined ? [] : [this.#aliases.make(aliasName, key.keyId)], ...token(made) });
+        return made;
+      });
     });
     return this.#keyring.keyById(keyId);
   }
@@ -93,22 +95,27 @@ export class Creation {
     requireGenerated(key);
     this.#keyring.requireState(key, 'version');
     return await this.#tokens.once(creator.uid, `createKeyVersion ${key.keyId}`, options.clientToken, async (token) => {
-      const version = await this.#generateVersion(this.#keyring.providerOf(key), key);
-      const now = this.#keyring.keyById(key.keyId); // another version or another state may have come meanwhile
-      this.#keyring.requireState(now, 'version');
-      const made = { keyId: key.keyId, keyVersionId: version.keyVersionId };
-      this.#keyring.commit({ keys: [withVersion(now, version, options.setPrimary ?? true)], ...token(made) });
-      return made;
+      const version = await this.#addVersion(key, options.setPrimary ?? true, token);
+      return { keyId: key.keyId, keyVersionId: version.keyVersionId };
     });
   }
 
   /** Makes a new primary version as an act of the agent itself: rotation, or a spent budget. A service key takes it too. */
   async moveOn(key: Key): Promise<KeyVersionEntry> {
-    const version = await this.#generateVersion(this.#keyring.providerOf(key), key);
-    const now = this.#keyring.keyById(key.keyId);
-    this.#keyring.requireState(now, 'version');
-    this.#keyring.commit({ keys: [withVersion(now, version, true)] });
-    return version;
+    return await this.#addVersion(key, true, () => ({}));
+  }
+
+  async #addVersion(key: Key, isPrimary: boolean, token: RememberToken): Promise<KeyVersionEntry> {
+    requireRoom(key); // before a token makes what the key cannot take
+    const provider = this.#keyring.providerOf(key);
+    const { keyId } = key;
+    const version = await this.#generateVersion(provider, key);
+    return await this.#tokenWork.keeping(provider, { keyId, ...version }, () => {
+      const now = this.#keyring.keyById(keyId); // another version or another state may have come meanwhile
+      this.#keyring.requireState(now, 'version');
+      this.#keyring.commit({ keys: [withVersion(now, version, isPrimary)], ...token({ keyId, keyVersionId: version.keyVersionId }) });
+      return version;
+    });
   }
 
   /** The key of a service, made on its first use. */
@@ -191,9 +198,14 @@ export class Creation {
   }
 }
 
+/** @throws AgentError `ERR_LIMIT_EXCEEDED`. */
+function requireRoom(key: Key): void {
+  if (key.versions.length >= maxKeyVersions) throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxKeyVersions} versions.` });
+}
+
 /** The key with one version more. @throws AgentError `ERR_LIMIT_EXCEEDED`. */
 function withVersion(key: Key, version: KeyVersionEntry, primary: boolean): Key {
-  if (key.versions.length >= maxKeyVersions) throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxKeyVersions} versions.` });
+  requireRoom(key);
   const primaryKeyVersionId = primary ? version.keyVersionId : key.primaryKeyVersionId;
   return { ...key, versions: [...key.versions, version], primaryKeyVersionId, lastRotationTime: version.creationTime };
 }

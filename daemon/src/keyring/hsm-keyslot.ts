@@ -1,7 +1,7 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { type Encrypter, isToken, type MaterialRef, type Provider, type TokenProvider } from '../providers/provider.ts';
 import type { SealedByToken, TokenSealer } from '../vault/keyslots/hsm.ts';
-import type { Keyring } from './keyring.ts';
+import type { TokenWork } from './token-work.ts';
 
 type Token = Provider & TokenProvider & Encrypter;
 
@@ -41,19 +41,52 @@ export function openingSealer(providers: readonly Provider[], only?: string): Pi
   };
 }
 
-/** Makes a slot in a token. The vault hears of the token's key before it is made, as of every key. */
-export function makingSealer(keyring: Keyring, token: Token): Pick<TokenSealer, 'seal'> {
-  return {
-    seal: async (keyslotId, wrappingKey) => {
-      await token.ready();
-      const algorithm = token.abilities('AES_256', 'ENCRYPT_DECRYPT')?.encryptionAlgorithms[0];
-      if (!algorithm) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `The token ${token.name} offers nothing for AES_256.` });
-      keyring.commit({ intents: [{ id: keyslotId, provider: token.name, act: 'make', keyId: keyslotId, keySpec: 'AES_256' }] });
-      const { material } = await token.generate({ keyId: keyslotId, keyVersionId: keyslotId, keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT' });
-      const ref = { keyVersionId: keyslotId, keySpec: 'AES_256', material } as const;
-      const padding = algorithm === 'AES_GCM' ? {} : { paddingMode: 'NO_PADDING' as const };
-      const { ciphertext, iv } = await token.encrypt(ref, { algorithm, plaintext: wrappingKey, ...padding });
-      return { token: token.name, material: base64(material), algorithm, sealed: base64(ciphertext), ...(iv ? { iv: base64(iv) } : {}) };
-    },
-  };
+/** Makes a slot in a token. The vault hears of the token's key before it is made, as of every key; a slot that is not written takes its key with it. */
+export class KeyslotMaking implements Pick<TokenSealer, 'seal'> {
+  readonly #tokenWork: TokenWork;
+  readonly #token: Token;
+  #made: (MaterialRef & { readonly keyId: string }) | undefined;
+  #release: () => void = () => undefined;
+
+  constructor(tokenWork: TokenWork, token: Token) {
+    this.#tokenWork = tokenWork;
+    this.#token = token;
+  }
+
+  async seal(keyslotId: string, wrappingKey: Uint8Array): Promise<SealedByToken> {
+    const token = this.#token;
+    await token.ready();
+    const algorithm = token.abilities('AES_256', 'ENCRYPT_DECRYPT')?.encryptionAlgorithms[0];
+    if (!algorithm) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `The token ${token.name} offers nothing for AES_256.` });
+    this.#release = this.#tokenWork.hold(keyslotId); // until the slot is written, which is later than a key would be
+    const named = { keyId: keyslotId, keyVersionId: keyslotId, keySpec: 'AES_256' } as const;
+    const { material } = await this.#tokenWork.making(token, named, () => token.generate({ ...named, keyUsage: 'ENCRYPT_DECRYPT' }));
+    const made = { ...named, material };
+    this.#made = made;
+    const padding = algorithm === 'AES_GCM' ? {} : { paddingMode: 'NO_PADDING' as const };
+    const { ciphertext, iv } = await token.encrypt(made, { algorithm, plaintext: wrappingKey, ...padding });
+    return { token: token.name, material: base64(material), algorithm, sealed: base64(ciphertext), ...(iv ? { iv: base64(iv) } : {}) };
+  }
+
+  /** Runs what writes the slot. */
+  async run<T>(write: (sealer: Pick<TokenSealer, 'seal'>) => Promise<T>): Promise<T> {
+    try {
+      const written = await this.#takingBack(() => write(this));
+      if (this.#made) this.#tokenWork.fulfil(this.#made.keyVersionId);
+      return written;
+    } finally {
+      this.#release();
+    }
+  }
+
+  async #takingBack<T>(write: () => Promise<T>): Promise<T> {
+    try {
+      return await write();
+    } catch (error) {
+      const fail = (): never => {
+        throw error;
+      };
+      return this.#made ? await this.#tokenWork.keeping(this.#token, this.#made, fail) : fail();
+    }
+  }
 }

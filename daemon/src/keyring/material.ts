@@ -1,8 +1,9 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
-import { canImport, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
+import { canImport, type GeneratedMaterial, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
 import { seal, unseal } from '../vault/seal.ts';
 import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
+import { KeyTurns } from './key-turns.ts';
 import type { Keyring } from './keyring.ts';
 import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
 import type { TokenWork } from './token-work.ts';
@@ -31,6 +32,8 @@ const tokenAad = (keyId: string): Buffer => Buffer.from(`kms-agent import token 
 export class ImportedMaterial {
   readonly #keyring: Keyring;
   readonly #tokenWork: TokenWork;
+  /** What comes into a key and what goes out of it never cross: the key would say that it has what is being destroyed. */
+  readonly #turns = new KeyTurns();
 
   constructor(keyring: Keyring, tokenWork: TokenWork) {
     this.#keyring = keyring;
@@ -65,6 +68,10 @@ export class ImportedMaterial {
    */
   async import(key: Key, token: Uint8Array, wrapped: Uint8Array, expireTime?: number): Promise<{ key: Key; unwrappedIn: 'TOKEN' | 'AGENT' }> {
     requireExternal(key);
+    return await this.#turns.run(key.keyId, async () => await this.#import(this.#keyring.keyById(key.keyId), token, wrapped, expireTime));
+  }
+
+  async #import(key: Key, token: Uint8Array, wrapped: Uint8Array, expireTime?: number): Promise<{ key: Key; unwrappedIn: 'TOKEN' | 'AGENT' }> {
     const importer = this.#importerOf(key);
     this.#keyring.requireState(key, 'importMaterial');
     if (expireTime !== undefined && expireTime <= this.#keyring.clock.now())
@@ -75,14 +82,20 @@ export class ImportedMaterial {
     const hasMaterial = version.material.length > 0;
     const previous = isToken(importer) && key.checkValue !== undefined ? { previous: key.checkValue } : {};
     const unwrapping = this.#tokenWork.making(importer, made, () => importer.unwrap(made, { algorithm, state, wrapped, hasMaterial, ...previous }));
-    const { unwrappedIn, checkValue: ownCheckValue, ...imported } = await unwrapping.finally(() => state.fill(0));
-    const now = this.#keyring.keyById(key.keyId); // another state may have come meanwhile
-    try {
-      this.#keyring.requireState(now, 'importMaterial');
-    } catch (error) {
-      if (!hasMaterial) await this.#tokenWork.discard(importer, { ...version, ...imported });
-      throw error;
-    }
+    const { unwrappedIn, checkValue, ...imported } = await unwrapping.finally(() => state.fill(0));
+    const fill = (): Key => this.#fill(key.keyId, imported, { checkValue, expireTime });
+    const kept = { keyId: key.keyId, ...version, ...imported };
+    return { key: hasMaterial ? fill() : await this.#tokenWork.keeping(importer, kept, fill), unwrappedIn };
+  }
+
+  /** Puts material into a key as it is now: another state may have come meanwhile. */
+  #fill(
+    keyId: string,
+    imported: GeneratedMaterial,
+    { checkValue: ownCheckValue, expireTime }: { readonly checkValue: string | undefined; readonly expireTime: number | undefined },
+  ): Key {
+    const now = this.#keyring.keyById(keyId);
+    this.#keyring.requireState(now, 'importMaterial');
     const checkValue = ownCheckValue ?? this.#checkValue(now, imported.material);
     const { materialExpireTime: _, ...rest } = now;
     const filled: Key = {
@@ -92,19 +105,32 @@ export class ImportedMaterial {
       ...(expireTime === undefined ? {} : { materialExpireTime: expireTime }),
     };
     this.#keyring.commit({ keys: [filled] });
-    return { key: filled, unwrappedIn };
+    return filled;
   }
 
   /** Deletes the material at once and for good where the agent keeps it. @throws AgentError `ERR_UNSUPPORTED_OPERATION`, `ERR_DELETION_PROTECTED`. */
   async delete(key: Key): Promise<Key> {
     requireExternal(key);
-    this.#keyring.requireState(key, 'deleteMaterial');
-    requireUnprotected(key);
-    return await this.drop(key);
+    return await this.#turns.run(key.keyId, async () => {
+      const now = this.#keyring.keyById(key.keyId);
+      this.#keyring.requireState(now, 'deleteMaterial');
+      requireUnprotected(now);
+      return await this.#drop(now);
+    });
   }
 
-  /** Drops the material, as deletion or expiry: the key waits for it to be imported again. */
-  async drop(key: Key): Promise<Key> {
+  /** Drops material whose time is over. @returns false when other material, or another time, has come meanwhile. */
+  async expire({ keyId, materialExpireTime }: Key): Promise<boolean> {
+    return await this.#turns.run(keyId, async () => {
+      const now = this.#keyring.findKey(keyId);
+      if (!now || now.materialExpireTime !== materialExpireTime || initialVersion(now).material.length === 0) return false;
+      await this.#drop(now);
+      return true;
+    });
+  }
+
+  /** The key waits for its material to be imported again. */
+  async #drop(key: Key): Promise<Key> {
     const old: KeyVersionEntry = initialVersion(key);
     const { materialExpireTime: _, ...rest } = key;
     const emptied: Key = { ...rest, versions: [{ ...old, material: new Uint8Array() }] };

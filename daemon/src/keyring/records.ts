@@ -1,9 +1,9 @@
 import type { Change } from '../vault/vault.ts';
 import type { AliasEntry } from './alias-book.ts';
 import type { Tick } from './clock.ts';
+import type { Intent } from './intent.ts';
 import type { Key } from './key.ts';
 import { encodeKey } from './record.ts';
-import type { Intent } from './token-work.ts';
 
 /** What an idempotent creation made, remembered for 24 hours. */
 export interface ClientTokenEntry {

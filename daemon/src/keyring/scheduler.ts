@@ -79,8 +79,7 @@ export class Scheduler {
   }
 
   async #expire(key: Key): Promise<void> {
-    await this.#options.material.drop(key);
-    this.#options.onAct({ act: 'expire', keyId: key.keyId });
+    if (await this.#options.material.expire(key)) this.#options.onAct({ act: 'expire', keyId: key.keyId });
   }
 
   /** The end: material overwritten wherever the agent keeps it, aliases gone, and a tombstone so that the id never comes back. */

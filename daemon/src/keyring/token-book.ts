@@ -1,7 +1,7 @@
 import type { OpenRecord } from '../vault/inspection.ts';
+import type { Intent } from './intent.ts';
 import type { Key } from './key.ts';
 import { decodeJson, type KeyringChanges, type PinEntry } from './records.ts';
-import type { Intent } from './token-work.ts';
 
 /** What the vault knows of tokens: what was begun in them, their PINs, and which keys live there. */
 export class TokenBook {
@@ -25,7 +25,7 @@ export class TokenBook {
     else if (kind === 'pin') this.#pins.set(id, decodeJson<PinEntry>(plaintext));
   }
 
-  /** A change that also closes the intents that its keys fulfil: they have the material that was to be made. */
+  /** A change that also closes the intents that its keys fulfil: they have the material that was to be made. What is to be destroyed still is. */
   complete(changes: KeyringChanges): KeyringChanges {
     if (this.#intents.size === 0 || !changes.keys) return changes;
     return { ...changes, doneIntents: [...(changes.doneIntents ?? []), ...changes.keys.flatMap((key) => this.#fulfilledBy(key))] };
@@ -43,6 +43,8 @@ export class TokenBook {
   }
 
   #fulfilledBy({ versions }: Key): string[] {
-    return versions.filter(({ keyVersionId, material }) => material.length > 0 && this.#intents.has(keyVersionId)).map(({ keyVersionId }) => keyVersionId);
+    const isFulfilled = ({ keyVersionId, material }: Key['versions'][number]): boolean =>
+      material.length > 0 && this.#intents.get(keyVersionId)?.act === 'make';
+    return versions.filter(isFulfilled).map(({ keyVersionId }) => keyVersionId);
   }
 }

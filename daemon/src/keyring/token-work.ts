@@ -1,27 +1,13 @@
 import { AgentError, isAgentError, type KeySpec } from '@kms-agent/protocol';
-import { isToken, type ListedKey, type MaterialRef, type NewMaterial, type Provider, type TokenProvider } from '../providers/provider.ts';
-import { findVersion, type Key } from './key.ts';
+import { isToken, type MaterialRef, type NewMaterial, type Provider, type TokenProvider } from '../providers/provider.ts';
+import { destroyIntent, type Intent, toRef } from './intent.ts';
+import type { Key } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { KeyringChanges } from './records.ts';
+import { TokenComparison } from './token-comparison.ts';
 
-/**
- * Something that is about to happen in a token, written to the vault before it does: two stores cannot change in one step.
- * `id` is the key version, or for `wrap` the wrapping pair.
- */
-export interface Intent {
-  readonly id: string;
-  readonly provider: string;
-  readonly act: 'make' | 'destroy' | 'wrap';
-  readonly keyId: string;
-  readonly keySpec: KeySpec;
-  /** Of `wrap`: when the pair is of no more use. */
-  readonly expireTime?: number;
-  /** Of `destroy`: what finds and proves the object, base64. */
-  readonly material?: string;
-  readonly publicKey?: string;
-}
-
-type Token = Provider & TokenProvider;
+/** A provider that is a token. */
+export type Token = Provider & TokenProvider;
 
 /** What the token work tells. */
 export interface TokenWorkOptions {
@@ -29,75 +15,93 @@ export interface TokenWorkOptions {
   readonly onWarning: (warning: string, error?: unknown) => void;
 }
 
-const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
-
-const toRef = ({ id, keySpec, material = '', publicKey }: Intent): MaterialRef => ({
-  keyVersionId: id,
-  keySpec,
-  material: Buffer.from(material, 'base64'),
-  ...(publicKey === undefined ? {} : { publicKey: Buffer.from(publicKey, 'base64') }),
-});
-
-/** Ids that a warning names; the log of a token full of strange objects must not be one line of a megabyte. */
-const namedIds = 10;
-
-function nameSome(ids: readonly string[]): string {
-  return ids.slice(0, namedIds).join(', ') + (ids.length > namedIds ? ` and ${ids.length - namedIds} more` : '');
-}
-
 /** Keeps vault and tokens together. Nothing is ever taken away from either because the other does not show it: it is reported. */
 export class TokenWork {
   readonly #keyring: Keyring;
   readonly #onWarning: TokenWorkOptions['onWarning'];
-  /** Intents of requests that run now. */
-  readonly #live = new Set<string>();
+  /** Intents of requests that run now, and how many hold each. */
+  readonly #live = new Map<string, number>();
   readonly #asked = new Set<Token>();
   #comparing: Promise<void> = Promise.resolve();
-  readonly #reports = new Map<string, readonly string[]>();
+  readonly #comparison: TokenComparison;
+  /** Tokens of which it was said that destructions wait for them. */
+  readonly #behind = new Set<Token>();
 
   constructor({ keyring, onWarning }: TokenWorkOptions) {
     this.#keyring = keyring;
     this.#onWarning = onWarning;
+    this.#comparison = new TokenComparison({ keyring, onWarning, isLive: (id) => this.#live.has(id) });
   }
 
   /** What stands in a token or in the vault alone; one line each. */
   get reports(): string[] {
-    return [...this.#reports.values()].flat();
+    return this.#comparison.reports;
   }
 
   /** Makes something in a provider; for a token the vault knows of it before. The commit of the key's version closes the intent. */
-  async making<T>(provider: Provider, { keyId, keyVersionId, keySpec }: NewMaterial, work: () => Promise<T>): Promise<T> {
+  async making<T>(provider: Provider, { keyId, keyVersionId, keySpec }: Omit<NewMaterial, 'keyUsage'>, work: () => Promise<T>): Promise<T> {
     if (!isToken(provider)) return await work();
     await this.#finishDestroying(provider, keyVersionId);
-    this.#live.add(keyVersionId);
+    const release = this.hold(keyVersionId);
     try {
       this.#keyring.commit({ intents: [{ id: keyVersionId, provider: provider.name, act: 'make', keyId, keySpec }] });
-      return await work();
+      const made = await work();
+      setImmediate(release); // whoever waits for the work commits in this turn
+      return made;
     } catch (error) {
-      void this.reconcile(provider); // on the next turn nobody makes it any more
+      release();
+      void this.reconcile(provider);
       throw error;
-    } finally {
-      setImmediate(() => this.#live.delete(keyVersionId)); // whoever waits for the work commits in this turn
     }
+  }
+
+  /** What is made under an id is not left over as long as a request holds it. @returns what lets it go. */
+  hold(id: string): () => void {
+    this.#live.set(id, (this.#live.get(id) ?? 0) + 1);
+    return () => {
+      const left = (this.#live.get(id) ?? 1) - 1;
+      if (left > 0) this.#live.set(id, left);
+      else this.#live.delete(id);
+    };
+  }
+
+  /** Commits what was made. What the vault refuses is taken back; what it could not write is left, and reported: it may be written all the same. */
+  async keeping<T>(provider: Provider, made: MaterialRef & { readonly keyId: string }, commit: () => T): Promise<T> {
+    try {
+      return commit();
+    } catch (error) {
+      if (isAgentError(error) && !isAgentError(error, 'ERR_STORE_UNAVAILABLE')) await this.discard(provider, made);
+      else if (isToken(provider)) void this.reconcile(provider);
+      throw error;
+    }
+  }
+
+  /** Takes back what was made and nobody keeps. What a token cannot do now it does when it is back. */
+  async discard(provider: Provider, made: MaterialRef & { readonly keyId: string }): Promise<void> {
+    if (made.material.length === 0) return;
+    if (!isToken(provider)) return await provider.destroy(made);
+    this.#keyring.commit({ intents: [destroyIntent(provider.name, made.keyId, made)] });
+    await this.#finish(provider, made.keyVersionId);
+  }
+
+  /** What was made is noted elsewhere in the vault. */
+  fulfil(id: string): void {
+    this.#keyring.commit({ doneIntents: [id] });
   }
 
   /** The part of a commit that says that versions are about to be destroyed where they live. */
   destroyIntents({ keyId, provider, protectionLevel, versions }: Key): Pick<KeyringChanges, 'intents'> {
     if (protectionLevel === 'SOFTWARE') return {};
-    const intents = versions
-      .filter(({ material }) => material.length > 0)
-      .map(({ keyVersionId, keySpec, material, publicKey }): Intent => {
-        const half = publicKey ? { publicKey: base64(publicKey) } : {};
-        return { id: keyVersionId, provider, act: 'destroy', keyId, keySpec, material: base64(material), ...half };
-      });
-    return { intents };
+    return { intents: versions.filter(({ material }) => material.length > 0).map((version) => destroyIntent(provider, keyId, version)) };
   }
 
   /** Destroys versions where they live, once the vault has let go of them. What a token cannot do now it does when it is back. */
   async destroy(key: Key): Promise<void> {
-    const token = this.#token(key.provider);
-    if (token) await this.#finishAll(token);
-    if (key.protectionLevel === 'HSM') return; // without its token in the settings it waits for that
+    if (key.protectionLevel === 'HSM') {
+      const token = this.#token(key.provider);
+      if (token) for (const { keyVersionId } of key.versions) await this.#finish(token, keyVersionId);
+      return; // without its token in the settings it waits for that
+    }
     for (const version of key.versions) await this.#keyring.providerOf(key).destroy(version);
   }
 
@@ -105,13 +109,7 @@ export class TokenWork {
   async destroyKeyslotKey(keyslotId: string, { token, material }: { token: string; material: string }): Promise<void> {
     this.#keyring.commit({ intents: [{ id: keyslotId, provider: token, act: 'destroy', keyId: keyslotId, keySpec: 'AES_256', material }] });
     const provider = this.#token(token);
-    if (provider) await this.#finishAll(provider);
-  }
-
-  /** Takes back what was made for a key that cannot take it any more. */
-  async discard(provider: Provider, ref: MaterialRef): Promise<void> {
-    await provider.destroy(ref);
-    if (isToken(provider)) this.#keyring.commit({ doneIntents: [ref.keyVersionId] });
+    if (provider) await this.#finish(provider, keyslotId);
   }
 
   /** Notes a wrapping pair, and drops those that the key had before. */
@@ -131,26 +129,16 @@ export class TokenWork {
     }
   }
 
-  /** Compares vault and token, finishes what was begun, and reports what only one of them has. */
+  /** Finishes what was begun, compares vault and token, and reports what only one of them has. */
   reconcile(provider: Token): Promise<void> {
     if (this.#asked.has(provider)) return this.#comparing; // one that begins later is on its way
     this.#asked.add(provider);
     this.#comparing = this.#comparing.then(async () => {
       this.#asked.delete(provider);
-      await this.#compare(provider);
+      for (const { id } of this.#of(provider, 'destroy')) await this.#finish(provider, id);
+      await this.#comparison.compare(provider);
     });
     return this.#comparing;
-  }
-
-  async #compare(provider: Token): Promise<void> {
-    try {
-      await this.#finishAll(provider);
-      const shown = await provider.list();
-      this.#report(provider, this.#closeMade(provider, shown), this.#findStrange(provider, shown), this.#findMissing(provider, shown));
-    } catch (error) {
-      if (!isAgentError(error, 'ERR_HSM_UNAVAILABLE', 'ERR_AGENT_LOCKED'))
-        this.#onWarning(`the token ${provider.name} could not be compared with the vault`, error);
-    }
   }
 
   #token(name: string): Token | undefined {
@@ -161,23 +149,35 @@ export class TokenWork {
     return this.#keyring.tokens.intents.filter((intent) => intent.provider === provider.name && intent.act === act);
   }
 
-  async #finishAll(provider: Token): Promise<void> {
-    for (const { id } of this.#of(provider, 'destroy'))
-      await this.#finishDestroying(provider, id).catch((error: unknown) => this.#noteLeft(provider, id, error));
+  async #finish(provider: Token, id: string): Promise<void> {
+    try {
+      await this.#finishDestroying(provider, id);
+    } catch (error) {
+      this.#noteLeft(provider, id, error);
+    }
   }
 
+  /** What was to be destroyed and has material again is wanted. */
   async #finishDestroying(provider: Token, id: string): Promise<void> {
     const intent = this.#of(provider, 'destroy').find((candidate) => candidate.id === id);
     if (!intent) return;
-    await provider.destroy(toRef(intent));
+    if (!this.#comparison.isFilled(id)) await provider.destroy(toRef(intent));
     this.#keyring.commit({ doneIntents: [id] });
+    this.#behind.delete(provider);
   }
 
-  /** A destruction that must wait is still wanted; an object that is not ours is nobody's to destroy. */
+  /** A destruction that must wait is still wanted; an object that is not ours is nobody's to destroy. Of a token that is away it is said once. */
   #noteLeft(provider: Token, id: string, error: unknown): void {
     if (!isAgentError(error)) throw error;
-    if (!isAgentError(error, 'ERR_AGENT_LOCKED'))
-      this.#onWarning(`the object ${id} could not be destroyed in the token ${provider.name}; it is tried again when the token is there anew`, error);
+    const isAway = isAgentError(error, 'ERR_HSM_UNAVAILABLE', 'ERR_HSM_PIN_WRONG', 'ERR_HSM_PIN_LOCKED');
+    if (isAgentError(error, 'ERR_AGENT_LOCKED') || (isAway && this.#behind.has(provider))) return;
+    if (isAway) this.#behind.add(provider);
+    this.#onWarning(
+      isAway
+        ? `objects such as ${id} could not be destroyed in the token ${provider.name}; they are when it is there anew`
+        : `the object ${id} could not be destroyed in the token ${provider.name}; it is tried again when the token is there anew`,
+      error,
+    );
   }
 
   async #dropPair(provider: Token, { id }: Intent): Promise<void> {
@@ -188,63 +188,6 @@ export class TokenWork {
       if (!isAgentError(error)) throw error;
       this.#onWarning(`the wrapping pair ${id} is still in the token ${provider.name}`, error);
     }
-  }
-
-  /** Intents whose request is over: without an object there is nothing to do, with one it stands in the token alone. */
-  #closeMade(provider: Token, shown: readonly ListedKey[]): string[] {
-    const ids = new Set(shown.map(({ keyVersionId }) => keyVersionId));
-    const over = this.#of(provider, 'make').filter(({ id }) => !this.#live.has(id) && !this.#isFilled(id));
-    const nothing = over.filter(({ id }) => !ids.has(id)).map(({ id }) => id);
-    if (nothing.length > 0) this.#keyring.commit({ doneIntents: nothing });
-    return over.filter(({ id }) => ids.has(id)).map(({ id }) => id);
-  }
-
-  /** Whether an object of a token belongs to a key version or a keyslot of this vault. */
-  #isKnown(id: string): boolean {
-    return this.#keyring.keyByVersion(id) !== undefined || this.#keyring.vault.hasKeyslot(id);
-  }
-
-  /** Whether what was to be made is there: a version with material, or a keyslot. */
-  #isFilled(id: string): boolean {
-    const key = this.#keyring.keyByVersion(id);
-    return key ? findVersion(key, id).material.length > 0 : this.#keyring.vault.hasKeyslot(id);
-  }
-
-  #versionsIn(provider: string): string[] {
-    return [...this.#keyring.tokens.keyIds].flatMap((keyId) => {
-      const key = this.#keyring.findKey(keyId);
-      if (key?.provider !== provider) return [];
-      return key.versions.filter(({ material }) => material.length > 0).map(({ keyVersionId }) => keyVersionId);
-    });
-  }
-
-  #findStrange(provider: Token, shown: readonly ListedKey[]): string[] {
-    const noted = new Set(this.#keyring.tokens.intents.filter((intent) => intent.provider === provider.name).map(({ id }) => id));
-    return shown
-      .filter(({ keyVersionId: id, label }) => label.startsWith('kms-agent ') && !noted.has(id) && !this.#live.has(id) && !this.#isKnown(id))
-      .map(({ keyVersionId }) => keyVersionId);
-  }
-
-  #findMissing(provider: Token, shown: readonly ListedKey[]): string[] {
-    const ids = new Set(shown.map(({ keyVersionId }) => keyVersionId));
-    const missing = this.#versionsIn(provider.name).filter((id) => !ids.has(id));
-    for (const id of missing) provider.markMissing(id);
-    return missing;
-  }
-
-  #report({ name }: Token, interrupted: readonly string[], strange: readonly string[], missing: readonly string[]): void {
-    const lines = [
-      interrupted.length > 0
-        ? `The token ${name} holds ${interrupted.length} objects of creations that were cut off; no key uses them, and they can be deleted with the vendor's tool: ${nameSome(interrupted)}.`
-        : '',
-      strange.length > 0 ? `The token ${name} holds ${strange.length} objects of an agent that this vault does not know: ${nameSome(strange)}.` : '',
-      missing.length > 0
-        ? `The token ${name} does not show ${missing.length} key versions of the vault; their keys are Unavailable: ${nameSome(missing)}.`
-        : '',
-    ].filter((line) => line !== '');
-    const before = this.#reports.get(name) ?? [];
-    for (const line of lines) if (!before.includes(line)) this.#onWarning(line);
-    this.#reports.set(name, lines);
   }
 }
 

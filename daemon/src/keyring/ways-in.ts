@@ -1,7 +1,7 @@
 import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
 import type { Agent } from './agent.ts';
-import { findToken, makingSealer, openingSealer } from './hsm-keyslot.ts';
+import { findToken, KeyslotMaking, openingSealer } from './hsm-keyslot.ts';
 import { Throttle } from './throttle.ts';
 
 /** The ways into the vault: secrets of persons, under a throttle, and tokens. */
@@ -35,7 +35,11 @@ export class WaysIn {
   /** The same, asked for by a person. */
   async unlockWithToken(keyslotId?: string): Promise<void> {
     const woken = this.#asleep;
-    await this.unlockByItself(keyslotId).finally(() => this.sleep(woken));
+    try {
+      await this.unlockByItself(keyslotId);
+    } finally {
+      await this.sleep(woken);
+    }
   }
 
   /** Tokens that were woken for a vault that stays locked are put to sleep again. */
@@ -53,8 +57,11 @@ export class WaysIn {
       await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
       const { vault, state } = this.#agent;
       if (state === 'UNLOCKED') return;
-      const opening = vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId);
-      await opening.then((opened) => this.#agent.openWith(vault, opened)).finally(() => this.sleep([provider]));
+      try {
+        await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
+      } finally {
+        await this.sleep([provider]);
+      }
     });
   }
 
@@ -67,11 +74,11 @@ export class WaysIn {
         throw new AgentError('ERR_STATE_CONFLICT', {
           hint: `The PIN of ${provider.name} is kept in the vault, so the token cannot open it; set another source of its PIN.`,
         });
-      const { keyring } = this.#agent.open;
-      await this.#agent.vault.verifySecret(params.proof); // before a key is made in the token
-      const added = await this.#agent.vault.addKeyslot({ ...params, label: params.label ?? `token ${provider.name}`, sealer: makingSealer(keyring, provider) });
-      keyring.commit({ doneIntents: [added.keyslot.keyslotId] });
-      return added;
+      const { tokenWork } = this.#agent.open;
+      const { vault } = this.#agent;
+      await vault.verifySecret(params.proof); // before a key is made in the token
+      const label = params.label ?? `token ${provider.name}`;
+      return await new KeyslotMaking(tokenWork, provider).run((sealer) => vault.addKeyslot({ ...params, label, sealer }));
     });
   }
 
