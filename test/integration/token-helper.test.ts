@@ -4,7 +4,7 @@ import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { TempFolder } from '../kit/agent.ts';
 import { FaultModule } from '../kit/fault.ts';
-import { codeOf, until } from '../kit/outcome.ts';
+import { codeOf, tokenOf, until } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
 describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', () => {
@@ -47,5 +47,20 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     }
     await until(() => link.state === 'ok', 'it has come back by itself');
     await link.stop();
+  });
+
+  test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    await rig.agent?.end();
+    fault.begin('C_Sign,C_Decrypt', 0x30);
+    await rig.start();
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there');
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' }))).toBe('ERR_UNSUPPORTED_ALGORITHM');
+    fault.end();
+    await until(async () => (await codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' }))) === 'no error', 'it makes what it refused');
+    expect((await tokenOf(kms))?.hsm?.mechanisms).toContain('AES_GCM');
   });
 });

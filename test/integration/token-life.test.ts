@@ -7,7 +7,7 @@ import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/age
 import { ClockedAgent, dayMs } from '../kit/clocked.ts';
 import { FaultModule } from '../kit/fault.ts';
 import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
-import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, pin, SoftHsm, softHsmModule, swapKey, TokenRig } from '../kit/softhsm.ts';
 import { importInto, wrapMaterial } from '../kit/wrap.ts';
 
 const hexOf = (uuid: string): string => uuid.replaceAll('-', '');
@@ -95,15 +95,6 @@ describe.skipIf(!hasSoftHsm)('import into a token (needs SoftHSM)', () => {
   });
 });
 
-/** Puts another key in the place of one, as somebody with the PIN and another program could. */
-function swapKey(rig: TokenRig, keyVersionId: string, type: 'AES:32' | 'EC:prime256v1'): void {
-  const id = hexOf(keyVersionId);
-  const isSecret = type === 'AES:32';
-  rig.hsm.tool('hsm', '--delete-object', '--type', isSecret ? 'secrkey' : 'privkey', '--id', id);
-  if (!isSecret) rig.hsm.tool('hsm', '--delete-object', '--type', 'pubkey', '--id', id);
-  rig.hsm.tool('hsm', isSecret ? '--keygen' : '--keypairgen', '--key-type', type, '--id', id, '--sensitive', ...(isSecret ? [] : ['--usage-sign']));
-}
-
 describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   test('a key swapped for another with the same CKA_ID is refused, at once and after a restart', async () => {
     await using rig = await TokenRig.make();
@@ -185,7 +176,7 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   test('a creation whose answer the token lost is reported as left over, and the vault has no key of it', async () => {
     using folder = new TempFolder();
     const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 2000 } });
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
     const kms = await rig.client();
     await kms.createKey({ protectionLevel: 'HSM' }); // connected, and probed
     fault.begin('C_EncryptInit', 'hang', 2); // the check passes, the key is made, and its proof is not
@@ -234,7 +225,7 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   test('material deleted while the token is away is destroyed in it when it is back', async () => {
     using folder = new TempFolder();
     const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 2000 } });
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
     const kms = await rig.client();
     const key = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
     await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');

@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { renameSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { agentProgram, run, TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { buildModule, FaultModule } from '../kit/fault.ts';
 import { codeOf, tokenOf, tokenWarnings, until } from '../kit/outcome.ts';
-import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, swapKey, TokenRig } from '../kit/softhsm.ts';
 import { importInto } from '../kit/wrap.ts';
 
 const hexOf = (uuid: string): string => uuid.replaceAll('-', '');
@@ -48,5 +48,45 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
     expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
     const listed = await run(agentProgram, ['hsm', 'list', '--module', fault.module], { env: { ...rig.hsm.env, ...env } });
     expect(listed.stdout.toString()).toMatch(/^ {2}hsm {2}serial/m);
+  });
+
+  test('an object swapped for another whose handle stays valid: no signature, ciphertext or plaintext of the other key is answered', async () => {
+    using folder = new TempFolder();
+    await using rig = await TokenRig.make({ module: buildModule(folder, 'stable-handles.c') });
+    const kms = await rig.client();
+    const aes = await kms.createKey({ protectionLevel: 'HSM' });
+    const ec = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const plaintext = randomBytes(16);
+    const blobs = [await kms.advanceEncrypt({ keyId: aes.keyId, plaintext })];
+    const raw = [];
+    for (const algorithm of ['AES_CBC', 'AES_ECB'] as const) raw.push(await kms.encrypt({ keyId: aes.keyId, plaintext, algorithm, paddingMode: 'NO_PADDING' }));
+    const sign = (): Promise<string> => codeOf(kms.sign({ keyId: ec.keyId, message: randomBytes(8) }));
+    expect(await sign()).toBe('no error');
+    swapKey(rig, aes.primaryKeyVersionId, 'AES:32');
+    swapKey(rig, ec.primaryKeyVersionId, 'EC:prime256v1');
+    expect(new Set(await Promise.all([sign(), ...Array.from({ length: 12 }, sign)]))).toEqual(new Set(['ERR_KEY_UNAVAILABLE']));
+    const asked = [
+      ...(['AES_GCM', 'AES_CBC', 'AES_ECB'] as const).map((algorithm) => kms.encrypt({ keyId: aes.keyId, plaintext, algorithm })),
+      ...blobs.map(({ ciphertextBlob }) => kms.advanceDecrypt({ ciphertextBlob })),
+      ...raw.map((sealed) => kms.decrypt(sealed)),
+    ];
+    expect(new Set(await Promise.all(asked.map((work) => codeOf(work))))).toEqual(new Set(['ERR_KEY_UNAVAILABLE']));
+  });
+
+  test('a token that fails now and then calls no good ciphertext bad', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 5000 } });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('good') });
+    const pattern = (length: number): `x${string}` => `x${Array.from({ length }, (_, index) => (index === 0 || index === 2 ? '1' : '0')).join('')}`;
+    for (const length of [3, 4, 5, 6, 7, 9]) {
+      await new Promise((resolve) => setTimeout(resolve, 1100)); // what went before is not suspicious any more
+      fault.begin('C_Decrypt', 0x5, pattern(length)); // the first and the third call of so many
+      for (let turn = 0; turn < 4; turn += 1)
+        expect(['no error', 'ERR_HSM_UNAVAILABLE'], `pattern ${length}`).toContain(await codeOf(kms.advanceDecrypt({ ciphertextBlob })));
+      fault.end();
+    }
   });
 });

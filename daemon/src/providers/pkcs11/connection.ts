@@ -9,12 +9,12 @@ const drainMs = 250;
 const maxGenerations = 5000;
 
 /** Calls that make or destroy: one at a time, with a deadline of their own. */
-export const changes: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap', 'destroy', 'dropWrappingPair']);
+export const changes: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap', 'destroy', 'dropWrappingPair', 'probe']);
 /** Calls that make something, and so are never repeated. */
 export const unrepeatable: ReadonlySet<CallName> = new Set(['generate', 'makeWrappingPair', 'unwrap']);
 
 /** Calls that make keys, session keys among them. */
-const makers: ReadonlySet<CallName> = new Set([...unrepeatable, 'open', 'check', 'recover']);
+const makers: ReadonlySet<CallName> = new Set([...unrepeatable, 'open', 'check', 'recover', 'probe']);
 
 const fault = (rv: string, call: string): TokenFailure => new TokenFailure({ kind: 'fault', rv, call });
 
@@ -29,7 +29,7 @@ export class Connection {
   #isProven = false;
   #made = 0;
   info: TokenInfo | undefined;
-  /** Tried out once; a later helper is told. */
+  /** Tried out once, unless that was doubtful; a later helper is told. */
   abilities: TokenAbilities | undefined;
   /** On the clock of performance.now(). */
   lastUse = 0;
@@ -123,9 +123,10 @@ export class Connection {
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
     const { timeoutMs, generateTimeoutMs, sessions } = this.#settings;
     const module = checkModuleFile(this.#settings.module);
-    const known = { ...(pin ? { pin } : {}), ...(this.abilities ? { abilities: this.abilities } : {}) };
+    const abilities = this.abilities?.isDoubtful ? undefined : this.abilities;
+    const known = { ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
-    return await helper.ask('open', params, this.abilities ? timeoutMs : generateTimeoutMs);
+    return await helper.ask('open', params, abilities ? timeoutMs : generateTimeoutMs);
   }
 
   /** Mends what the helper has; C_Finalize only once nothing runs. @throws TokenFailure */
@@ -146,6 +147,11 @@ export class Connection {
   async close(): Promise<void> {
     const helper = this.#helper;
     this.#helper = undefined;
-    await Promise.all([helper?.kill(), this.#trying?.kill()]);
+    await helper?.kill();
+  }
+
+  /** Ends what tries a PIN as well. */
+  async closeAll(): Promise<void> {
+    await Promise.all([this.close(), this.#trying?.kill()]);
   }
 }

@@ -14,6 +14,12 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
   if (failure.kind === 'key') return new AgentError('ERR_KEY_UNAVAILABLE', {}, options);
   if (failure.kind === 'otherMaterial')
     return new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'The key had other material before; only the same may be imported again.' }, options);
+  if (failure.kind === 'inTheWay')
+    return new AgentError(
+      'ERR_KEY_UNAVAILABLE',
+      { hint: 'The token has another object under the id of this key, which is left as it is; kms status names it.' },
+      options,
+    );
   if (failure.kind === 'noWrappingKey')
     return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
   if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);

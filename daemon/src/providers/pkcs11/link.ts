@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
+import { AbilityCheck } from './ability-check.ts';
 import { Connection, changes, unrepeatable } from './connection.ts';
 import { Ladder, maxAttempts, type Step } from './ladder.ts';
 import { type CallName, type Calls, type Failure, TokenFailure } from './messages.ts';
@@ -27,8 +28,11 @@ export class TokenLink {
   readonly #options: LinkOptions;
   readonly #slots: Slots;
   readonly #changes: Slots;
+  /** Half of the others: what is judged leaves room for what opens at once. */
+  readonly #verdicts: Slots;
   readonly #ladder = new Ladder();
   readonly connection: Connection;
+  readonly abilityCheck: AbilityCheck;
   #state: LinkState = 'stopped';
   /** Resolved when it is not `connecting` any more. */
   #settled = Promise.withResolvers<void>();
@@ -48,7 +52,9 @@ export class TokenLink {
     this.#options = options;
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
+    this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
     this.connection = new Connection(options.settings, options.readPin);
+    this.abilityCheck = new AbilityCheck(this.connection, () => this.#run('probe', {}));
   }
 
   get state(): LinkState {
@@ -73,7 +79,7 @@ export class TokenLink {
     this.#setState('stopped');
     clearTimeout(this.#checkTimer);
     this.connection.setPin(undefined);
-    await this.connection.close();
+    await this.connection.closeAll();
   }
 
   /**
@@ -105,6 +111,7 @@ export class TokenLink {
 
   /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. AgentError `ERR_BUSY`. */
   async call<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+    if (call === 'judge') return await this.#verdicts.run(() => this.#run(call, params));
     if (unrepeatable.has(call)) await this.#run('check', {}); // what has died of idleness is found by something that can be repeated
     return await this.#run(call, params);
   }
@@ -225,7 +232,7 @@ export class TokenLink {
       if (this.#state !== 'ok') return;
       if (this.connection.isWornOut) return this.#recover(['renew'], true);
       const isIdle = performance.now() - this.connection.lastUse >= checkIntervalMs;
-      const checked = isIdle ? this.#run('check', {}).catch(ignoreFailure) : Promise.resolve();
+      const checked = (isIdle ? this.#run('check', {}) : Promise.resolve()).then(() => this.abilityCheck.settle()).catch(ignoreFailure);
       void checked.then(() => this.#state === 'ok' && this.#watch());
     }, checkIntervalMs);
     this.#checkTimer.unref();

@@ -17,6 +17,8 @@ export interface TokenAbilities {
   /** Mechanisms that were tried and do what they should, and those that the token lists and does not do. */
   readonly works: readonly string[];
   readonly refused: readonly string[];
+  /** Something was refused in words that a sick token uses too: it is tried again. */
+  readonly isDoubtful: boolean;
 }
 
 /** What a token says of itself (CK_TOKEN_INFO), padding removed. */
@@ -71,6 +73,16 @@ export interface OfferedToken extends TokenInfo {
   readonly mechanisms: readonly string[];
 }
 
+/** What is to be decrypted. */
+export interface Ciphertext {
+  readonly key: KeyRef;
+  readonly algorithm: EncryptionAlgorithm;
+  readonly ciphertext: Uint8Array;
+  readonly aad?: Uint8Array;
+  readonly iv?: Uint8Array;
+  readonly paddingMode?: PaddingMode;
+}
+
 /** The calls of the helper: what each takes and gives. */
 export interface Calls {
   /** Loads the module and shows its tokens; nobody logs in. */
@@ -82,17 +94,22 @@ export interface Calls {
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
   recover: { takes: { from: 'login' | 'initialize' }; gives: Record<string, never> };
   check: { takes: Record<string, never>; gives: Record<string, never> };
+  /** Tries out anew what the token can do. */
+  probe: { takes: Record<string, never>; gives: { abilities: TokenAbilities } };
   generate: { takes: { key: NewKey }; gives: MadeKey };
   encrypt: {
     takes: { key: KeyRef; algorithm: EncryptionAlgorithm; plaintext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };
     gives: { ciphertext: Uint8Array; iv?: Uint8Array };
   };
-  decrypt: {
-    takes: { key: KeyRef; algorithm: EncryptionAlgorithm; ciphertext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };
-    gives: { plaintext: Uint8Array };
-  };
+  decrypt: { takes: Ciphertext; gives: { plaintext: Uint8Array } };
+  /** Decrypts what was doubtful, or says that it does not open: takes some time, which others need not wait for. */
+  judge: { takes: Ciphertext; gives: { plaintext: Uint8Array } };
   /** `signature` is r ‖ s for EC. */
   sign: { takes: { key: KeyRef; algorithm: SigningAlgorithm; digest: Uint8Array }; gives: { signature: Uint8Array } };
+  /** Proves that the handle of a key is still the key's; many may share one proof. */
+  confirm: { takes: { key: KeyRef }; gives: Record<string, never> };
+  /** Finds a key anew, and proves it. */
+  prove: { takes: { key: KeyRef }; gives: Record<string, never> };
   /** `destroyed` counts objects; 0 when there was none. What is not proven ours is left. */
   destroy: { takes: { key: KeyRef }; gives: { destroyed: number } };
   /** A page of the list, `from` 0 or what the page before gave as `next`; the last one has none. */
@@ -111,8 +128,8 @@ export interface Calls {
       inToken: boolean;
       hasMaterial: boolean;
     };
-    /** `replaced`: an import that was cut off had left an object, which is gone now. */
-    gives: MadeKey & { replaced: boolean };
+    /** `adopted`: the token had the same key already under this id, as after an import that was cut off; that is used. */
+    gives: MadeKey & { adopted: boolean };
   };
 }
 
@@ -124,10 +141,14 @@ export type Failure =
   | { readonly kind: 'fault'; readonly rv: string; readonly call: string }
   /** The input does not open, or is no material of the spec. */
   | { readonly kind: 'invalid' }
+  /** The input does not open, or the token is sick: it answers both alike. */
+  | { readonly kind: 'doubtful' }
   /** The key is not in the token, is there twice, or is another one. */
   | { readonly kind: 'key'; readonly why: 'missing' | 'ambiguous' | 'unproven' }
   /** Imported before with other material. */
   | { readonly kind: 'otherMaterial' }
+  /** The token has another object under the id of a key that is to be imported; it is not touched. */
+  | { readonly kind: 'inTheWay' }
   /** The wrapping pair of an import is not in the token any more. */
   | { readonly kind: 'noWrappingKey' }
   | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed'; readonly rv?: string }

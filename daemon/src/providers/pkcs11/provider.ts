@@ -23,13 +23,15 @@ import type {
   WrappingPair,
   WrappingPairInput,
 } from '../provider.ts';
-import { p1363ToDer } from '../software/ecdsa-format.ts';
 import { PublicOperations } from '../software/public-operations.ts';
 import { importsOf, offersOf } from './abilities.ts';
 import { withAgentErrors } from './failures.ts';
 import { type LinkState, TokenLink } from './link.ts';
 import { describeFailure, type Failure, type KeyRef, type NewKey, TokenFailure } from './messages.ts';
+import { decodePrevious, encodePrevious } from './previous.ts';
 import type { TokenSettings } from './settings.ts';
+import { formatSignature, SignatureCheck } from './signature-check.ts';
+import { statusOf } from './status.ts';
 
 /** What the provider needs of the agent around it. */
 export interface TokenProviderOptions {
@@ -44,6 +46,8 @@ export interface TokenProviderOptions {
 }
 
 const blockBytes = 16;
+/** Times that a key which proves itself is asked for a signature that verifies. */
+const signTries = 2;
 
 function toRef({ keyVersionId, keySpec, material, publicKey }: MaterialRef): KeyRef {
   if (material.length === 0) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the material was destroyed') });
@@ -61,6 +65,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #options: TokenProviderOptions;
   readonly #link: TokenLink;
   readonly #public = new PublicOperations();
+  readonly #signatures = new SignatureCheck(this.#public, (ref) => this.#link.call('confirm', { key: toRef(ref) }));
   /** Versions whose object was last missing, doubled or another one. */
   readonly #unavailable = new Set<string>();
   #isAnnounced = false;
@@ -113,29 +118,14 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
 
   async ready(): Promise<void> {
     this.#link.start();
-    await withAgentErrors(() => this.#link.ready());
+    await withAgentErrors(async () => {
+      await this.#link.ready();
+      await this.#link.abilityCheck.settle();
+    });
   }
 
   status(): ProviderStatus {
-    const { state, lastFailure, recoveries } = this.#link;
-    const { info, abilities, pid } = this.#link.connection;
-    const shown = state === 'ok' ? 'ok' : state === 'disabled' ? 'disabled' : 'down';
-    const error = state === 'ok' ? undefined : state === 'stopped' ? 'the agent is locked' : lastFailure ? describeFailure(lastFailure) : state;
-    return {
-      name: this.name,
-      kind: this.kind,
-      state: shown,
-      token: this.name,
-      ...(error === undefined ? {} : { error }),
-      hsm: {
-        ...info,
-        sessions: this.#options.settings.sessions,
-        recoveries,
-        ...(abilities ? { mechanisms: [...abilities.works], refused: [...abilities.refused] } : {}),
-        ...(lastFailure ? { lastError: describeFailure(lastFailure) } : {}),
-        ...(pid === undefined ? {} : { helperPid: pid }),
-      },
-    };
+    return statusOf(this.#link, this.#options.settings);
   }
 
   isAvailable(keyVersionId: string): boolean {
@@ -170,14 +160,33 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
-    return (await this.#withToken(ref.keyVersionId, () => this.#link.call('decrypt', { key: toRef(ref), ...input }))).plaintext;
+    const params = { key: toRef(ref), ...input };
+    return await this.#withToken(ref.keyVersionId, async () => {
+      try {
+        return (await this.#link.call('decrypt', params)).plaintext;
+      } catch (error) {
+        if (!(error instanceof TokenFailure) || error.failure.kind !== 'doubtful') throw error;
+        return (await this.#link.call('judge', params)).plaintext;
+      }
+    });
   }
 
+  /** A signature that is not the key's is another's, or a fault's, and nobody gets it. */
   async sign(ref: MaterialRef, { algorithm, message, messageType, signatureFormat }: SignInput): Promise<Uint8Array> {
     const digest = messageType === 'DIGEST' ? message : createHash('sha256').update(message).digest();
-    const { signature } = await this.#withToken(ref.keyVersionId, () => this.#link.call('sign', { key: toRef(ref), algorithm, digest }));
-    if (algorithm !== 'ECDSA_SHA_256' || signatureFormat === 'P1363') return signature;
-    return p1363ToDer(signature) ?? signature;
+    const key = toRef(ref);
+    const isEc = algorithm === 'ECDSA_SHA_256';
+    return await this.#withToken(ref.keyVersionId, async () => {
+      for (let left = signTries; left > 0; left -= 1) {
+        const { signature } = await this.#link.call('sign', { key, algorithm, digest });
+        if (
+          await this.#signatures.isRight(ref, { algorithm, message: digest, messageType: 'DIGEST', signature, ...(isEc ? { signatureFormat: 'P1363' } : {}) })
+        )
+          return formatSignature(signature, algorithm, signatureFormat);
+        await this.#link.call('prove', { key });
+      }
+      throw new TokenFailure({ kind: 'failed', rv: 'a signature that does not verify', call: 'C_Sign' });
+    });
   }
 
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
@@ -210,8 +219,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       hasMaterial,
       ...(previous ? { previous: decodePrevious(previous) } : {}),
     };
-    const { proof, publicKey, replaced } = await this.#withToken(made.keyVersionId, () => this.#link.call('unwrap', params), 'ERR_INVALID_KEY_MATERIAL');
-    if (replaced) this.#options.onNote(`an import that was cut off had left an object in the token ${this.name}; it was replaced`, 'warn');
+    const { proof, publicKey, adopted } = await this.#withToken(made.keyVersionId, () => this.#link.call('unwrap', params), 'ERR_INVALID_KEY_MATERIAL');
+    if (adopted) this.#options.onNote(`the token ${this.name} had the imported key ${made.keyVersionId} already; it is used as it is`, 'warn');
     this.#unavailable.delete(made.keyVersionId);
     const material = { material: proof, ...(publicKey ? { publicKey } : {}) };
     return { ...material, unwrappedIn: inToken ? 'TOKEN' : 'AGENT', checkValue: encodePrevious(material) };
@@ -290,15 +299,4 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }
   }
-}
-
-/** What tells imported material from other: its proof, or for a pair its public key. Kept when the material is gone. */
-function encodePrevious({ material, publicKey }: GeneratedMaterial): string {
-  const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
-  return `${base64(material)}.${publicKey ? base64(publicKey) : ''}`;
-}
-
-function decodePrevious(text: string): { proof: Uint8Array; publicKey?: Uint8Array } {
-  const [proof = '', publicKey = ''] = text.split('.');
-  return { proof: Buffer.from(proof, 'base64'), ...(publicKey === '' ? {} : { publicKey: Buffer.from(publicKey, 'base64') }) };
 }

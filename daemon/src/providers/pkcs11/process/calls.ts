@@ -1,13 +1,15 @@
-import { type CallName, type Calls, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type CallName, type Calls, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
 import { CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
+import { Judge } from './judge.ts';
 import { Keys, readPublicKey } from './keys.ts';
 import { Listing } from './listing.ts';
 import { loadModule, offerTokens } from './module.ts';
-import type { PKCS11 } from './pkcs11js.ts';
+import type { Handle, PKCS11 } from './pkcs11js.ts';
 import { Probe } from './probe.ts';
 import { Prover } from './proof.ts';
+import type { Session } from './session.ts';
 import { aesTemplate, keyPairTemplates } from './template.ts';
 import { Token } from './token.ts';
 
@@ -48,10 +50,20 @@ export class Helper {
       await this.#opened.token.check();
       return {};
     },
+    probe: () => this.#inTurn(() => this.#probe()),
     generate: ({ key }) => this.#inTurn(() => this.#generate(key)),
     encrypt: (params) => this.#opened.cipher.encrypt(params),
     decrypt: (params) => this.#opened.cipher.decrypt(params),
+    judge: (params) => this.#opened.cipher.judge(params),
     sign: (params) => this.#opened.cipher.sign(params),
+    confirm: async ({ key }) => {
+      await this.#opened.keys.confirm(key);
+      return {};
+    },
+    prove: async ({ key }) => {
+      await this.#opened.keys.prove(key);
+      return {};
+    },
     destroy: ({ key }) => this.#inTurn(async () => ({ destroyed: await this.#opened.keys.destroy(key) })),
     list: ({ from }) => this.#opened.listing.page(from),
     makeWrappingPair: (params) => this.#inTurn(() => this.#opened.material.makePair(params)),
@@ -60,7 +72,7 @@ export class Helper {
         await this.#opened.material.dropPair(id);
         return {};
       }),
-    unwrap: (params) => this.#inTurn(() => this.#opened.material.unwrap(params)),
+    unwrap: (params) => this.#inTurn(() => this.#unwrap(params)),
   };
 
   get #opened(): Open {
@@ -79,25 +91,42 @@ export class Helper {
     return { token: token.info, abilities: known };
   }
 
+  async #probe(): Promise<Calls['probe']['gives']> {
+    const { token } = this.#opened;
+    const abilities = await new Probe(token).run();
+    this.#open = this.#build(token, abilities);
+    return { abilities };
+  }
+
   #build(token: Token, abilities: TokenAbilities): Open {
     const prover = new Prover(abilities);
     const keys = new Keys(token, prover, () => token.check());
     const material = new MaterialImport(token, prover, abilities);
-    return { token, keys, prover, cipher: new TokenCipher(token, keys, abilities), material, listing: new Listing(token) };
+    return {
+      token,
+      keys,
+      prover,
+      cipher: new TokenCipher({ token, keys, judge: new Judge(token, keys, prover), abilities }),
+      material,
+      listing: new Listing(token),
+    };
   }
 
-  async #generate(key: Calls['generate']['takes']['key']): Promise<Calls['generate']['gives']> {
+  async #generate(key: NewKey): Promise<MadeKey> {
     const { token, prover } = this.#opened;
     return await token.use(async (session) => {
-      if (key.keySpec.startsWith('AES_')) {
-        const handle = await session.generateKey(CKM_AES_KEY_GEN, aesTemplate(key));
-        return { proof: await prover.make(session, handle, key) };
-      }
-      const { publicTemplate, privateTemplate } = keyPairTemplates(key);
-      const mechanism = key.keySpec.startsWith('EC_') ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN;
-      const pair = await session.generatePair(mechanism, publicTemplate, privateTemplate);
-      return { proof: await prover.make(session, pair.privateKey, key), publicKey: readPublicKey(session, pair.publicKey, key.keySpec) };
+      const { objects, publicKey } = await generate(session, key);
+      const [handle] = objects;
+      const made = await prover.makeProven(session, handle, key, publicKey);
+      if (made) return made;
+      for (const object of objects) session.destroy(object);
+      throw new TokenFailure({ kind: 'failed', rv: 'a key that does not prove itself', call: 'C_GenerateKey' });
     }, true);
+  }
+
+  async #unwrap(params: Calls['unwrap']['takes']): Promise<Calls['unwrap']['gives']> {
+    const { keys, material } = this.#opened;
+    return await material.unwrap(params).finally(() => keys.forget(params.key.keyVersionId)); // what was there may have gone
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -105,4 +134,13 @@ export class Helper {
     this.#turn = result.catch(() => undefined); // whoever called hears of it; the next in the turn does not care
     return result;
   }
+}
+
+/** Makes a key in the token: the object that works comes first. */
+async function generate(session: Session, key: NewKey): Promise<{ objects: [Handle, ...Handle[]]; publicKey?: Uint8Array }> {
+  if (key.keySpec.startsWith('AES_')) return { objects: [await session.generateKey(CKM_AES_KEY_GEN, aesTemplate(key))] };
+  const { publicTemplate, privateTemplate } = keyPairTemplates(key);
+  const mechanism = key.keySpec.startsWith('EC_') ? CKM_EC_KEY_PAIR_GEN : CKM_RSA_PKCS_KEY_PAIR_GEN;
+  const pair = await session.generatePair(mechanism, publicTemplate, privateTemplate);
+  return { objects: [pair.privateKey, pair.publicKey], publicKey: readPublicKey(session, pair.publicKey, key.keySpec) };
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { EncryptionAlgorithm } from '@kms-agent/protocol';
 import { type Calls, isAmbiguous, type KeyRef, type TokenAbilities, TokenFailure } from '../messages.ts';
+import type { Judge } from './judge.ts';
 import type { Keys } from './keys.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
 import { addPkcs7, removeOaep, removePkcs7 } from './padding.ts';
@@ -12,22 +12,28 @@ const blockBytes = 16;
 const tagBytes = 16;
 /** A fault within this time makes an ambiguous answer count as another fault. */
 const suspiciousMs = 1000;
+/** Times that a ciphertext fails, between showings that its key is well, before it counts as bad: a token may be sick now and then. */
+const verdictRounds = 3;
 const invalid = (): TokenFailure => new TokenFailure({ kind: 'invalid' });
 
+type Ciphertext = Calls['decrypt']['takes'];
+/** Opens a ciphertext in a session. @throws TokenFailure */
+type Attempt = (mechanism: Mechanism, ciphertext: Uint8Array) => Promise<Uint8Array>;
+
 const isFault = (error: unknown, ...rvs: string[]): boolean =>
-  error instanceof TokenFailure && error.failure.kind === 'fault' && (rvs.length === 0 || rvs.includes(error.failure.rv));
+  error instanceof TokenFailure && error.failure.kind === 'fault' && rvs.includes(error.failure.rv);
 
 /** Encrypts, decrypts and signs with keys of the token. */
 export class TokenCipher {
   readonly #token: Token;
   readonly #keys: Keys;
+  readonly #judge: Judge;
   readonly #abilities: TokenAbilities;
-  /** For each key the proof that runs, and the one that begins after it: all that failed meanwhile share that. */
-  readonly #judging = new Map<string, { running: Promise<void>; next?: Promise<void> }>();
 
-  constructor(token: Token, keys: Keys, abilities: TokenAbilities) {
+  constructor({ token, keys, judge, abilities }: { token: Token; keys: Keys; judge: Judge; abilities: TokenAbilities }) {
     this.#token = token;
     this.#keys = keys;
+    this.#judge = judge;
     this.#abilities = abilities;
   }
 
@@ -35,29 +41,44 @@ export class TokenCipher {
     const chosen = iv ?? randomBytes(ivBytes(algorithm));
     const padded = algorithm === 'AES_GCM' || paddingMode === 'NO_PADDING' ? plaintext : addPkcs7(plaintext);
     const ciphertext = await this.#withKey(key, (session, handle) => session.encrypt(aesMechanism(algorithm, chosen, aad), handle, padded));
+    await this.#keys.confirm(key); // nothing else would show that it is another's key that encrypted
     return { ciphertext, ...(chosen.length > 0 ? { iv: chosen } : {}) };
   }
 
-  /** @throws TokenFailure of kind `invalid` for whatever does not open. */
-  async decrypt({
-    key,
-    algorithm,
-    ciphertext,
-    aad = Buffer.alloc(0),
-    iv = Buffer.alloc(0),
-    paddingMode,
-  }: Calls['decrypt']['takes']): Promise<{ plaintext: Uint8Array }> {
-    if (algorithm.startsWith('RSAES_')) return { plaintext: await this.#decryptOaep(key, algorithm, ciphertext) };
-    const mechanism = aesMechanism(algorithm, iv, aad);
-    if (algorithm === 'AES_GCM') {
-      if (ciphertext.length < tagBytes) throw invalid();
-      return { plaintext: await this.#decryptJudged(key, mechanism, ciphertext) };
+  /** @throws TokenFailure of kind `invalid` for what does not open; `doubtful` where that may as well be a fault, which `judge` tells apart. */
+  async decrypt(input: Ciphertext): Promise<{ plaintext: Uint8Array }> {
+    const attempt: Attempt = (mechanism, ciphertext) => this.#withKey(input.key, (session, handle) => session.decrypt(mechanism, handle, ciphertext));
+    try {
+      return await this.#open(input, attempt);
+    } catch (error) {
+      if (error instanceof TokenFailure && isAmbiguous(error.failure)) throw new TokenFailure({ kind: 'doubtful' });
+      throw error;
     }
-    if (ciphertext.length === 0 || ciphertext.length % blockBytes !== 0) throw invalid();
-    const padded = await this.#withKey(key, (session, handle) => session.decrypt(mechanism, handle, ciphertext)); // no padding, so it always opens
-    const plaintext = paddingMode === 'NO_PADDING' ? padded : removePkcs7(padded);
-    if (!plaintext) throw invalid();
-    return { plaintext };
+  }
+
+  /**
+   * Decrypts what was doubtful. It counts as a bad ciphertext only when it fails again and again on fresh sessions, its key is shown to be well
+   * before and after each time, and nothing else was sick.
+   * @throws TokenFailure as decrypt, but for `doubtful`.
+   */
+  async judge(input: Ciphertext): Promise<{ plaintext: Uint8Array }> {
+    const started = performance.now();
+    const { key, algorithm } = input;
+    for (let round = 0; round < verdictRounds; round += 1) {
+      await this.#judge.show(key, algorithm);
+      const opened = await this.#open(input, (mechanism, ciphertext) =>
+        this.#withKey(key, (session, handle) => session.decrypt(mechanism, handle, ciphertext), true),
+      ).catch((error: unknown) => {
+        if (error instanceof TokenFailure && isAmbiguous(error.failure)) return undefined;
+        throw error;
+      });
+      if (!opened) continue;
+      this.#token.noteFault(); // what opens now did not before
+      return opened;
+    }
+    await this.#judge.show(key, algorithm);
+    if (this.#token.lastFaultTime > started - suspiciousMs) throw new TokenFailure({ kind: 'fault', rv: 'CKR_GENERAL_ERROR', call: 'C_Decrypt' });
+    throw invalid();
   }
 
   /** @returns r ‖ s for EC. */
@@ -66,11 +87,37 @@ export class TokenCipher {
     return { signature: await this.#withKey(key, (session, handle) => session.sign(mechanism, handle, input)) };
   }
 
-  async #decryptOaep(key: KeyRef, algorithm: EncryptionAlgorithm, ciphertext: Uint8Array): Promise<Uint8Array> {
+  /** What does not open is a bad ciphertext only if the key is still the one that was made. */
+  async #open(input: Ciphertext, attempt: Attempt): Promise<{ plaintext: Uint8Array }> {
+    const { key, algorithm } = input;
+    try {
+      const plaintext = algorithm.startsWith('RSAES_') ? await this.#openOaep(input, attempt) : await this.#openAes(input, attempt);
+      if (algorithm === 'AES_CBC' || algorithm === 'AES_ECB') await this.#keys.confirm(key); // they open with any key
+      return { plaintext };
+    } catch (error) {
+      if (error instanceof TokenFailure && error.failure.kind === 'invalid') await this.#keys.confirm(key);
+      throw error;
+    }
+  }
+
+  async #openAes({ algorithm, ciphertext, aad = Buffer.alloc(0), iv = Buffer.alloc(0), paddingMode }: Ciphertext, attempt: Attempt): Promise<Uint8Array> {
+    const mechanism = aesMechanism(algorithm, iv, aad);
+    if (algorithm === 'AES_GCM') {
+      if (ciphertext.length < tagBytes) throw invalid();
+      return await attempt(mechanism, ciphertext);
+    }
+    if (ciphertext.length === 0 || ciphertext.length % blockBytes !== 0) throw invalid();
+    const padded = await attempt(mechanism, ciphertext); // no padding, so it always opens
+    const plaintext = paddingMode === 'NO_PADDING' ? padded : removePkcs7(padded);
+    if (!plaintext) throw invalid();
+    return plaintext;
+  }
+
+  async #openOaep({ key, algorithm, ciphertext }: Ciphertext, attempt: Attempt): Promise<Uint8Array> {
     const modulusBytes = Number(key.keySpec.slice('RSA_'.length)) / 8;
     if (ciphertext.length !== modulusBytes) throw invalid();
-    if (this.#abilities.oaep[algorithm] === 'token') return await this.#decryptJudged(key, oaepMechanism(algorithm), ciphertext);
-    const message = removeOaep(algorithm, await this.#decryptJudged(key, rawRsa, ciphertext)); // a number above the modulus does not open
+    if (this.#abilities.oaep[algorithm] === 'token') return await attempt(oaepMechanism(algorithm), ciphertext);
+    const message = removeOaep(algorithm, await attempt(rawRsa, ciphertext)); // a number above the modulus does not open
     if (!message) throw invalid();
     return message;
   }
@@ -83,53 +130,5 @@ export class TokenCipher {
       if (isFault(error, 'CKR_OBJECT_HANDLE_INVALID', 'CKR_KEY_HANDLE_INVALID')) this.#keys.forget(key.keyVersionId);
       throw error;
     }
-  }
-
-  /**
-   * Decrypts where the same answer may mean a bad ciphertext or a sick token. What failed is tried again on a fresh session once the key has
-   * been proven on another; it counts as a bad ciphertext only when it fails again, the key is proven again, and nothing else was sick.
-   */
-  async #decryptJudged(key: KeyRef, mechanism: Mechanism, ciphertext: Uint8Array): Promise<Uint8Array> {
-    const started = performance.now();
-    const attempt = (fresh: boolean): Promise<Buffer | undefined> =>
-      this.#withKey(key, (session, handle) => session.decrypt(mechanism, handle, ciphertext), fresh).catch((error: unknown) => {
-        if (error instanceof TokenFailure && isAmbiguous(error.failure)) return undefined;
-        throw error;
-      });
-    const first = await attempt(false);
-    if (first) return first;
-    await this.#judge(key);
-    const second = await attempt(true);
-    if (second) {
-      this.#token.noteFault();
-      return second;
-    }
-    for (let proof = 0; proof < 2; proof += 1) await this.#judge(key);
-    if (this.#token.lastFaultTime > started - suspiciousMs) throw new TokenFailure({ kind: 'fault', rv: 'CKR_GENERAL_ERROR', call: 'C_Decrypt' });
-    throw invalid();
-  }
-
-  /** Proves the key on a fresh session, in a proof that begins after this call; at most one runs for a key. */
-  async #judge(key: KeyRef): Promise<void> {
-    const { keyVersionId } = key;
-    const current = this.#judging.get(keyVersionId);
-    if (!current) return await this.#startProof(key);
-    current.next ??= current.running.catch(() => undefined).then(() => this.#startProof(key));
-    await current.next;
-  }
-
-  #startProof(key: KeyRef): Promise<void> {
-    const { keyVersionId } = key;
-    const running = this.#keys.prove(key).catch((error: unknown) => {
-      this.#token.noteFault();
-      throw error;
-    });
-    const entry = { running };
-    this.#judging.set(keyVersionId, entry);
-    const done = (): void => {
-      if (this.#judging.get(keyVersionId) === entry && !('next' in entry)) this.#judging.delete(keyVersionId);
-    };
-    running.then(done, done);
-    return running;
   }
 }

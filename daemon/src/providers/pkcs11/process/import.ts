@@ -1,19 +1,26 @@
-import { createDecipheriv } from 'node:crypto';
 import type { EncryptionAlgorithm } from '@kms-agent/protocol';
 import { type Calls, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
-import { CKA_MODULUS, CKA_WRAP, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP, CKM_RSA_PKCS_KEY_PAIR_GEN, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY } from './cryptoki.ts';
+import {
+  CKA_EXTRACTABLE,
+  CKA_MODULUS,
+  CKA_SENSITIVE,
+  CKA_WRAP,
+  CKM_AES_KEY_GEN,
+  CKM_AES_KEY_WRAP,
+  CKM_RSA_PKCS_KEY_PAIR_GEN,
+  CKO_PRIVATE_KEY,
+  CKO_PUBLIC_KEY,
+} from './cryptoki.ts';
 import { readPublicKey } from './keys.ts';
+import { readMaterial, unwrapKwp } from './material.ts';
 import { measureAes } from './measure.ts';
-import { oaepMechanism, rawRsa, readPrivateKey } from './mechanism.ts';
+import { oaepMechanism, rawRsa } from './mechanism.ts';
 import { removeOaep } from './padding.ts';
 import type { Handle } from './pkcs11js.ts';
 import type { Prover } from './proof.ts';
 import type { Session } from './session.ts';
 import { classOf, createdAes, createdPrivateKey, findById, measuredAes, throwawayAes, unwrappedAes, wrappingPairTemplates } from './template.ts';
 import type { Token } from './token.ts';
-
-/** The alternative initial value of AES-KWP (RFC 5649 section 3). */
-const kwpIv = Buffer.from('A65959A6', 'hex');
 
 const invalid = (): TokenFailure => new TokenFailure({ kind: 'invalid' });
 
@@ -53,28 +60,36 @@ export class MaterialImport {
     });
   }
 
-  /** @throws TokenFailure of kind `invalid`, `noWrappingKey`, or `otherMaterial` when the key had another before. */
+  /**
+   * What is in the token already under the key's id stays, whoever's it is: what comes is a session copy that is compared with it.
+   * @throws TokenFailure of kind `invalid`, `noWrappingKey`, `otherMaterial` when the key had another before, `inTheWay` when the token has another.
+   */
   async unwrap(input: Calls['unwrap']['takes']): Promise<Calls['unwrap']['gives']> {
-    const { key, wrappingId, inToken, wrapped } = input;
+    const { key, wrappingId, inToken, wrapped, hasMaterial } = input;
     if (inToken) await this.#checkLength(input);
     return await this.#token.use(async (session) => {
       const wrappingKey = findWrappingKey(session, wrappingId);
-      const there = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
-      const isKept = there.length > 0 && input.hasMaterial;
-      if (isKept) await this.#requireProven(session, there, input);
-      else for (const leftover of there) session.destroy(leftover);
-      const named = isKept ? undefined : key;
+      const [there, other] = session.find(findById(key.keyVersionId, classOf(key.keySpec)), 2);
+      if (other) throw new TokenFailure({ kind: 'key', why: 'ambiguous' });
+      if (there && hasMaterial) await this.#requireProven(session, there, input);
+      const named = there ? undefined : key;
       const made = inToken
-        ? await this.#keep(session, input, session.unwrap(oaepMechanism(input.algorithm), wrappingKey, wrapped, unwrappedAes(named)), isKept)
-        : await this.#unwrapHere(session, wrappingKey, input, isKept);
-      return { ...made, replaced: there.length > 0 && !isKept };
+        ? await this.#keep(session, input, session.unwrap(oaepMechanism(input.algorithm), wrappingKey, wrapped, unwrappedAes(named)), there)
+        : await this.#unwrapHere(session, wrappingKey, input, there);
+      return { ...made, adopted: there !== undefined && !hasMaterial };
     }, true);
   }
 
-  /** The object of a key that has material stays, and what comes is compared with it: an import that fails must not cost the key. */
-  async #requireProven(session: Session, [handle, other]: readonly Handle[], { key, previous }: Calls['unwrap']['takes']): Promise<void> {
-    if (!handle || other) throw new TokenFailure({ kind: 'key', why: 'ambiguous' });
-    if (!previous || !(await this.#prover.holds(session, handle, { ...key, ...previous }))) throw new TokenFailure({ kind: 'key', why: 'unproven' });
+  /** An import that fails must not cost the key that is there. */
+  async #requireProven(session: Session, there: Handle, { key, previous }: Calls['unwrap']['takes']): Promise<void> {
+    if (!previous || !(await this.#prover.holds(session, there, { ...key, ...previous }))) throw new TokenFailure({ kind: 'key', why: 'unproven' });
+  }
+
+  /** The object that is there is the key that came, made as the agent makes them. */
+  async #requireSame(session: Session, there: Handle, key: NewKey, made: MadeKey): Promise<void> {
+    const [sensitive, extractable] = session.attributes(there, CKA_SENSITIVE, CKA_EXTRACTABLE);
+    const isSame = sensitive?.[0] === 1 && extractable?.[0] === 0 && (await this.#prover.holds(session, there, { ...key, ...made }));
+    if (!isSame) throw new TokenFailure({ kind: 'inTheWay' });
   }
 
   /**
@@ -104,7 +119,7 @@ export class MaterialImport {
     }, true);
   }
 
-  async #unwrapHere(session: Session, wrappingKey: Handle, input: Calls['unwrap']['takes'], isKept: boolean): Promise<MadeKey> {
+  async #unwrapHere(session: Session, wrappingKey: Handle, input: Calls['unwrap']['takes'], there: Handle | undefined): Promise<MadeKey> {
     const { key, algorithm, wrapped, previous } = input;
     const modulusBytes = session.attributes(wrappingKey, CKA_MODULUS)[0]?.length ?? 0;
     const isTwofold = algorithm === 'RSA_AES_KEY_WRAP_SHA_256';
@@ -113,20 +128,25 @@ export class MaterialImport {
     const first = await this.#decrypt(session, wrappingKey, oaep, wrapped.subarray(0, modulusBytes));
     const material = isTwofold ? unwrapKwp(first, wrapped.subarray(modulusBytes)) : first;
     try {
-      if (!key.keySpec.startsWith('AES_')) return await this.#createPrivateKey(session, key, material, previous, isKept);
+      if (!key.keySpec.startsWith('AES_')) return await this.#keepPrivateKey(session, key, readMaterial(key, material), { previous, there });
       if (material.length * 8 !== Number(key.keySpec.slice('AES_'.length))) throw invalid();
-      return await this.#keep(session, input, session.create(createdAes(isKept ? undefined : key, material)), isKept);
+      return await this.#keep(session, input, session.create(createdAes(there ? undefined : key, material)), there);
     } finally {
       material.fill(0);
     }
   }
 
-  async #createPrivateKey(session: Session, key: NewKey, pkcs8: Uint8Array, previous: MadeKey | undefined, isKept: boolean): Promise<MadeKey> {
-    const { jwk, publicKey } = readMaterial(key, pkcs8);
+  async #keepPrivateKey(
+    session: Session,
+    key: NewKey,
+    { jwk, publicKey }: ReturnType<typeof readMaterial>,
+    { previous, there }: { previous: MadeKey | undefined; there: Handle | undefined },
+  ): Promise<MadeKey> {
     if (previous?.publicKey && Buffer.compare(previous.publicKey, publicKey) !== 0) throw new TokenFailure({ kind: 'otherMaterial' });
-    if (isKept && previous) return previous;
-    const handle = session.create(createdPrivateKey(key, jwk));
-    return { proof: await this.#prover.make(session, handle, key), publicKey };
+    if (!there) return await this.#proveNew(session, session.create(createdPrivateKey(key, jwk)), key, publicKey);
+    const made = previous ?? { proof: await this.#prover.make(session, there, key), publicKey };
+    await this.#requireSame(session, there, key, made);
+    return made;
   }
 
   async #decrypt(session: Session, wrappingKey: Handle, oaep: EncryptionAlgorithm, wrapped: Uint8Array): Promise<Uint8Array> {
@@ -138,23 +158,26 @@ export class MaterialImport {
     return message;
   }
 
-  /** Proves an AES key that was imported, or takes it out again when the key had other material before. */
-  async #keep(session: Session, { key, previous }: Calls['unwrap']['takes'], handle: Handle, isCopy: boolean): Promise<MadeKey> {
-    if (!previous) return { proof: await this.#proveNew(session, handle, key) };
-    const isSame = await this.#prover.holds(session, handle, { ...key, proof: previous.proof });
-    if (isCopy || !isSame) session.destroy(handle);
-    if (isSame) return previous;
-    throw new TokenFailure({ kind: 'otherMaterial' });
+  /** Proves an AES key that came, or takes it out again: when the key had other material before, and when its object is there already. */
+  async #keep(session: Session, { key, previous }: Calls['unwrap']['takes'], handle: Handle, there: Handle | undefined): Promise<MadeKey> {
+    if (!there && !previous) return await this.#proveNew(session, handle, key);
+    const isSame = !previous || (await this.#prover.holds(session, handle, { ...key, proof: previous.proof }));
+    const made = previous ?? { proof: await this.#prover.make(session, handle, key) };
+    if (there || !isSame) session.destroy(handle);
+    if (!isSame) throw new TokenFailure({ kind: 'otherMaterial' });
+    if (there) await this.#requireSame(session, there, key, made);
+    return made;
   }
 
-  /** A key that the token took and cannot use is none: SoftHSM takes 31 bytes for an AES key. */
-  async #proveNew(session: Session, handle: Handle, key: NewKey): Promise<Uint8Array> {
-    try {
-      return await this.#prover.make(session, handle, key);
-    } catch (error) {
-      session.destroy(handle);
-      throw error instanceof TokenFailure && error.failure.kind === 'failed' ? invalid() : error;
-    }
+  /** A key that the token took and cannot use is none: SoftHSM takes 31 bytes for an AES key, and a private key beside another's public one. */
+  async #proveNew(session: Session, handle: Handle, key: NewKey, publicKey?: Uint8Array): Promise<MadeKey> {
+    const made = await this.#prover.makeProven(session, handle, key, publicKey).catch((error: unknown) => {
+      if (error instanceof TokenFailure && error.failure.kind === 'failed') return undefined;
+      throw error;
+    });
+    if (made) return made;
+    session.destroy(handle);
+    throw invalid();
   }
 }
 
@@ -162,33 +185,4 @@ function findWrappingKey(session: Session, id: string): Handle {
   const [found] = session.find(findById(id, CKO_PRIVATE_KEY), 1);
   if (!found) throw new TokenFailure({ kind: 'noWrappingKey' });
   return found;
-}
-
-function unwrapKwp(wrappingKey: Uint8Array, wrapped: Uint8Array): Uint8Array {
-  try {
-    const decipher = createDecipheriv('aes256-wrap-pad', wrappingKey, kwpIv);
-    return Buffer.concat([decipher.update(wrapped), decipher.final()]);
-  } catch {
-    throw invalid(); // a wrong key, or no such wrapping: OpenSSL does not say which, and nobody needs to know
-  } finally {
-    wrappingKey.fill(0);
-  }
-}
-
-/** The numbers of a PKCS#8 private key of the right kind and size. */
-function readMaterial(key: NewKey, pkcs8: Uint8Array): ReturnType<typeof readPrivateKey> {
-  try {
-    const read = readPrivateKey(pkcs8);
-    if (specOf(read.jwk) === key.keySpec) return read;
-  } catch {
-    throw invalid(); // no PKCS#8: OpenSSL says it in many ways
-  }
-  throw invalid();
-}
-
-const curveSpecs: Readonly<Record<string, string>> = { 'P-256': 'EC_P256', secp256k1: 'EC_P256K' };
-
-function specOf({ kty, crv, n = '' }: Record<string, string>): string | undefined {
-  if (kty === 'EC') return curveSpecs[crv ?? ''];
-  return kty === 'RSA' ? `RSA_${Buffer.from(n, 'base64url').length * 8}` : undefined;
 }

@@ -1,4 +1,5 @@
 import { type KeyRef, TokenFailure } from '../messages.ts';
+import { SharedRuns } from '../shared-runs.ts';
 import { CKA_EC_POINT, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKO_PUBLIC_KEY } from './cryptoki.ts';
 import { ecPublicKey, rsaPublicKey } from './mechanism.ts';
 import type { Handle } from './pkcs11js.ts';
@@ -22,6 +23,7 @@ export class Keys {
   readonly #check: () => Promise<void>;
   readonly #proven = new Map<string, Handle>();
   readonly #proving = new Map<string, Promise<Handle>>();
+  readonly #confirmations = new SharedRuns<void>();
 
   /** @param check - throws when the token as a whole is sick: then a key that is not shown says nothing. */
   constructor(token: Token, prover: Prover, check: () => Promise<void>) {
@@ -51,6 +53,28 @@ export class Keys {
     } finally {
       if (this.#proving.get(key.keyVersionId) === running) this.#proving.delete(key.keyVersionId);
     }
+  }
+
+  /**
+   * Shows, after this call, that the handle that is used is still of the key that was made: some modules keep a handle when another object takes
+   * its place. Whoever asks meanwhile shares it. @throws TokenFailure of kind `key`.
+   */
+  async confirm(key: KeyRef): Promise<void> {
+    await this.#confirmations.run(key.keyVersionId, () => this.#confirm(key));
+  }
+
+  async #confirm(key: KeyRef): Promise<void> {
+    const { keyVersionId } = key;
+    const handle = await this.find(key);
+    try {
+      if (await this.#token.use((session) => this.#prover.holds(session, handle, key))) return;
+    } catch (error) {
+      this.forget(keyVersionId);
+      throw error;
+    }
+    this.forget(keyVersionId);
+    await this.#check();
+    throw new TokenFailure({ kind: 'key', why: 'unproven' });
   }
 
   /** Proves a key anew, on a session that nobody used before. @throws TokenFailure */

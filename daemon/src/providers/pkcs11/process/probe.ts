@@ -32,12 +32,13 @@ export class Probe {
   readonly #token: Token;
   readonly #works: string[] = [];
   readonly #refused: string[] = [];
+  #isDoubtful = false;
 
   constructor(token: Token) {
     this.#token = token;
   }
 
-  /** @throws TokenFailure of kind `fault` when the token is sick, which says nothing about what it can do. */
+  /** A token that is sick does not come this far: what it is asked after is a check. What is sick of it makes the outcome doubtful. */
   async run(): Promise<TokenAbilities> {
     const aesBits = await this.#filter(
       [256, 192, 128],
@@ -67,7 +68,7 @@ export class Probe {
       (algorithm) => `unwrapping with ${algorithm}`,
       (algorithm) => this.#tryUnwrap(algorithm),
     );
-    return { aesBits, aes, rsaBits, oaep, rsaSigning, curves, unwraps, works: this.#works, refused: this.#refused };
+    return { aesBits, aes, rsaBits, oaep, rsaSigning, curves, unwraps, works: this.#works, refused: this.#refused, isDoubtful: this.#isDoubtful };
   }
 
   async #tries(name: string, attempt: () => Promise<unknown>): Promise<boolean> {
@@ -80,6 +81,7 @@ export class Probe {
       } catch (error) {
         if (!(error instanceof TokenFailure)) throw error;
         if (error.failure.kind === 'fault' && left > 1) continue;
+        if (error.failure.kind === 'fault') this.#isDoubtful = true;
         this.#refused.push(`${name} (${error.message})`);
         return false;
       }

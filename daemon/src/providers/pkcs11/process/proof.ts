@@ -1,6 +1,6 @@
 import { constants, createHash, createPublicKey, type KeyObject, publicEncrypt, randomBytes, verify } from 'node:crypto';
 import type { EncryptionAlgorithm, SigningAlgorithm } from '@kms-agent/protocol';
-import { type KeyRef, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type KeyRef, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
 import { removeOaep } from './padding.ts';
 import type { Handle } from './pkcs11js.ts';
@@ -32,6 +32,12 @@ export class Prover {
     );
   }
 
+  /** Makes a proof and holds the new key to it at once: a token may take or make one that it cannot use. @returns undefined where it does not hold. */
+  async makeProven(session: Session, handle: Handle, key: NewKey, publicKey?: Uint8Array): Promise<MadeKey | undefined> {
+    const made = { proof: await this.make(session, handle, key), ...(publicKey ? { publicKey } : {}) };
+    return (await this.holds(session, handle, { ...key, ...made })) ? made : undefined;
+  }
+
   /**
    * Whether the key behind a handle is the one that the proof was made with.
    * @throws TokenFailure when the token does not say.
@@ -39,10 +45,14 @@ export class Prover {
   async holds(session: Session, handle: Handle, { keySpec, proof, publicKey }: KeyRef): Promise<boolean> {
     const stored = JSON.parse(Buffer.from(proof).toString('utf8')) as Proof; // sealed by the agent, made above
     if ('sealed' in stored) return await this.#opens(session, handle, stored);
-    if (!publicKey) throw new TypeError(`a ${keySpec} key without its public key`);
-    const spki = createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' });
+    const spki = keyObject(keySpec, publicKey);
     if (stored.algorithm.startsWith('RSAES_')) return await this.#decrypts(session, handle, stored.algorithm as EncryptionAlgorithm, spki);
     return await this.#signs(session, handle, stored.algorithm as SigningAlgorithm, spki);
+  }
+
+  /** Whether an RSA key opens, in the way of an algorithm, what its public key sealed. @throws TokenFailure when the token does not say. */
+  async decrypts(session: Session, handle: Handle, algorithm: EncryptionAlgorithm, { keySpec, publicKey }: KeyRef): Promise<boolean> {
+    return await this.#decrypts(session, handle, algorithm, keyObject(keySpec, publicKey));
   }
 
   #algorithmFor(keySpec: string, keyUsage: string): EncryptionAlgorithm | SigningAlgorithm {
@@ -95,6 +105,11 @@ export class Prover {
       return isRefusal(error);
     }
   }
+}
+
+function keyObject(keySpec: string, publicKey: Uint8Array | undefined): KeyObject {
+  if (!publicKey) throw new TypeError(`a ${keySpec} key without its public key`);
+  return createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' });
 }
 
 /** False for a token that says no, which proves nothing; a sick one is another matter, and so is an error of ours. */
