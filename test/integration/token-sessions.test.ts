@@ -53,4 +53,24 @@ describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () =
     expect((await tokenOf(kms))?.hsm?.recoveries).toBe(0);
     expect(fault.counts.peak).toBeLessThanOrEqual(3);
   });
+
+  test('a good ciphertext does not wait for the verdict on bad ones that came before it', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { sessions: 4, timeoutMs: 20_000 } });
+    const [kms, good] = [await rig.client(), await rig.client()];
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('good') });
+    const bad = await makeBad(kms, keyId);
+    fault.begin('C_Decrypt', 'slow20');
+    let judged = 0;
+    const judging = Array.from({ length: 40 }, async () => {
+      expect(await codeOf(kms.advanceDecrypt({ ciphertextBlob: bad }))).toBe('ERR_INVALID_CIPHERTEXT');
+      judged += 1;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 50)); // they are on their way
+    expect(await codeOf(good.advanceDecrypt({ ciphertextBlob }))).toBe('no error');
+    expect(judged).toBeLessThan(10);
+    await Promise.all(judging);
+  });
 });

@@ -1,8 +1,12 @@
 import { constants, generateKeyPairSync, privateDecrypt, publicEncrypt, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { KeyTurns } from '../../../daemon/src/keyring/key-turns.ts';
+import { Ladder } from '../../../daemon/src/providers/pkcs11/ladder.ts';
+import { readMaterial } from '../../../daemon/src/providers/pkcs11/process/material.ts';
 import { addPkcs7, removeOaep, removePkcs7 } from '../../../daemon/src/providers/pkcs11/process/padding.ts';
 import { kindOfRv, nameOfRv, rvOf } from '../../../daemon/src/providers/pkcs11/process/rv.ts';
+import { SharedRuns } from '../../../daemon/src/providers/pkcs11/shared-runs.ts';
 import { Slots } from '../../../daemon/src/providers/pkcs11/slots.ts';
 import { formatTokenUri, parseTokenUri } from '../../../daemon/src/providers/pkcs11/uri.ts';
 
@@ -114,4 +118,64 @@ test('Slots: so many at a time, in the order in which they came, and no more wai
   expect(all.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled', 'fulfilled', 'rejected']);
   expect((all[5] as PromiseRejectedResult).reason).toMatchObject({ code: 'ERR_BUSY' });
   await slots.run(async () => undefined); // and there is room again
+});
+
+test('SharedRuns: whoever asks while one runs shares the next, and a failure reaches those who shared it only', async () => {
+  const runs = new SharedRuns<number>();
+  const gates = Array.from({ length: 3 }, () => Promise.withResolvers<void>());
+  let begun = 0;
+  const work = async (): Promise<number> => {
+    begun += 1;
+    const mine = begun;
+    await gates[mine - 1]?.promise;
+    if (mine === 2) throw new Error('the second');
+    return mine;
+  };
+  const first = runs.run('a', work);
+  const shared = Promise.allSettled([runs.run('a', work), runs.run('a', work)]);
+  expect(begun).toBe(1);
+  gates[0]?.resolve();
+  expect(await first).toBe(1);
+  gates[1]?.resolve();
+  expect((await shared).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+  expect(begun).toBe(2);
+  gates[2]?.resolve();
+  expect(await runs.run('a', work)).toBe(3);
+});
+
+test('KeyTurns: work on one key follows that before it, also one that failed; other keys do not wait', async () => {
+  const turns = new KeyTurns();
+  const order: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const first = turns.run('a', async () => {
+    await gate.promise;
+    order.push('a1');
+    throw new Error('a1');
+  });
+  const second = turns.run('a', async () => order.push('a2'));
+  await turns.run('b', async () => order.push('b'));
+  gate.resolve();
+  await expect(first).rejects.toThrow('a1');
+  await second;
+  expect(order).toEqual(['b', 'a1', 'a2']);
+});
+
+test('Ladder: from the lowest rung, a rung higher when it is soon needed again, and at once a new helper where there is none', () => {
+  const ladder = new Ladder();
+  expect(ladder.steps(false)).toEqual(['login', 'initialize', 'helper']);
+  expect(ladder.steps(true)).toEqual(['helper']);
+  ladder.note('login'); // the first connection is no recovery
+  expect(ladder.recoveries).toBe(0);
+  expect(ladder.steps(false)).toEqual(['initialize', 'helper']);
+  ladder.note('helper');
+  expect(ladder.steps(false)).toEqual(['check', 'helper']);
+  for (const step of ['check', 'renew'] as const) ladder.note(step); // they mend nothing
+  expect(ladder.recoveries).toBe(1);
+});
+
+test('imported RSA keys have exactly the bits that their spec says', () => {
+  const key = { keyVersionId: '', keySpec: 'RSA_2048', keyUsage: 'SIGN_VERIFY', label: '' } as const;
+  const pkcs8Of = (modulusLength: number): Uint8Array => generateKeyPairSync('rsa', { modulusLength }).privateKey.export({ type: 'pkcs8', format: 'der' });
+  expect(readMaterial(key, pkcs8Of(2048)).publicKey.length).toBeGreaterThan(256);
+  expect(() => readMaterial(key, pkcs8Of(2047))).toThrow('invalid');
 });
