@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
@@ -25,28 +26,61 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     await until(async () => (await sign()) === 'no error', 'it signs again');
   });
 
-  test('a helper that cannot be started is tried again until it can', async () => {
+  /** A link of its own to a token, with Node replaced by another program for the helpers that it starts while `work` runs. */
+  async function withLink(
+    timeoutMs: number,
+    work: (link: TokenLink, startWith: (program: string) => void, folder: TempFolder) => Promise<void>,
+  ): Promise<void> {
     using folder = new TempFolder();
     const hsm = new SoftHsm(folder);
     hsm.initToken('hsm');
     process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
     const link = new TokenLink({
-      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm' },
+      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs },
       readPin: async () => Buffer.from(pin),
       onState: () => undefined,
     });
     const { execPath } = process;
-    process.execPath = folder.join('absent');
     try {
+      await work(
+        link,
+        (program) => {
+          process.execPath = program;
+        },
+        folder,
+      );
+    } finally {
+      process.execPath = execPath;
+      await link.stop();
+    }
+  }
+
+  test('a helper that cannot be started is tried again until it can', async () => {
+    const node = process.execPath;
+    await withLink(5000, async (link, startWith, folder) => {
+      startWith(folder.join('absent'));
       link.start();
       await until(() => link.state === 'down', 'it is down');
       expect(link.lastFailure).toMatchObject({ kind: 'fault' });
       await delay(500);
-    } finally {
-      process.execPath = execPath;
-    }
-    await until(() => link.state === 'ok', 'it has come back by itself');
-    await link.stop();
+      startWith(node);
+      await until(() => link.state === 'ok', 'it has come back by itself');
+    });
+  });
+
+  test('a helper that takes longer to start than a call may, as on a busy host, is waited for', async () => {
+    const node = process.execPath;
+    await withLink(2000, async (link, startWith, folder) => {
+      link.start();
+      await link.ready();
+      const slow = folder.join('slow-node');
+      writeFileSync(slow, `#!/bin/sh\nsleep 3\nexec ${node} "$@"\n`, { mode: 0o700 });
+      startWith(slow);
+      process.kill(link.connection.pid ?? 0, 'SIGKILL');
+      await link.call('check', {}).catch(() => undefined); // finds it gone
+      await until(() => link.state === 'ok', 'it is there again', 20_000);
+      expect(link.recoveries).toBe(1);
+    });
   });
 
   test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {

@@ -1,18 +1,22 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type CallName, type Calls, type Reply, type Request, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
 
 const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './process/main.ts' : './process/main.js', import.meta.url));
 
 /** How long the end of a process is waited for; one that the kernel holds, in a driver, cannot be ended at all. */
 const killTimeoutMs = 1000;
 
+/** Milliseconds that a process may take to start: on a busy host that takes longer than a call may. */
+const startTimeoutMs = 10_000;
+
 interface Waiting {
   readonly call: CallName;
+  readonly timeoutMs: number;
   readonly resolve: (result: never) => void;
   readonly reject: (error: TokenFailure) => void;
-  readonly timer: NodeJS.Timeout;
+  timer?: NodeJS.Timeout;
 }
 
 function start(sessions: number): ChildProcess {
@@ -33,6 +37,8 @@ export class HelperProcess {
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, Waiting>();
   readonly #gone: Promise<void>;
+  readonly #starting: NodeJS.Timeout;
+  #isReady = false;
   #lastId = 0;
 
   /** @param sessions - calls that run side by side. @throws TokenFailure of kind `fault` when no process can be started. */
@@ -40,6 +46,7 @@ export class HelperProcess {
     this.#child = start(sessions);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#gone = promise;
+    this.#starting = setTimeout(() => this.#giveUp('the helper does not start'), startTimeoutMs).unref();
     this.#child.on('message', (reply: Reply) => this.#take(reply));
     this.#child.on('error', (error) => {
       this.#fail(error.message);
@@ -68,11 +75,9 @@ export class HelperProcess {
     const { promise, resolve, reject } = Promise.withResolvers<Calls[C]['gives']>();
     this.#lastId += 1;
     const id = this.#lastId;
-    const timer = setTimeout(() => {
-      this.#fail(`no answer for ${timeoutMs} ms`);
-      void this.kill();
-    }, timeoutMs);
-    this.#waiting.set(id, { call, resolve, reject, timer });
+    const waiting: Waiting = { call, timeoutMs, resolve, reject };
+    this.#waiting.set(id, waiting);
+    if (this.#isReady) this.#startClock(waiting);
     if (!this.isRunning) this.#fail('the helper has ended');
     else this.#child.send({ id, call, params } satisfies Request<C>, (error) => error && this.#fail(error.message));
     return promise;
@@ -88,9 +93,26 @@ export class HelperProcess {
     this.#fail('the helper was ended');
   }
 
+  /** A call's time begins when the process is there that it is for. */
+  #startClock(waiting: Waiting): void {
+    waiting.timer = setTimeout(() => this.#giveUp(`no answer for ${waiting.timeoutMs} ms`), waiting.timeoutMs);
+  }
+
+  #giveUp(why: string): void {
+    this.#fail(why);
+    void this.kill();
+  }
+
+  #beReady(): void {
+    this.#isReady = true;
+    clearTimeout(this.#starting);
+    for (const waiting of this.#waiting.values()) this.#startClock(waiting);
+  }
+
   #take(reply: Reply): void {
+    if (reply.id === readyId) this.#beReady();
     const waiting = this.#waiting.get(reply.id);
-    if (!waiting) return; // "ready", or an answer that came too late
+    if (!waiting) return; // it was ready, or came too late
     this.#waiting.delete(reply.id);
     clearTimeout(waiting.timer);
     if ('failure' in reply) waiting.reject(new TokenFailure(reply.failure));
@@ -98,6 +120,7 @@ export class HelperProcess {
   }
 
   #fail(why: string): void {
+    clearTimeout(this.#starting);
     const all = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const { call, reject, timer } of all) {

@@ -164,6 +164,9 @@ export interface Request<C extends CallName = CallName> {
   readonly params: Calls[C]['takes'];
 }
 
+/** The id of the answer that nobody asked for: the helper is there. */
+export const readyId = 0;
+
 export type Reply = { readonly id: number; readonly result: unknown } | { readonly id: number; readonly failure: Failure };
 
 /** Thrown on both sides; what it says goes over the pipe, and to the log, never to a caller. */

@@ -1,5 +1,5 @@
 import { dieWithParent, forbidInspection } from '../../../os/libc.ts';
-import { type Failure, type Reply, type Request, TokenFailure } from '../messages.ts';
+import { type Failure, type Reply, type Request, readyId, TokenFailure } from '../messages.ts';
 import { Helper } from './calls.ts';
 
 /*
@@ -30,4 +30,4 @@ async function answer({ id, call, params }: Request): Promise<void> {
 }
 
 process.on('message', (request: Request) => void answer(request));
-process.send?.({ id: 0, result: 'ready' } satisfies Reply);
+process.send?.({ id: readyId, result: 'ready' } satisfies Reply);
