@@ -10,6 +10,7 @@ type WhereThereIsOne = boolean | 'auto';
 export const defaultSettings = {
   idleLockMs: 0,
   lockOnSuspend: 'auto' as WhereThereIsOne,
+  lockOnScreenLock: 'auto' as WhereThereIsOne,
   requestTimeoutMs: 30_000,
   lockTimeoutMs: 10_000,
   shutdownTimeoutMs: 5000,
@@ -79,6 +80,7 @@ const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
 export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } = {
   idleLockMs: integer(0, week),
   lockOnSuspend: whereThereIsOne,
+  lockOnScreenLock: whereThereIsOne,
   requestTimeoutMs: integer(100, 3_600_000),
   lockTimeoutMs: integer(100, 600_000),
   shutdownTimeoutMs: integer(100, 600_000),

@@ -8,6 +8,7 @@ import type { FindKeyId } from './dispatch/recording.ts';
 import { type ListenAddress, Listener } from './front/listener.ts';
 import { Agent } from './keyring/agent.ts';
 import type { TimeSource } from './keyring/clock.ts';
+import { SessionLocks } from './keyring/session-locks.ts';
 import { Witness } from './keyring/witness.ts';
 import { describeError, type Log } from './log.ts';
 import { Metrics } from './metrics.ts';
@@ -178,6 +179,17 @@ export async function startAgent({
     },
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
+  const { lockOnSuspend, lockOnScreenLock } = settings;
+  const sessionLocks = new SessionLocks({
+    agent,
+    lockOnSuspend,
+    lockOnScreenLock,
+    onLockFailed,
+    onReach: (trouble, isAsked) => {
+      if (trouble === undefined) log.info('systemd-logind says when the machine is suspended and the screen locked');
+      else log[isAsked ? 'warn' : 'info']('systemd-logind cannot be used', { detail: trouble });
+    },
+  });
   const policy = new Policy({
     ...readAuthority(settings),
     keyring: () => agent.open.keyring,
@@ -185,10 +197,12 @@ export async function startAgent({
     hostId: readMachineId,
     readsExecutables: canReadExecutables(isPrivate(listen)),
   });
-  const warnings = (): string[] =>
-    readProtections()
+  const warnings = (): string[] => [
+    ...readProtections()
       .filter(({ on }) => !on)
-      .map(({ name }) => `The protection ${name} is off.`);
+      .map(({ name }) => `The protection ${name} is off.`),
+    ...sessionLocks.warnings,
+  ];
   const metrics = new Metrics(version, () => ({
     unlocked: agent.state === 'UNLOCKED',
     keys: agent.keyCount,
@@ -238,6 +252,7 @@ export async function startAgent({
       dispatcher.stop();
       await listener.close(settings.shutdownTimeoutMs);
       audit.note({ operation: 'stop', outcome: 'ok' });
+      await sessionLocks.close();
       await agent.close();
       audit.close();
     },

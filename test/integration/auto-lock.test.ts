@@ -53,6 +53,17 @@ describe('idleLockMs', () => {
     expect(await state()).toBe('UNLOCKED');
   });
 
+  test('a request that is refused for want of a right is no use', async () => {
+    await start({ idleLockMs: 10 * minuteMs });
+    const { keyId } = await kms.createKey();
+    const nobody = { statements: [{ effect: 'Deny' as const, principals: ['*'], actions: ['use'] }] };
+    await kms.setKeyPolicy({ keyId, policy: nobody });
+    await agent.advance(9 * minuteMs);
+    await expect(kms.advanceEncrypt({ keyId, plaintext: message })).rejects.toMatchObject({ code: 'ERR_ACCESS_DENIED' });
+    await agent.advance(minuteMs);
+    await expect.poll(state).toBe('LOCKED');
+  });
+
   test('a wall clock that is set, back or forward, neither puts it off nor brings it on', async () => {
     await start({ idleLockMs: 10 * minuteMs });
     await agent.set({ wallMs: agent.now.wallMs + hourMs });

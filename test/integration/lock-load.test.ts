@@ -111,7 +111,7 @@ test('a request that runs for longer than lockTimeoutMs: the process ends with 7
   await kms.unlock({ passphrase });
   const exited = new Promise<number | null>((resolve) => agent.child.once('exit', resolve));
   const makings = Array.from({ length: 16 }, () => kms.createKey({ keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' }).catch((error: unknown) => error));
-  await delay(50);
+  await expect.poll(async () => (await kms.status()).counts?.inFlight).toBeGreaterThan(16);
   const locking = kms.lock().catch((error: unknown) => error);
   expect(await exited).toBe(70);
   expect(agent.log).toContain('keys may still be in memory');

@@ -26,6 +26,8 @@ const debianPackages = {
   'libsecret-1-dev': '/usr/include/libsecret-1/libsecret/secret.h',
   'gnome-keyring': '/usr/bin/gnome-keyring-daemon',
   dbus: '/usr/bin/dbus-run-session',
+  'python3-dbus': '/usr/lib/python3/dist-packages/dbus/__init__.py',
+  'python3-gi': '/usr/lib/python3/dist-packages/gi/__init__.py',
 };
 
 const say = (text) => console.error(`[setup] ${text}`);

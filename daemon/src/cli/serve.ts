@@ -112,7 +112,7 @@ async function openByItself({ agent, audit }: RunningAgent, log: Log): Promise<v
 }
 
 /** Nobody could unlock it again. */
-const devSettings = { ...defaultSettings, lockOnSuspend: false };
+const devSettings = { ...defaultSettings, lockOnSuspend: false, lockOnScreenLock: false };
 
 /**
  * Runs an agent whose vault lives in memory, already unlocked.

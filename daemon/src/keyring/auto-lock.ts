@@ -1,7 +1,7 @@
 import type { TimeSource } from './clock.ts';
 
 /** Why the agent locks itself, as the audit record says it. */
-export type LockReason = 'idle' | 'suspend' | 'SIGUSR2';
+export type LockReason = 'idle' | 'suspend' | 'screenLock' | 'SIGUSR2';
 
 /** Milliseconds that a suspension lasts at least: two clocks are read one after the other. */
 const shortestSleepMs = 1000;

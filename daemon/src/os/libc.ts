@@ -56,6 +56,15 @@ export function isInspectable(): boolean {
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
 const fSetFd = 2;
 
+const fDupFdCloseOnExec = 1030;
+
+/** Another descriptor of the same open file, for this process alone (fcntl(2), F_DUPFD_CLOEXEC). */
+export function duplicateFd(fd: number): number {
+  const copy = fcntl(fd, fDupFdCloseOnExec, 0);
+  check(copy, 'fcntl(F_DUPFD_CLOEXEC)');
+  return copy;
+}
+
 /** Lets an inherited descriptor outlive execve(2); Node marks every one but the first three close-on-exec when it starts. */
 export function keepAcrossExec(fd: number): void {
   check(fcntl(fd, fSetFd, 0), 'fcntl(F_SETFD)');

@@ -1,0 +1,63 @@
+import { Logind } from '../os/logind.ts';
+import type { Agent } from './agent.ts';
+
+/** Share of the time that a suspension waits after which the process leaves: keys must be gone before the machine sleeps. */
+const shareOfDelay = 0.8;
+
+export interface SessionLocksOptions {
+  readonly agent: Pick<Agent, 'lockBecause'>;
+  /** As the settings say: `auto` is yes, where there is systemd-logind. */
+  readonly lockOnSuspend: boolean | 'auto';
+  readonly lockOnScreenLock: boolean | 'auto';
+  /** Lock does not come to its end in time: the process must go. */
+  readonly onLockFailed: () => void;
+  /** Hears of each change, and why systemd-logind cannot be used. @param isAsked - a setting asks for it by a plain yes. */
+  readonly onReach: (trouble: string | undefined, isAsked: boolean) => void;
+}
+
+/** Locks the agent before the machine sleeps and when its user's screen is locked, as systemd-logind tells. */
+export class SessionLocks {
+  readonly #options: SessionLocksOptions;
+  readonly #logind: Logind | undefined;
+
+  constructor(options: SessionLocksOptions) {
+    this.#options = options;
+    const { agent, onReach } = options;
+    const [onSuspend, onScreenLock] = [options.lockOnSuspend !== false, options.lockOnScreenLock !== false];
+    if (!onSuspend && !onScreenLock) return;
+    this.#logind = new Logind({
+      onSuspend,
+      onScreenLock,
+      suspending: (delayMs) => this.#lockWithin(delayMs),
+      screenLocked: () => void agent.lockBecause('screenLock').catch(() => undefined), // the agent leaves when it cannot lock
+      onReach: (trouble) => onReach(trouble, options.lockOnSuspend === true || options.lockOnScreenLock === true),
+    });
+  }
+
+  /** What an administrator should know who asked for it. */
+  get warnings(): string[] {
+    const trouble = this.#logind?.trouble;
+    if (trouble === undefined) return [];
+    const { lockOnSuspend, lockOnScreenLock } = this.#options;
+    return [
+      ...(lockOnSuspend === true
+        ? [`lockOnSuspend is set, and systemd-logind cannot be used (${trouble}): keys stay in memory while the machine sleeps, and go when it is back.`]
+        : []),
+      ...(lockOnScreenLock === true ? [`lockOnScreenLock is set, and systemd-logind cannot be used (${trouble}): nobody says when the screen is locked.`] : []),
+    ];
+  }
+
+  async close(): Promise<void> {
+    await this.#logind?.close();
+  }
+
+  async #lockWithin(delayMs: number): Promise<void> {
+    const { agent, onLockFailed } = this.#options;
+    const overdue = delayMs > 0 ? setTimeout(onLockFailed, delayMs * shareOfDelay) : undefined;
+    try {
+      await agent.lockBecause('suspend');
+    } finally {
+      clearTimeout(overdue);
+    }
+  }
+}
