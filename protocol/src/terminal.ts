@@ -1,11 +1,40 @@
-import { openSync, readFileSync } from 'node:fs';
+import { openSync, readSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { AgentError } from './errors.ts';
 
-/** A whole descriptor less one line ending at its end. */
-function readDescriptor(fd: number): string {
-  return readFileSync(fd, 'utf8').replace(/\r?\n$/, '');
+const pollMs = 5;
+const nobody = new Int32Array(new SharedArrayBuffer(4));
+
+/** Reads what is there. @returns the number of bytes, 0 at the end, undefined when there is nothing yet. */
+function readAvailable(fd: number, buffer: Uint8Array): number | undefined {
+  try {
+    return readSync(fd, buffer);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return undefined;
+    throw error;
+  }
 }
+
+/**
+ * Reads a descriptor to its end, and waits for what is slow to come. readFileSync fails with EAGAIN there: whoever imports `node:process`,
+ * as commander does, makes a pipe at standard input non-blocking.
+ */
+export function readDescriptor(fd: number): Buffer {
+  const pieces: Buffer[] = [];
+  for (;;) {
+    const buffer = Buffer.alloc(65_536);
+    const length = readAvailable(fd, buffer);
+    if (length === 0) return Buffer.concat(pieces);
+    if (length === undefined) Atomics.wait(nobody, 0, 0, pollMs);
+    else pieces.push(buffer.subarray(0, length));
+  }
+}
+
+/** A whole descriptor less one line ending at its end. */
+const readLine = (fd: number): string =>
+  readDescriptor(fd)
+    .toString()
+    .replace(/\r?\n$/, '');
 
 function openTerminal(): number {
   try {
@@ -40,7 +69,7 @@ async function askTerminal(prompt: string): Promise<string> {
 
 /** Reads a secret from a descriptor, or asks for it on the terminal; never from an argument or the environment. */
 export async function readSecret(prompt: string, fd?: number): Promise<string> {
-  return fd === undefined ? await askTerminal(prompt) : readDescriptor(fd);
+  return fd === undefined ? await askTerminal(prompt) : readLine(fd);
 }
 
 /** Reads a new secret; on the terminal twice. @throws AgentError `ERR_INVALID_PARAMS` when it is shorter than 8 bytes or the two differ. */

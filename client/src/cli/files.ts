@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { createReadStream, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readDescriptor } from '@kms-agent/protocol/terminal';
 import { AsideFile } from '../aside.ts';
 
 /** Something that the person can put right by calling again; exit status 2. */
@@ -17,7 +18,7 @@ export interface ByteOptions {
 /** A whole file, or standard input for `-` or nothing. */
 export function readInput(file: string | undefined): Uint8Array {
   try {
-    return readFileSync(file === undefined || file === '-' ? 0 : file);
+    return file === undefined || file === '-' ? readDescriptor(0) : readFileSync(file);
   } catch (cause) {
     throw new UsageError(`cannot read ${file ?? 'standard input'}: ${cause instanceof Error ? cause.message : 'unknown reason'}`, { cause });
   }
