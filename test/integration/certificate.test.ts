@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import type { AgentClient, GetPublicKeyParams } from '@kms-agent/client';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { requestCertificate } from '../../client/src/certificate/request.ts';
@@ -75,6 +76,21 @@ test('csr: names alone, a subject alone; and what is none is refused before the 
   expect(await csr('-k', 'alias/EC_P256')).toMatchObject({ code: 2, stderr: expect.stringContaining('--subject') as string });
   expect(await csr('-k', 'alias/EC_P256', '--dns', 'a b')).toMatchObject({ code: 2, stderr: 'kms: a b is no host name\n' });
   expect(await csr('-k', 'alias/default', '--dns', 'a.example')).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_UNSUPPORTED') as string });
+});
+
+test('csr: a key that is rotated in between signs with the version that the request names', async () => {
+  const kms = await agent.client();
+  const racing = Object.create(kms, {
+    getPublicKey: {
+      value: async (params: GetPublicKeyParams) => {
+        const answer = await kms.getPublicKey(params);
+        await kms.createKeyVersion({ keyId: answer.keyId });
+        return answer;
+      },
+    },
+  }) as AgentClient;
+  const request = await requestCertificate(racing, { keyId: 'alias/EC_P256', subject: 'CN=a', dns: [], ip: [] });
+  expect(openssl(Buffer.from(request), '-verify')).toContain('verify OK');
 });
 
 test('csr: a subject of any text comes back from OpenSSL as it was', () => {
