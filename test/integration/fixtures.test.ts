@@ -1,9 +1,11 @@
 import { chmodSync, copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { utf8 } from '@kms-agent/client';
+import { decryptStream } from '@kms-agent/client/age';
 import { expect, test } from 'vitest';
 import { TempFolder } from '../kit/agent.ts';
 import { ClockedAgent } from '../kit/clocked.ts';
+import { collectBytes, inPieces } from '../kit/streams.ts';
 
 /** What is known of a frozen vault. */
 interface Facts {
@@ -38,6 +40,9 @@ test.each(['passphrase', 'recoveryCode'] as const)(
     await kms.unlock({ passphrase: facts[secret] });
     const message = utf8(facts.message);
     for (const blob of facts.blobs) expect((await kms.advanceDecrypt({ ciphertextBlob: bytes(blob) })).plaintext).toEqual(message);
+    const file = readFileSync(fixture('vault-format-1/file.age'));
+    const plaintext = Buffer.from(Array.from({ length: 70_000 }, (_, index) => index % 251));
+    expect((await collectBytes(decryptStream(kms, inPieces(file)))).equals(plaintext)).toBe(true);
     for (const { keyId, signature } of facts.signatures) {
       await kms.assertValidSignature({ keyId, message, signature: bytes(signature) });
       await kms.assertValidSignature({ ...(await kms.sign({ keyId, message })), message });

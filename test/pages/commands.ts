@@ -11,7 +11,13 @@ export interface CommandPage {
   /** Examples and the like, which its help ends with. */
   readonly after: string;
   readonly arguments: readonly { readonly name: string; readonly description: string }[];
-  readonly options: readonly { readonly flags: string; readonly long?: string; readonly description: string; readonly default?: string }[];
+  readonly options: readonly {
+    readonly flags: string;
+    readonly long?: string;
+    readonly mandatory?: boolean;
+    readonly description: string;
+    readonly default?: string;
+  }[];
   readonly commands: readonly CommandPage[];
 }
 

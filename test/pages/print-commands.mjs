@@ -7,9 +7,10 @@ function textAfter(command) {
   return whole.slice(command.helpInformation().length).trim();
 }
 
-const describeOption = ({ flags, long, description, defaultValue }) => ({
+const describeOption = ({ flags, long, mandatory, description, defaultValue }) => ({
   flags,
   long,
+  mandatory,
   description,
   default:
     defaultValue === undefined || typeof defaultValue === 'boolean' || defaultValue === '' || Array.isArray(defaultValue) ? undefined : String(defaultValue),
