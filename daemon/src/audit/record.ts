@@ -13,18 +13,62 @@ export const noHash = '0'.repeat(64);
 /** SHA-256 of a line without its line feed; hex. */
 export const hashLine = (line: string): string => hash('sha256', line, 'hex');
 
-/** Writes a record as its line. The order of the fields is that of their making. */
+const escapeCharacter = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+
+/** Writes a record as its line, in ASCII, so that a byte that is none can only be damage. The order of the fields is that of their making. */
 export function encodeRecord(record: AuditRecord): string {
-  return JSON.stringify(record);
+  return JSON.stringify(record).replace(/[\u007f-\uffff]/g, escapeCharacter);
 }
 
-/** Reads a line; undefined for what is no record. */
+type Test = (value: unknown) => boolean;
+
+const isText: Test = (value) => typeof value === 'string';
+const isCount: Test = (value) => Number.isSafeInteger(value) && Number(value) >= 0;
+const isHash: Test = (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
+/** Digits that a u64 surely holds. */
+const isRevision: Test = (value) => typeof value === 'string' && /^\d{1,19}$/.test(value);
+const isDetail: Test = (value) =>
+  typeof value === 'object' && value !== null && Object.values(value).every((one) => ['string', 'number', 'boolean'].includes(typeof one));
+const isCaller: Test = (value) => {
+  if (typeof value !== 'object' || value === null) return false;
+  const { uid, gid, pid = 0, unit = '', exe = '' } = value as Record<string, unknown>; // any object has such properties, or undefined
+  return isCount(uid) && isCount(gid) && isCount(pid) && isText(unit) && isText(exe);
+};
+
+const required: readonly (readonly [keyof AuditRecord, Test])[] = [
+  ['seq', (value) => isCount(value) && value !== 0],
+  ['time', isText],
+  ['operation', isText],
+  ['outcome', isText],
+  ['previous', isHash],
+];
+const optional: readonly (readonly [keyof AuditRecord, Test])[] = [
+  ['error', isText],
+  ['caller', isCaller],
+  ['keyId', isText],
+  ['keyVersionId', isText],
+  ['sourceKeyId', isText],
+  ['requestId', isText],
+  ['notification', (value) => typeof value === 'boolean'],
+  ['vaultRevision', isRevision],
+  ['detail', isDetail],
+  ['number', isCount],
+  ['mac', isHash],
+];
+
+function isRecord(value: unknown): value is AuditRecord {
+  if (typeof value !== 'object' || value === null) return false;
+  const fields = value as Record<string, unknown>; // any object has such properties, or undefined
+  return required.every(([name, test]) => test(fields[name])) && optional.every(([name, test]) => fields[name] === undefined || test(fields[name]));
+}
+
+/** Reads a line; undefined for what is no record: whoever reads on works with fields that are what they are said to be. Fields of later versions pass. */
 export function decodeRecord(line: string): AuditRecord | undefined {
   try {
-    const record = JSON.parse(line) as Partial<AuditRecord> | null; // the next lines check it
-    if (record === null || typeof record !== 'object' || !Number.isSafeInteger(record.seq) || typeof record.previous !== 'string') return undefined;
-    return typeof record.operation === 'string' && typeof record.time === 'string' && typeof record.outcome === 'string' ? (record as AuditRecord) : undefined;
-  } catch {
-    return undefined; // not JSON
+    const value: unknown = /^[\x20-\x7e]*$/.test(line) ? JSON.parse(line) : undefined;
+    return isRecord(value) ? value : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
   }
 }
