@@ -156,7 +156,7 @@ export async function startAgent({
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
   checkTokens(settings.tokens);
-  const software = new SoftwareProvider();
+  const software = new SoftwareProvider(settings);
   await runSelfTest(software);
   const agent = new Agent({
     providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, log, audit))],
@@ -170,7 +170,13 @@ export async function startAgent({
     lockOnSuspend: settings.lockOnSuspend !== false,
     lockTimeoutMs,
     onLockFailed,
-    limits: { maxUses: settings.maxUsesPerVersion, blockSize: settings.useBlockSize, lookIntervalMs: settings.lookIntervalMs, maxOffMs: settings.maxOffMs },
+    limits: {
+      maxUses: settings.maxUsesPerVersion,
+      blockSize: settings.useBlockSize,
+      lookIntervalMs: settings.lookIntervalMs,
+      maxOffMs: settings.maxOffMs,
+      lockSettleMs: settings.lockSettleMs,
+    },
     witness,
     onAct: ({ act, keyId, keyVersionId }) => {
       const key = { keyId, ...(keyVersionId ? { keyVersionId } : {}) };

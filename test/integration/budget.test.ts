@@ -2,6 +2,7 @@ import { type AgentClient, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, hourMs, startMs } from '../kit/clocked.ts';
+import { importMaterial } from '../kit/material.ts';
 
 const message = utf8('what is kept');
 const settings = { maxUsesPerVersion: 100, useBlockSize: 8 };
@@ -137,6 +138,44 @@ test('restore: the counts are not known, so the first advance encryption of each
   }
   await start({ from: agent.now });
   expect((await kms.advanceEncrypt({ keyId, plaintext: message })).keyVersionId).toBe(before.keyVersionId);
+});
+
+test('three quarters of the budget: still named after a restart before anybody uses the key, and in the log once', async () => {
+  const { keyId } = await kms.createKey();
+  await times(80, () => kms.encrypt({ keyId, plaintext: message }));
+  expect(agent.log.match(new RegExp(`${keyId} has a version that used three quarters`, 'g'))).toHaveLength(1);
+  await agent.end();
+  await start({ from: agent.now });
+  expect((await kms.status()).warnings?.join()).toContain(keyId);
+  await kms.advanceEncrypt({ keyId, plaintext: message });
+  expect((await kms.status()).warnings?.join()).toContain(keyId);
+});
+
+test('restore: what may have been encrypted since the backup has its share, so that raw operations do not pass the limit either', async () => {
+  const { keyId } = await kms.createKey();
+  await times(40, () => kms.encrypt({ keyId, plaintext: message }));
+  const at = ['--data-dir', folder.join('vault')];
+  await kms.lock();
+  expect((await run(agentProgram, ['backup', folder.join('backup.db'), ...at])).code).toBe(0);
+  using restored = new TempFolder();
+  expect((await run(agentProgram, ['restore', folder.join('backup.db'), '--data-dir', restored.join('vault')])).code).toBe(0);
+  await using there = await ClockedAgent.start(restored, settings);
+  for (let more = 0; more < 10; more += 1) await there.kms.encrypt({ keyId, plaintext: message });
+  await expect(there.kms.encrypt({ keyId, plaintext: message })).rejects.toMatchObject({ code: 'ERR_LIMIT_EXCEEDED' });
+  expect((await there.kms.advanceEncrypt({ keyId, plaintext: message })).keyId).toBe(keyId);
+});
+
+test('an imported key at its limit: the hint does not send to advanceEncrypt, which has nowhere to move', async () => {
+  await kms.scheduleKeyDeletion({ keyId: (await kms.describeKey({ keyId: 'alias/default' })).keyId, pendingWindowInDays: 7 });
+  await agent.advance(7 * 24 * hourMs);
+  await expect.poll(async () => (await kms.listAliases()).aliases.length).toBe(0);
+  const { keyId } = await kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' });
+  await importMaterial(kms, keyId, new Uint8Array(32).fill(7));
+  await times(100, () => kms.advanceEncrypt({ keyId, plaintext: message }));
+  await expect(kms.advanceEncrypt({ keyId, plaintext: message })).rejects.toMatchObject({
+    code: 'ERR_LIMIT_EXCEEDED',
+    details: { hint: expect.stringContaining('use a new key') },
+  });
 });
 
 test('lastUsedTime: shown at once, kept over a lock, and after a kill at most an hour behind', async () => {

@@ -88,6 +88,33 @@ test('what is wrong with an import: each has its own error, and the key stays as
   await expect(kms.importKeyMaterial(good)).rejects.toMatchObject({ code: 'ERR_IMPORT_TOKEN_EXPIRED' });
 });
 
+test('an end that no record has room for: refused before anything is made', async () => {
+  const { publicKey, importToken } = await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048' });
+  const good = { keyId, importToken, encryptedKeyMaterial: wrapMaterial(publicKey, material) };
+  for (const materialExpireTime of ['6000-01-01T00:00:00.000Z', '9999-12-31T23:59:59.000Z', '+275760-09-13T00:00:00.000Z'])
+    await expect(kms.importKeyMaterial({ ...good, materialExpireTime })).rejects.toMatchObject({
+      code: 'ERR_INVALID_PARAMS',
+      details: { path: '/materialExpireTime' },
+    });
+  expect((await kms.importKeyMaterial({ ...good, materialExpireTime: '5999-12-31T23:59:59.999Z' })).keyMetadata.keyState).toBe('Enabled');
+  await kms.lock();
+  await kms.unlock({ passphrase });
+  expect(await kms.describeKey({ keyId })).toMatchObject({ keyState: 'Enabled', materialExpireTime: '5999-12-31T23:59:59.999Z' });
+});
+
+test('a key that is protected against deletion: no import ends its material, or ends it earlier', async () => {
+  const day = (days: number): { materialExpireTime: string } => ({ materialExpireTime: new Date(agent.now.wallMs + days * 24 * hourMs).toISOString() });
+  const refused = { code: 'ERR_DELETION_PROTECTED' };
+  await kms.setDeletionProtection({ keyId, enabled: true });
+  await importMaterial(kms, keyId, material, day(30));
+  await expect(importMaterial(kms, keyId, material, day(29))).rejects.toMatchObject(refused);
+  expect((await importMaterial(kms, keyId, material, day(31))).keyMetadata).toMatchObject(day(31));
+  expect((await importMaterial(kms, keyId, material)).keyMetadata).not.toHaveProperty('materialExpireTime');
+  await expect(importMaterial(kms, keyId, material, day(300))).rejects.toMatchObject(refused);
+  await kms.setDeletionProtection({ keyId, enabled: false });
+  expect((await importMaterial(kms, keyId, material, day(1))).keyMetadata).toMatchObject(day(1));
+});
+
 test('the token of another key: ERR_IMPORT_TOKEN_INVALID', async () => {
   const { publicKey, importToken } = await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048' });
   await kms.scheduleKeyDeletion({ keyId, pendingWindowInDays: 7 });

@@ -202,6 +202,22 @@ test('on a terminal: states are coloured unless NO_COLOR is set, and a deletion 
   expect(await onTerminal(quoted('key delete alias/asked'), ['yes'])).toMatchObject({ code: 0, shown: expect.stringContaining('PendingDeletion') as string });
 });
 
+test('what somebody wrote into a description: no control of a terminal gets through, also none that turns the direction; a deletion names what the person knows', async () => {
+  const { stdout } = await kms(['key', 'create', '--alias', 'alias/known', '--description', 'safe \u202egnihtemos\u2066 \u001b[31m', '--json']);
+  const { keyId } = JSON.parse(stdout.toString()) as { keyId: string };
+  for (const args of [
+    ['key', 'list'],
+    ['key', 'show', keyId],
+  ]) {
+    const shown = (await kms(args)).stdout.toString();
+    expect(shown).toContain('safe \\u202egnihtemos\\u2066 \\u001b[31m');
+    for (const control of ['\u202e', '\u2066', '\u001b']) expect(shown).not.toContain(control);
+  }
+  const refused = await kms(['key', 'delete', keyId]);
+  expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(new RegExp(`${keyId} \\(alias/known, "safe .*", last used never\\)`)) as string });
+  expect(refused.stderr).not.toContain('\u202e');
+});
+
 test('a reader that goes away early: no stack trace', async () => {
   const piped = spawnSync('bash', ['-c', `${process.execPath} ${kmsProgram} call rpc.discover | head -c 1; echo " \${PIPESTATUS[0]}"`], {
     env: cleanEnv({ KMS_AGENT_SOCK: agent.socketPath }),

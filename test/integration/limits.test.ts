@@ -1,7 +1,9 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { DatabaseSync } from 'node:sqlite';
 import { expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+import { ClockedAgent, hourMs, makeVault } from '../kit/clocked.ts';
 import { Wire } from '../kit/wire.ts';
 
 test('unlock: past one running and eight waiting attempts, ERR_BUSY with retryAfterMs', async () => {
@@ -167,4 +169,36 @@ test('unlock: wrong secrets sent in parallel are one guess, and slow down one af
   );
   expect(hints.filter((hint) => hint === 'tried')).toHaveLength(1);
   expect(hints.filter((hint) => hint.startsWith('Too many'))).toHaveLength(8);
+});
+
+test('RSA pairs: made in turn, so that other work goes on beside them; ERR_BUSY for too many', async () => {
+  using folder = new TempFolder();
+  await makeVault(folder);
+  await using agent = await ClockedAgent.start(folder, { maxGenerations: 1, maxQueuedGenerations: 2 });
+  const { kms } = agent;
+  const making = Array.from({ length: 6 }, () => kms.createKey({ keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' }));
+  const settled = Promise.allSettled(making);
+  await kms.createKey({ keySpec: 'EC_P256' });
+  const made = await settled;
+  expect(made.filter(({ status }) => status === 'fulfilled').length).toBeGreaterThanOrEqual(3);
+  const refused = made.filter((result) => result.status === 'rejected').map(({ reason }) => reason as unknown);
+  expect(refused.length).toBeGreaterThan(0);
+  for (const reason of refused) expect(reason).toMatchObject({ code: 'ERR_BUSY', details: { retryAfterMs: 1000 } });
+});
+
+test('a day of very many creations: their client tokens go a hundred at a time, not all on the way of one request', async () => {
+  using folder = new TempFolder();
+  await makeVault(folder);
+  await using agent = await ClockedAgent.start(folder, { lookIntervalMs: 3_600_000 });
+  const { kms } = agent;
+  await Promise.all(Array.from({ length: 250 }, (_, index) => kms.createKey({ clientToken: `token ${index}` })));
+  const vault = new DatabaseSync(folder.join('vault', 'vault.db'), { readOnly: true });
+  const count = (): unknown => vault.prepare("SELECT count(*) AS n FROM record WHERE kind = 'clientToken'").get()?.['n'];
+  expect(count()).toBe(250);
+  await agent.advance(25 * hourMs);
+  await kms.createKey({ clientToken: 'the next day' });
+  expect(count()).toBe(151);
+  await kms.confirmClock(); // looks at once
+  await expect.poll(count).toBe(51);
+  vault.close();
 });

@@ -1,28 +1,41 @@
 import { type ErrorCode, isAgentError, utf8 } from '@kms-agent/client';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { Vault } from '../../daemon/src/vault/vault.ts';
 import { passphrase, TempFolder } from '../kit/agent.ts';
-import { ClockedAgent, dayMs, startMs } from '../kit/clocked.ts';
+import { ClockedAgent, dayMs, hourMs, makeVault, minuteMs, startMs } from '../kit/clocked.ts';
+import { importMaterial } from '../kit/material.ts';
 
 /** How many walks; more by hand. */
 const runs = Number(process.env['KMS_AGENT_MODEL_RUNS'] ?? 40);
 const message = utf8('what is kept');
+const material = new Uint8Array(32).fill(7);
 
 /** What a key must be like, by the rules and by nothing of the agent's code. */
 interface ModelKey {
   keyId: string;
   disabled: boolean;
   protected: boolean;
-  deletionTime?: number;
+  /** On the count of running time. */
+  windowEnd?: number;
   versions: number;
+  primary: number;
+  /** Versions that have encrypted. */
+  used: Set<number>;
   intervalMs?: number;
   lastRotation: number;
   blobs: Uint8Array[];
+  /** Of the default key, which takes imported material: what it has. */
+  material?: 'there' | 'gone';
 }
 
 interface Model {
-  now: number;
+  /** Milliseconds that the machine was on. */
+  running: number;
+  /** Milliseconds that went by, whether it was on or off. */
+  real: number;
+  /** By how much the wall clock is wrong, and by how much it may be without anybody knowing. */
+  wrongBy: number;
+  believedWrongBy: number;
   locked: boolean;
   keys: ModelKey[];
   destroyed: string[];
@@ -34,18 +47,32 @@ interface Real {
   agent: ClockedAgent;
 }
 
-type State = 'Enabled' | 'Disabled' | 'PendingDeletion';
-const stateOf = (key: ModelKey): State => (key.deletionTime === undefined ? (key.disabled ? 'Disabled' : 'Enabled') : 'PendingDeletion');
+type State = 'Enabled' | 'Disabled' | 'PendingDeletion' | 'PendingImport';
+function stateOf(key: ModelKey): State {
+  if (key.windowEnd !== undefined) return 'PendingDeletion';
+  if (key.material === 'gone') return 'PendingImport';
+  return key.disabled ? 'Disabled' : 'Enabled';
+}
+
+const wallOf = (model: Model): number => startMs + model.real + model.wrongBy;
+const isBelieved = (model: Model): boolean => model.wrongBy === model.believedWrongBy;
+
+/** A new version that is used from now on. */
+function rotate(key: ModelKey, model: Model): void {
+  key.versions += 1;
+  key.primary = key.versions - 1;
+  key.lastRotation = wallOf(model);
+}
 
 /** What time alone does while the agent is unlocked. */
 function letTimeWork(model: Model): void {
   if (model.locked) return;
-  model.destroyed.push(...model.keys.filter(({ deletionTime = Number.POSITIVE_INFINITY }) => deletionTime <= model.now).map(({ keyId }) => keyId));
+  const isOver = ({ windowEnd = Number.POSITIVE_INFINITY }: ModelKey): boolean => windowEnd <= model.running && isBelieved(model);
+  model.destroyed.push(...model.keys.filter(isOver).map(({ keyId }) => keyId));
   model.keys = model.keys.filter(({ keyId }) => !model.destroyed.includes(keyId));
   for (const key of model.keys) {
-    if (key.intervalMs === undefined || stateOf(key) !== 'Enabled' || key.lastRotation + key.intervalMs > model.now) continue;
-    key.versions += 1;
-    key.lastRotation = model.now;
+    if (isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
+    if (key.intervalMs !== undefined && stateOf(key) === 'Enabled' && key.lastRotation + key.intervalMs <= wallOf(model)) rotate(key, model);
   }
 }
 
@@ -66,10 +93,15 @@ async function compare(model: Model, { agent: { kms } }: Real): Promise<void> {
     expect(await outcome(kms.listKeys())).toBe('ERR_AGENT_LOCKED');
     return;
   }
-  const expected = model.keys.map((key) => [key.keyId, stateOf(key), key.versions] as const).sort(([a], [b]) => (a < b ? -1 : 1));
-  await expect
-    .poll(async () => (await kms.listKeys({ limit: 1000 })).keys.map((key) => [key.keyId, key.keyState, key.keyVersionCount]), { interval: 10 })
-    .toEqual(expected);
+  const time = (ms: number): string => new Date(ms).toISOString();
+  const expected = model.keys.map((key) => [key.keyId, stateOf(key), key.versions, time(key.lastRotation)] as const).sort(([a], [b]) => (a < b ? -1 : 1));
+  const read = async (): Promise<unknown> =>
+    (await kms.listKeys({ limit: 1000 })).keys.map((key) => [key.keyId, key.keyState, key.keyVersionCount, key.rotation.lastRotationTime]);
+  await expect.poll(read, { interval: 10, timeout: 20_000 }).toEqual(expected);
+  for (const { keyId, windowEnd } of model.keys.filter((key) => key.windowEnd !== undefined)) {
+    const shown = Date.parse((await kms.describeKey({ keyId })).deletionTime ?? '');
+    expect(Math.abs(shown - (wallOf(model) + (windowEnd ?? 0) - model.running))).toBeLessThanOrEqual(hourMs);
+  }
   for (const keyId of model.destroyed.slice(-2)) expect(await outcome(kms.describeKey({ keyId }))).toBe('ERR_KEY_NOT_FOUND');
 }
 
@@ -93,7 +125,7 @@ class Step implements fc.AsyncCommand<Model, Real> {
   async run(model: Model, real: Real): Promise<void> {
     model.steps += 1;
     const key = model.keys[this.#pick % Math.max(model.keys.length, 1)];
-    await this.#act(model, real, key ?? { keyId: '', disabled: false, protected: false, versions: 0, lastRotation: 0, blobs: [] });
+    await this.#act(model, real, key ?? newKey('', model));
     await compare(model, real);
   }
 
@@ -102,7 +134,12 @@ class Step implements fc.AsyncCommand<Model, Real> {
   }
 }
 
-const refusals: Record<State, 'ok' | ErrorCode> = { Enabled: 'ok', Disabled: 'ERR_KEY_DISABLED', PendingDeletion: 'ERR_KEY_PENDING_DELETION' };
+const refusals: Record<State, 'ok' | ErrorCode> = {
+  Enabled: 'ok',
+  Disabled: 'ERR_KEY_DISABLED',
+  PendingDeletion: 'ERR_KEY_PENDING_DELETION',
+  PendingImport: 'ERR_KEY_PENDING_IMPORT',
+};
 
 /** A step with a key: what the rules answer, and what changes when they say ok. */
 const withKey =
@@ -119,7 +156,23 @@ const withKey =
       if (expected === 'ok') change(key, model);
     });
 
-const alive = (key: ModelKey): 'ok' | ErrorCode => (key.deletionTime === undefined ? 'ok' : 'ERR_STATE_CONFLICT');
+const unlessPending = (key: ModelKey): 'ok' | ErrorCode => (key.windowEnd === undefined ? 'ok' : 'ERR_STATE_CONFLICT');
+const alive = (key: ModelKey): 'ok' | ErrorCode => (stateOf(key) === 'PendingImport' ? 'ERR_STATE_CONFLICT' : unlessPending(key));
+const forGenerated = (key: ModelKey): 'ok' | ErrorCode => (key.material === undefined ? refusals[stateOf(key)] : 'ERR_UNSUPPORTED_OPERATION');
+const forImported = (key: ModelKey, verdict: 'ok' | ErrorCode): 'ok' | ErrorCode => (key.material === undefined ? 'ERR_UNSUPPORTED_OPERATION' : verdict);
+
+function newKey(keyId: string, model: Model): ModelKey {
+  return { keyId, disabled: false, protected: false, versions: 1, primary: 0, used: new Set(), lastRotation: wallOf(model), blobs: [] };
+}
+
+/** The wall clock is set; what looks at it must have seen that before it is set again. */
+async function setWall(model: Model, { agent }: Real, wrongBy: number): Promise<void> {
+  const jumps = (): number => agent.log.match(/wall clock jumped/g)?.length ?? 0;
+  const [before, mustSay] = [jumps(), !model.locked && isBelieved(model) && wrongBy !== model.wrongBy];
+  await agent.set({ wallMs: agent.now.wallMs + wrongBy - model.wrongBy });
+  model.wrongBy = wrongBy;
+  if (mustSay) await expect.poll(jumps, { interval: 10, timeout: 20_000 }).toBeGreaterThan(before);
+}
 
 /** Locked or not, the agent ends by a signal and comes back locked; then it is unlocked, or not. */
 async function restart(model: Model, real: Real, signal: NodeJS.Signals): Promise<void> {
@@ -136,16 +189,31 @@ const steps: ((pick: number) => Step)[] = [
       const creation = agent.kms.createKey(intervalMs === undefined ? {} : { rotationInterval: '7d' });
       if (model.locked) return expect(await outcome(creation)).toBe('ERR_AGENT_LOCKED');
       const { keyId } = await creation;
-      model.keys.push({
-        keyId,
-        disabled: false,
-        protected: false,
-        versions: 1,
-        lastRotation: model.now,
-        blobs: [],
-        ...(intervalMs === undefined ? {} : { intervalMs }),
-      });
+      model.keys.push({ ...newKey(keyId, model), ...(intervalMs === undefined ? {} : { intervalMs }) });
     }),
+  (pick) =>
+    new Step('create the default key', pick, false, async (model, { agent }) => {
+      const creation = agent.kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' });
+      if (model.locked) return expect(await outcome(creation)).toBe('ERR_AGENT_LOCKED');
+      if (model.keys.some(({ material }) => material !== undefined)) return expect(await outcome(creation)).toBe('ERR_ALREADY_EXISTS');
+      model.keys.push({ ...newKey((await creation).keyId, model), material: 'gone' });
+    }),
+  withKey(
+    'import',
+    ({ agent }, { keyId }) => importMaterial(agent.kms, keyId, material),
+    (key) => forImported(key, unlessPending(key)),
+    (key) => {
+      key.material = 'there';
+    },
+  ),
+  withKey(
+    'delete material',
+    ({ agent }, { keyId }) => agent.kms.deleteKeyMaterial({ keyId }),
+    (key) => forImported(key, key.protected ? 'ERR_DELETION_PROTECTED' : 'ok'),
+    (key) => {
+      key.material = 'gone';
+    },
+  ),
   withKey(
     'enable',
     ({ agent }, { keyId }) => agent.kms.enableKey({ keyId }),
@@ -165,41 +233,51 @@ const steps: ((pick: number) => Step)[] = [
   withKey(
     'schedule',
     ({ agent }, { keyId }) => agent.kms.scheduleKeyDeletion({ keyId, pendingWindowInDays: 7 }),
-    (key) => (alive(key) === 'ok' && key.protected ? 'ERR_DELETION_PROTECTED' : alive(key)),
+    (key) => (unlessPending(key) === 'ok' && key.protected ? 'ERR_DELETION_PROTECTED' : unlessPending(key)),
     (key, model) => {
-      key.deletionTime = model.now + 7 * dayMs;
+      key.windowEnd = model.running + 7 * dayMs;
     },
   ),
   withKey(
     'cancel',
     ({ agent }, { keyId }) => agent.kms.cancelKeyDeletion({ keyId }),
-    (key) => (key.deletionTime === undefined ? 'ERR_STATE_CONFLICT' : 'ok'),
+    (key) => (key.windowEnd === undefined ? 'ERR_STATE_CONFLICT' : 'ok'),
     (key) => {
-      delete key.deletionTime;
+      delete key.windowEnd;
     },
   ),
   withKey(
     'protect',
     ({ agent }, key) => agent.kms.setDeletionProtection({ keyId: key.keyId, enabled: !key.protected }),
-    (key) => (key.deletionTime === undefined ? 'ok' : 'ERR_KEY_PENDING_DELETION'),
+    (key) => (key.windowEnd === undefined ? 'ok' : 'ERR_KEY_PENDING_DELETION'),
     (key) => {
       key.protected = !key.protected;
     },
   ),
+  withKey('rotate', ({ agent }, { keyId }) => agent.kms.createKeyVersion({ keyId }), forGenerated, rotate),
   withKey(
-    'rotate',
-    ({ agent }, { keyId }) => agent.kms.createKeyVersion({ keyId }),
-    (key) => refusals[stateOf(key)],
-    (key, model) => {
+    'stage',
+    ({ agent }, { keyId }) => agent.kms.createKeyVersion({ keyId, setPrimary: false }),
+    forGenerated,
+    (key) => {
       key.versions += 1;
-      key.lastRotation = model.now;
     },
   ),
+  (pick) =>
+    new Step('set primary', pick, true, async (model, { agent: { kms } }, key) => {
+      const versions = await Array.fromAsync(kms.listAllKeyVersions({ keyId: key.keyId }));
+      const index = pick % versions.length;
+      const setting = kms.setPrimaryKeyVersion({ keyId: key.keyId, keyVersionId: versions[index]?.keyVersionId ?? '' });
+      expect(await outcome(setting)).toBe(forGenerated(key));
+      if (forGenerated(key) !== 'ok') return;
+      if (index > key.primary && !key.used.has(index)) key.lastRotation = wallOf(model);
+      key.primary = index;
+    }),
   withKey(
     'rotation',
     ({ agent }, { keyId, intervalMs }) =>
       agent.kms.updateRotationPolicy(intervalMs === undefined ? { keyId, enabled: true, rotationInterval: '7d' } : { keyId, enabled: false }),
-    (key) => refusals[stateOf(key)],
+    forGenerated,
     (key) => {
       if (key.intervalMs === undefined) key.intervalMs = 7 * dayMs;
       else delete key.intervalMs;
@@ -209,7 +287,9 @@ const steps: ((pick: number) => Step)[] = [
     new Step('encrypt', pick, true, async (_model, { agent }, key) => {
       const sealing = agent.kms.advanceEncrypt({ keyId: key.keyId, plaintext: message });
       expect(await outcome(sealing)).toBe(refusals[stateOf(key)]);
-      if (stateOf(key) === 'Enabled') key.blobs.push((await sealing).ciphertextBlob);
+      if (stateOf(key) !== 'Enabled') return;
+      key.blobs.push((await sealing).ciphertextBlob);
+      key.used.add(key.primary);
     }),
   (pick) =>
     new Step('decrypt all', pick, true, async (_model, { agent }, key) => {
@@ -223,7 +303,25 @@ const steps: ((pick: number) => Step)[] = [
     new Step('time', pick, false, async (model, { agent }) => {
       const days = (pick % 5) + 1;
       await agent.advance(days * dayMs);
-      model.now += days * dayMs;
+      model.running += days * dayMs;
+      model.real += days * dayMs;
+    }),
+  (pick) => new Step('set the clock', pick, false, (model, real) => setWall(model, real, ((pick % 7) - 3) * 5 * dayMs)),
+  (pick) => new Step('put the clock right', pick, false, (model, real) => setWall(model, real, model.believedWrongBy)),
+  (pick) =>
+    new Step('confirm the clock', pick, false, async (model, { agent }) => {
+      if (model.locked) return expect(await outcome(agent.kms.confirmClock())).toBe('ERR_AGENT_LOCKED');
+      await agent.kms.confirmClock();
+      model.believedWrongBy = model.wrongBy;
+    }),
+  (pick) =>
+    new Step('start the machine anew', pick, false, async (model, real) => {
+      if (model.locked || !isBelieved(model)) return; // what is believed then is the business of tests of its own
+      const { wallMs, bootId } = real.agent.now;
+      await real.agent.end();
+      model.running += minuteMs;
+      model.real += dayMs;
+      real.agent = await ClockedAgent.start(real.folder, {}, { from: { wallMs: wallMs + dayMs, bootMs: minuteMs, bootId: `${bootId}'` } });
     }),
   (pick) => new Step('restart', pick, false, (model, real) => restart(model, real, pick % 2 === 0 ? 'SIGTERM' : 'SIGKILL')),
   (pick) =>
@@ -247,11 +345,9 @@ test(`random walks through the life of keys, ${runs} of them: the agent is what 
       ),
       async (commands) => {
         using folder = new TempFolder();
-        const argon2Cost = { memoryKiB: 64, passes: 1, parallelism: 1 };
-        const { vault } = await Vault.create({ dataDir: folder.join('vault'), clock: () => startMs, argon2Cost, slots: [{ type: 'passphrase', passphrase }] });
-        vault.close();
+        await makeVault(folder);
         const real: Real = { folder, agent: await ClockedAgent.start(folder) };
-        const model: Model = { now: startMs, locked: false, keys: [], destroyed: [], steps: 0 };
+        const model: Model = { running: 0, real: 0, wrongBy: 0, believedWrongBy: 0, locked: false, keys: [], destroyed: [], steps: 0 };
         try {
           await fc.asyncModelRun(() => ({ model, real }), commands);
         } finally {

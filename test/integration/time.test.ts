@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { type AgentClient, isAgentError, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { initVault, passphrase, TempFolder } from '../kit/agent.ts';
-import { ClockedAgent, dayMs, hourMs, startMs } from '../kit/clocked.ts';
+import { passphrase, TempFolder } from '../kit/agent.ts';
+import { ClockedAgent, dayMs, hourMs, makeVault, startMs } from '../kit/clocked.ts';
 import { importMaterial } from '../kit/material.ts';
 
 const message = utf8('what is kept');
@@ -19,7 +19,7 @@ async function start(options: Parameters<typeof ClockedAgent.start>[2] = {}): Pr
 
 beforeEach(async () => {
   folder = new TempFolder();
-  await initVault(folder, '--no-default-key');
+  await makeVault(folder);
   await start();
 });
 afterEach(async () => {
@@ -132,7 +132,7 @@ describe('a believable clock', () => {
       (error: unknown) => isAgentError(error, 'ERR_KEY_NOT_FOUND'),
     );
 
-  test('a jump forward: nothing is destroyed, status warns, and confirmClock lets it go on', async () => {
+  test('a jump forward: nothing is destroyed, status warns, and confirmClock moves the end of the window with it', async () => {
     const { keyId } = await kms.createKey();
     await kms.scheduleKeyDeletion({ keyId, pendingWindowInDays: 7 });
     await agent.set({ wallMs: startMs + 400 * dayMs });
@@ -141,6 +141,9 @@ describe('a believable clock', () => {
     expect((await kms.status()).warnings).toContainEqual(expect.stringContaining('kms confirm-clock'));
     expect(agent.log).toContain('wall clock jumped');
     expect((await kms.confirmClock()).warnings).not.toContainEqual(expect.stringContaining('kms confirm-clock'));
+    await settle();
+    expect((await kms.describeKey({ keyId })).deletionTime).toBe(time(startMs + 407 * dayMs));
+    await agent.advance(7 * dayMs);
     await expect.poll(() => isGone(keyId)).toBe(true);
   });
 
@@ -172,7 +175,7 @@ describe('a believable clock', () => {
     }
   });
 
-  test('a machine that was off for two days: believed; for a month: not until it is confirmed', async () => {
+  test('a machine that was off for two days: believed; for a month: what is due waits until it is confirmed', async () => {
     const { keyId } = await kms.createKey();
     await kms.scheduleKeyDeletion({ keyId, pendingWindowInDays: 7 });
     await settle();
@@ -181,9 +184,10 @@ describe('a believable clock', () => {
     await settle();
     expect((await kms.status()).warnings).not.toContainEqual(expect.stringContaining('kms confirm-clock'));
     await agent.end();
-    await start({ from: { wallMs: startMs + 32 * dayMs, bootMs: 60_000, bootId: 'third boot' } });
+    await start({ from: { wallMs: startMs + 42 * dayMs, bootMs: 7 * dayMs, bootId: 'third boot' } });
     await settle();
     expect(await isGone(keyId)).toBe(false);
+    expect((await kms.status()).warnings).toContainEqual(expect.stringContaining(keyId));
     await kms.confirmClock();
     await expect.poll(() => isGone(keyId)).toBe(true);
   });

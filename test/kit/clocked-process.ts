@@ -1,6 +1,6 @@
 /*
  * A real agent in a process of its own, whose clocks and whose callers' unit a test sets through messages.
- * Arguments: folder of the vault, socket, settings as JSON.
+ * Arguments: folder of the vault, socket, settings as JSON, clocks as JSON, revision of a rolled back vault to go on with.
  */
 import { join } from 'node:path';
 import { defaultSettings } from '../../daemon/src/config.ts';
@@ -10,7 +10,7 @@ import { hasVault } from '../../daemon/src/vault/folder.ts';
 import { Vault } from '../../daemon/src/vault/vault.ts';
 import type { ClockMessage } from './clocked.ts';
 
-const [dataDir = '', socket = '', settings = '{}', initial = '{}'] = process.argv.slice(2);
+const [dataDir = '', socket = '', settings = '{}', initial = '{}', acceptRollback = ''] = process.argv.slice(2);
 let { wallMs = 0, bootMs = 0, sleptMs = 0, bootId = 'first boot', service } = JSON.parse(initial) as ClockMessage;
 
 const running = await startAgent({
@@ -18,6 +18,7 @@ const running = await startAgent({
   log: makeLog('info'),
   listen: { path: socket },
   auditFolder: join(dataDir, 'audit'),
+  ...(acceptRollback === '' ? {} : { acceptRollback: BigInt(acceptRollback) }),
   openVault: () => (hasVault(dataDir) ? Vault.open({ dataDir, clock: () => wallMs, argon2Cost: { memoryKiB: 64, passes: 1, parallelism: 1 } }) : undefined),
   time: {
     wall: () => wallMs,

@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type AgentClient, connect } from '@kms-agent/client';
+import { Vault } from '../../daemon/src/vault/vault.ts';
 import { passphrase, type TempFolder } from './agent.ts';
 
 /** What a test may set of an agent's surroundings; what is absent stays. */
@@ -21,6 +22,14 @@ export const dayMs = 24 * hourMs;
 
 /** When tests begin. */
 export const startMs = Date.parse('2030-01-01T00:00:00.000Z');
+
+/** Makes a vault without keys in a folder, for an agent with clocks of its own; its passphrase costs little. */
+export async function makeVault(folder: TempFolder): Promise<void> {
+  const argon2Cost = { memoryKiB: 64, passes: 1, parallelism: 1 };
+  const slots = [{ type: 'passphrase', passphrase }] as const;
+  const { vault } = await Vault.create({ dataDir: folder.join('vault'), clock: () => startMs, argon2Cost, slots });
+  vault.close();
+}
 
 /** A real agent on a vault in a folder, with clocks of its own. */
 export class ClockedAgent implements AsyncDisposable {
@@ -45,12 +54,12 @@ export class ClockedAgent implements AsyncDisposable {
   static async start(
     folder: TempFolder,
     settings: object = {},
-    { from, unlock = true }: { from?: ClockMessage; unlock?: boolean } = {},
+    { from, unlock = true, acceptRollback = '' }: { from?: ClockMessage; unlock?: boolean; acceptRollback?: string } = {},
   ): Promise<ClockedAgent> {
     const now = { wallMs: startMs, bootMs: hourMs, sleptMs: 0, bootId: 'first boot', ...from };
     const program = fileURLToPath(new URL('./clocked-process.ts', import.meta.url));
     const socketPath = folder.join(`clocked-${Math.random().toString(36).slice(2, 8)}.sock`);
-    const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now)];
+    const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now), acceptRollback];
     const child = fork(program, args, { execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     let complaints = '';
     child.stderr?.on('data', (chunk: Buffer) => {

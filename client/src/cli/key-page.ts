@@ -18,6 +18,12 @@ function describeRotation({ rotation }: KeyMetadata, nowMs: number): string {
   return `${status === 'Suspended' ? `suspended,${every}` : 'off'}, last ${describeTime(lastRotationTime, nowMs)}`;
 }
 
+/** Material whose time is over and that is still used waits for somebody's word about the clock. */
+function describeWait({ materialExpireTime = '', keyState }: KeyMetadata, nowMs: number): string {
+  const waits = Date.parse(materialExpireTime) < nowMs && keyState !== 'PendingImport';
+  return waits ? ', kept until the clock is believed: kms status, kms confirm-clock' : '';
+}
+
 /** A key as a page that a person reads: what it is, how it is, what it can, and what comes. */
 export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
   const { deletionTime, materialExpireTime, lastUsedTime, deletionProtection } = key;
@@ -30,7 +36,7 @@ export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
     ['Kind', describeKind(key)],
     ['State', key.keyState],
     deletionTime === undefined ? undefined : ['Destroyed', describeTime(deletionTime, nowMs)],
-    materialExpireTime === undefined ? undefined : ['Expires', describeTime(materialExpireTime, nowMs)],
+    materialExpireTime === undefined ? undefined : ['Expires', describeTime(materialExpireTime, nowMs) + describeWait(key, nowMs)],
     ['Protected', protection],
     ['Material', key.origin === 'EXTERNAL' ? 'imported' : 'generated'],
     ['Versions', `${key.keyVersionCount}, primary ${key.primaryKeyVersionId}`],

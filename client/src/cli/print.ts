@@ -8,9 +8,9 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, toJson, 2)}\n`);
 }
 
-/** What somebody else wrote must not move the cursor, forge a line or colour the page. */
+/** What somebody else wrote must not move the cursor, forge a line, colour the page, or turn the direction of what stands beside it. */
 export function escapeControls(value: string): string {
-  return value.replace(/\p{Cc}/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return value.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`);
 }
 
 function describeValue(value: unknown): string {

@@ -39,7 +39,7 @@ export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCom
 
 /** Makes the default key of a vault that is open and has none. */
 export async function makeDefaultKey(vault: Vault): Promise<Key> {
-  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true });
+  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0 });
   const tokenWork = new TokenWork({ keyring, onWarning: () => undefined }); // there is no token yet
   const creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
   return await creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
@@ -63,7 +63,9 @@ export async function backup({ dataDir, json }: VaultCommandOptions, file: strin
 /** Puts a backup in place of nothing. */
 export async function restore({ dataDir, json }: VaultCommandOptions, file: string): Promise<void> {
   await restoreVault(file, dataDir);
-  say(json ? JSON.stringify({ dataDir }) : `The vault is in ${dataDir}.`);
+  if (json) return say(JSON.stringify({ dataDir }));
+  say(`The vault is in ${dataDir}.`);
+  say('Once it is unlocked, destruction and expiry of keys wait for kms confirm-clock; cancel the deletion of what must live first.');
 }
 
 /** Saves what still opens of a damaged vault. @returns whether everything was saved. */

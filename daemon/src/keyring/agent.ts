@@ -132,10 +132,8 @@ export class Agent {
 
   /** What an administrator should know of the keys; one line each. */
   get warnings(): string[] {
-    const jumpMs = this.#clock.observe();
-    const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
     return [
-      ...(jumpMs === 0 ? [] : [jump]),
+      ...describeClock(this.#clock, this.#open?.scheduler.waiting() ?? []),
       ...this.#options.witness.warnings,
       ...(this.#open?.tokenWork.reports ?? []),
       ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
@@ -146,7 +144,7 @@ export class Agent {
   confirmClock(): void {
     const { watch } = this.open;
     this.#clock.confirm();
-    watch.keepTick();
+    watch.keepClock();
     watch.start(true);
   }
 
@@ -188,7 +186,7 @@ export class Agent {
     this.#open = undefined;
     this.unlockTime = undefined;
     this.#options.witness.close();
-    await open.keyring.lock();
+    await open.keyring.lock(this.#options.limits.lockSettleMs);
     collectGarbage();
   }
 
@@ -230,7 +228,8 @@ export class Agent {
 
   #makeKeyring(vault: Vault): Keyring {
     const { time, providers } = this.#options;
-    return new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => this.#clock.observe() === 0 });
+    const clock = this.#clock;
+    return new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => clock.isBelievable(), runningMs: () => clock.runningMs() });
   }
 
   #load(keyring: Keyring): void {
@@ -285,6 +284,19 @@ export class Agent {
     this.#turn = result.catch(() => undefined); // the caller of this turn hears of its failure; the next turn does not care
     return result;
   }
+}
+
+/** Keys that a warning names. */
+const namedKeys = 20;
+
+/** What waits for an administrator's word about time; nothing while the clock can be believed. */
+function describeClock(clock: BelievableClock, waiting: readonly string[]): string[] {
+  const jumpMs = clock.observe();
+  const more = waiting.length > namedKeys ? ` and ${waiting.length - namedKeys} more` : '';
+  const due = waiting.length === 0 ? 'Nothing is due now.' : `Due now, and done as soon as that is said: ${waiting.slice(0, namedKeys).join(', ')}${more}.`;
+  const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
+  const restored = 'The vault was put back from older records; destruction and expiry of keys wait until an administrator allows them (kms confirm-clock).';
+  return [...(jumpMs === 0 ? [] : [`${jump} ${due}`]), ...(clock.isUnconfirmed ? [`${restored} ${due}`] : [])];
 }
 
 /** A dropped KeyObject stays in memory in clear until a full collection; `--expose-gc` is among the flags of the bin. */

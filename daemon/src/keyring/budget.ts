@@ -16,18 +16,35 @@ const reserveShare = 4096;
 /** From this share of the limit on, status and the log warn. */
 const warnShare = 0.75;
 
+/** What a budget works with. */
+export interface BudgetOptions {
+  readonly keyring: Keyring;
+  readonly limits: BudgetLimits;
+  /** Makes a new primary version of a key; the agent's own act. */
+  readonly makeVersion: (key: Key) => Promise<void>;
+  /** Hears once of a key that has used three quarters of what a version may encrypt. */
+  readonly onNearlySpent: (keyId: string) => void;
+}
+
+/** What to do about a version that is full. */
+function adviceFor({ origin, versions }: Key): string {
+  const canMove = origin === 'GENERATED' && versions.length < maxKeyVersions;
+  return canMove ? 'advanceEncrypt moves on to a new one' : 'this key cannot have another; use a new key';
+}
+
 /** Counts encryptions, so that no version ever makes more than it may. */
 export class Budget {
   readonly #keyring: Keyring;
   readonly #limits: BudgetLimits;
   readonly #moving = new Map<string, Promise<void>>();
-  readonly #makeVersion: (key: Key) => Promise<void>;
+  readonly #makeVersion: BudgetOptions['makeVersion'];
+  readonly #onNearlySpent: BudgetOptions['onNearlySpent'];
 
-  /** @param makeVersion - makes a new primary version of a key; the agent's own act. */
-  constructor(keyring: Keyring, limits: BudgetLimits, makeVersion: (key: Key) => Promise<void>) {
+  constructor({ keyring, limits, makeVersion, onNearlySpent }: BudgetOptions) {
     this.#keyring = keyring;
     this.#limits = limits;
     this.#makeVersion = makeVersion;
+    this.#onNearlySpent = onNearlySpent;
   }
 
   /**
@@ -35,11 +52,25 @@ export class Budget {
    * @throws AgentError `ERR_LIMIT_EXCEEDED`; `ERR_STORE_UNAVAILABLE` when a new block cannot be reserved.
    */
   count(key: Key, version: KeyVersionEntry): void {
-    const { maxUses, blockSize } = this.#limits;
+    const maxUses = this.#maxUsesOf(version);
     if (version.useCount >= maxUses)
-      throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: 'This key version has encrypted as often as it may; advanceEncrypt moves on to a new one.' });
-    if (version.useCount >= version.reservedUses) this.#reserve(key, version, Math.min(version.useCount + blockSize, maxUses));
+      throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `This key version has encrypted as often as it may; ${adviceFor(key)}.` });
+    if (version.useCount >= version.reservedUses) this.#reserve(key, version, Math.min(version.useCount + this.#limits.blockSize, maxUses));
     version.useCount += 1;
+    if (version.useCount === Math.ceil(maxUses * warnShare)) this.#warn(key);
+  }
+
+  #warn({ keyId }: Key): void {
+    this.#keyring.noteNearlySpent(keyId);
+    this.#onNearlySpent(keyId);
+  }
+
+  /**
+   * Messages that a version may encrypt. After the vault was put back, what was encrypted since the backup is not counted:
+   * each time takes an equal share of the whole, so that as much as is left may have been used without a count.
+   */
+  #maxUsesOf({ restores }: KeyVersionEntry): number {
+    return Math.floor(this.#limits.maxUses / (1 + this.#keyring.facts.restores - restores));
   }
 
   /**
@@ -62,24 +93,29 @@ export class Budget {
 
   /** Whether raw operations can encrypt no more. */
   isSpent(key: Key): boolean {
-    return initialVersion(key).useCount >= this.#limits.maxUses;
+    const version = initialVersion(key);
+    return version.useCount >= this.#maxUsesOf(version);
   }
 
-  /** Whether the key has a version that has used three quarters of its budget. */
-  isNearlySpent(key: Key): boolean {
-    return key.versions.some((version) => version.useCount >= this.#limits.maxUses * warnShare);
+  /** Ids of keys that were seen to have used three quarters of the budget of a version that still encrypts. */
+  nearlySpent(): string[] {
+    return (this.#keyring.facts.nearlySpent ?? []).filter((keyId) => {
+      const key = this.#keyring.findKey(keyId);
+      return key && [initialVersion(key), primaryVersion(key)].some((version) => version.useCount >= this.#maxUsesOf(version) * warnShare);
+    });
   }
 
   #mustMove(key: Key): boolean {
     if (key.origin !== 'GENERATED' || key.versions.length >= maxKeyVersions) return false;
     const version = primaryVersion(key);
-    const { maxUses } = this.#limits;
+    const maxUses = this.#maxUsesOf(version);
     return version.useCount >= maxUses - Math.ceil(maxUses / reserveShare) || !isCountKnown(version, this.#keyring.facts.restores);
   }
 
   async #move(key: Key): Promise<void> {
     const moving = this.#makeVersion(key).catch((error: unknown) => {
-      const hasRoom = primaryVersion(key).useCount < this.#limits.maxUses;
+      const version = primaryVersion(key);
+      const hasRoom = version.useCount < this.#maxUsesOf(version);
       if (!hasRoom || !isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
       // What is left of the old version serves until the vault can be written again; the next encryption tries anew.
     });

@@ -6,6 +6,9 @@ import type { ClientTokenEntry } from './records.ts';
 /** How long a token answers its first result. */
 const lifetimeMs = 24 * 3_600_000;
 
+/** Expired tokens that go in one commit: a day of very many creations ends in many small ones. */
+const sweepBatch = 100;
+
 /** What a creation made. */
 export interface Made {
   readonly keyId: string;
@@ -49,13 +52,23 @@ export class ClientTokens {
   }
 
   #remembered(id: string): { method: string; made: Promise<Made> } | undefined {
-    const entry = this.#keyring.clientToken(id);
+    const entry = this.#keyring.clientTokens.get(id);
     if (!entry || this.#clock() - entry.time > lifetimeMs) return undefined;
     return { method: entry.method, made: Promise.resolve(entry) };
   }
 
   #remember(entry: ClientTokenEntry): { clientTokens: ClientTokenEntry[]; expiredTokens: string[] } {
-    const expiredTokens = this.#keyring.clientTokensBefore(this.#clock() - lifetimeMs).filter((id) => id !== entry.id);
+    const expiredTokens = this.#expired().filter((id) => id !== entry.id);
     return { clientTokens: [entry], expiredTokens };
+  }
+
+  /** Drops some of those whose day is over. */
+  sweep(): void {
+    const expiredTokens = this.#expired();
+    if (expiredTokens.length > 0) this.#keyring.commit({ expiredTokens });
+  }
+
+  #expired(): string[] {
+    return this.#keyring.clientTokens.before(this.#clock() - lifetimeMs, sweepBatch);
   }
 }

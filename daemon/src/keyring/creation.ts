@@ -118,11 +118,18 @@ export class Creation {
     });
   }
 
+  /** Drops some of the client tokens whose day is over. */
+  sweepTokens(): void {
+    this.#tokens.sweep();
+  }
+
   /** The key of a service, made on its first use. */
   async serviceKey(service: string): Promise<Key> {
     const alias = this.#keyring.aliases.findService(service);
     if (alias) return this.#keyring.keyById(alias.keyId);
-    const making = this.#serviceKeys.get(service) ?? this.#makeServiceKey(service);
+    const running = this.#serviceKeys.get(service);
+    if (running) return await running;
+    const making = this.#makeServiceKey(service);
     this.#serviceKeys.set(service, making);
     try {
       return await making;
@@ -203,9 +210,9 @@ function requireRoom(key: Key): void {
   if (key.versions.length >= maxKeyVersions) throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxKeyVersions} versions.` });
 }
 
-/** The key with one version more. @throws AgentError `ERR_LIMIT_EXCEEDED`. */
+/** The key with one version more; a version that is not used is no rotation. @throws AgentError `ERR_LIMIT_EXCEEDED`. */
 function withVersion(key: Key, version: KeyVersionEntry, primary: boolean): Key {
   requireRoom(key);
-  const primaryKeyVersionId = primary ? version.keyVersionId : key.primaryKeyVersionId;
-  return { ...key, versions: [...key.versions, version], primaryKeyVersionId, lastRotationTime: version.creationTime };
+  const rotated = primary ? { primaryKeyVersionId: version.keyVersionId, lastRotationTime: version.creationTime } : {};
+  return { ...key, versions: [...key.versions, version], ...rotated };
 }

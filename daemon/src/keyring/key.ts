@@ -54,8 +54,10 @@ export interface Key {
   readonly description: string;
   readonly tags: Readonly<Record<string, string>>;
   readonly disabled: boolean;
-  /** Present while the key is scheduled for deletion. */
+  /** Present while the key is scheduled for deletion: when the window ends, as the wall clock tells it. What decides is windowEnd. */
   readonly deletionTime?: number;
+  /** Where the window ends on the count of running time. Absent from records of before that was counted. */
+  readonly windowEnd?: number;
   readonly deletionProtection: { readonly enabled: boolean; readonly description?: string };
   readonly rotation: RotationPolicy;
   readonly lastRotationTime: number;

@@ -1,34 +1,26 @@
-import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { AgentError } from '@kms-agent/protocol';
 import { type AuditState, decodeState } from '../audit/chain.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
-import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, type StatementUse, storedStateOf, wipeKey } from './key.ts';
+import { ClientTokenBook } from './client-token-book.ts';
+import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, storedStateOf, wipeKey } from './key.ts';
+import { afterEvent, type Happening } from './key-event.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
 import { RecordSlabs } from './record-slabs.ts';
 import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
 import { SortedIds } from './sorted-ids.ts';
 import { type KeyAct, requireState, type StoredKeyState, type StoredState, stateOf } from './state.ts';
 import { TokenBook } from './token-book.ts';
+import { Uses } from './uses.ts';
 
 /** The time, and whether it can be believed when something would be lost for good. */
 export interface LifeClock {
   now(): number;
   isBelievable(): boolean;
-}
-
-/** Milliseconds that a written lastUsedTime may be behind. */
-const usageGrainMs = 3_600_000;
-
-/** Uses of a statement for which one more is reserved ahead. */
-const reservedShare = 64;
-
-/** How often a statement of a policy let an operation through. */
-export interface PolicyTotal {
-  readonly used: number;
-  /** Counts one more. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
-  take(): void;
+  /** Milliseconds that have surely gone by since the vault was first open. @see BelievableClock */
+  runningMs(): number;
 }
 
 /** All keys in memory while unlocked, and the one place that changes them: memory follows a durable commit, never the other way. */
@@ -36,20 +28,21 @@ export class Keyring {
   readonly vault: Vault;
   readonly aliases = new AliasBook();
   readonly tokens = new TokenBook();
+  readonly clientTokens = new ClientTokenBook();
+  readonly uses = new Uses(this);
   /** Ids of keys in order; UUIDv7, so that is oldest first. */
   readonly keyIds = new SortedIds();
   /** When time alone changes a key, by id. */
   readonly dueTimes = new Map<string, number>();
   readonly clock: LifeClock;
+  /** An administrator goes on with an older vault than the audit record has seen: the same as one that was restored. */
+  isRolledBack = false;
   readonly #providers: ReadonlyMap<string, Provider>;
   /** A key is read from its record, which the number finds, when it is first asked for. */
   readonly #keys = new Map<string, Key | number>();
   readonly #slabs = new RecordSlabs();
   readonly #keyOfVersion = new Map<string, string>();
   readonly #tombstones = new Map<string, Tombstone>();
-  readonly #clientTokens = new Map<string, ClientTokenEntry>();
-  /** Keys that were used since the unlock. */
-  readonly #used = new Set<string>();
   #facts: VaultFacts = { restores: 0 };
   #auditState: AuditState | undefined;
 
@@ -64,7 +57,7 @@ export class Keyring {
     if (kind === 'key') this.#takeKey(id, plaintext);
     else if (kind === 'alias') this.aliases.put(decodeJson<AliasEntry>(plaintext));
     else if (kind === 'tombstone') this.#tombstones.set(id, decodeJson<Tombstone>(plaintext));
-    else if (kind === 'clientToken') this.#clientTokens.set(id, decodeJson<ClientTokenEntry>(plaintext));
+    else if (kind === 'clientToken') this.clientTokens.put(decodeJson<ClientTokenEntry>(plaintext));
     else if (kind === 'audit') this.#auditState = decodeState(plaintext);
     else if (kind === 'facts') this.#facts = decodeJson<VaultFacts>(plaintext);
     else this.tokens.take({ kind, id, plaintext });
@@ -78,15 +71,16 @@ export class Keyring {
 
   /** What is to do once every record was taken and the vault is open. */
   finishLoading(): void {
-    const tokens = [...this.#clientTokens].sort(([, a], [, b]) => a.time - b.time);
-    this.#clientTokens.clear();
-    for (const [id, token] of tokens) this.#clientTokens.set(id, token);
-    if (this.vault.wasRestored) this.#countRestore();
+    this.clientTokens.sort();
+    if (this.vault.wasRestored || this.isRolledBack) this.#countRestore();
   }
 
-  /** Writes exact use counts, forgets every key and overwrites what it held. */
-  async lock(): Promise<void> {
-    this.#settleUses();
+  /**
+   * Writes exact use counts, forgets every key and overwrites what it held.
+   * @param settleMs - longest time for the counts: keys that very many used keep the higher counts that they have in the vault.
+   */
+  async lock(settleMs = Number.POSITIVE_INFINITY): Promise<void> {
+    await this.uses.settle(settleMs);
     this.wipe();
     const locking = [...this.#providers.values()].map((provider) => provider.lock());
     this.vault.lock(); // the root key does not wait for a token
@@ -99,7 +93,7 @@ export class Keyring {
     this.#slabs.wipe();
     this.#auditState?.key.fill(0);
     this.#auditState = undefined;
-    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.#clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.tokens, this.#used];
+    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.tokens, this.uses];
     for (const held of all) held.clear();
   }
 
@@ -144,11 +138,15 @@ export class Keyring {
   }
 
   findKey(keyId: string): Key | undefined {
-    const entry = this.#keys.get(keyId);
-    if (typeof entry !== 'number') return entry;
-    const key = decodeKey(keyId, this.#slabs.get(entry));
-    this.#keys.set(keyId, key);
+    const key = this.peekKey(keyId);
+    if (key) this.#keys.set(keyId, key);
     return key;
+  }
+
+  /** A key for one look: what is parsed for it is not kept, so that a list of very many does not fill the memory. */
+  peekKey(keyId: string): Key | undefined {
+    const entry = this.#keys.get(keyId);
+    return typeof entry === 'number' ? decodeKey(keyId, this.#slabs.get(entry)) : entry;
   }
 
   /** The key that owns a version, if any. */
@@ -188,18 +186,9 @@ export class Keyring {
     requireState(this.storedStateOf(key), act);
   }
 
-  clientToken(id: string): ClientTokenEntry | undefined {
-    return this.#clientTokens.get(id);
-  }
-
-  /** Client tokens made before `time`; they are kept in the order of their times. */
-  clientTokensBefore(time: number): string[] {
-    const ids: string[] = [];
-    for (const token of this.#clientTokens.values()) {
-      if (token.time >= time) break;
-      ids.push(token.id);
-    }
-    return ids;
+  /** The key after something happened to it; not yet kept. @throws AgentError whatever the table of states answers. */
+  after(key: Key, happening: Happening): Key {
+    return afterEvent(key, this.storedStateOf(key), happening);
   }
 
   /**
@@ -216,11 +205,11 @@ export class Keyring {
     }
     const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
     for (const name of deletedAliases) this.aliases.drop(name);
-    for (const id of expiredTokens) this.#clientTokens.delete(id);
+    for (const id of expiredTokens) this.clientTokens.delete(id);
     for (const tombstone of destroyed) this.#bury(tombstone);
     for (const key of keys) this.#putKey(key);
     for (const alias of aliases) this.aliases.put(alias);
-    for (const token of clientTokens) this.#clientTokens.set(token.id, token);
+    for (const token of clientTokens) this.clientTokens.put(token);
     this.tokens.follow(changes);
     if (facts) this.#facts = facts;
   }
@@ -239,68 +228,24 @@ export class Keyring {
   use(key: Key, { keyVersionId }: KeyVersionEntry): KeyVersionEntry {
     const now = this.keyById(key.keyId);
     this.requireState(now, 'cryptography');
-    now.usage.lastUsedTime = this.clock.now();
-    this.#used.add(now.keyId);
+    this.uses.note(now);
     return findVersion(now, keyVersionId);
   }
 
-  /** The durable count of a policy's statement. @see StatementUse */
-  policyTotal(keyId: string, index: number): PolicyTotal {
-    const use = this.keyById(keyId).policyUses?.[index] ?? { used: 0, reserved: 0 };
-    return { used: use.used, take: () => this.#takePolicyUse(keyId, use) };
+  /** Remembers a key that an administrator is to be warned of; it is written when the time is. */
+  noteNearlySpent(keyId: string): void {
+    const others = (this.#facts.nearlySpent ?? []).filter((other) => other !== keyId && this.#keys.has(other));
+    this.#facts = { ...this.#facts, nearlySpent: [...others, keyId] };
   }
 
-  /** A share of what is used already is reserved ahead, so that a limit of few is counted exactly and one of many does not write each time. */
-  #takePolicyUse(keyId: string, use: StatementUse): void {
-    const before = use.reserved;
-    if (use.used >= use.reserved) {
-      use.reserved = use.used + 1 + Math.floor(use.used / reservedShare);
-      try {
-        this.commit({ keys: [this.keyById(keyId)] });
-      } catch (error) {
-        use.reserved = before;
-        throw error;
-      }
-    }
-    use.used += 1;
-    this.#used.add(keyId);
-  }
-
-  /** Keys that were used since the unlock. */
-  usedKeys(): Key[] {
-    return [...this.#used].map((keyId) => this.findKey(keyId)).filter((key) => key !== undefined);
-  }
-
-  /** Writes when keys were last used, for at most `limit` keys whose record is an hour behind. */
-  writeUsage(limit: number): void {
-    const behind: Key[] = [];
-    for (const keyId of this.#used) {
-      const key = this.findKey(keyId);
-      if (key && key.usage.lastUsedTime - key.usage.writtenTime >= usageGrainMs && behind.push(key) === limit) break;
-    }
-    if (behind.length > 0) this.commit({ keys: behind });
-  }
-
-  /** A backup does not know how often its keys were used after it was made: no version from before it is trusted to count. */
+  /**
+   * A backup does not know how often its keys were used after it was made: no version from before it is trusted to count.
+   * It may have been put back to save what its windows would destroy: they wait until somebody has looked.
+   */
   #countRestore(): void {
-    const facts = { ...this.#facts, restores: this.#facts.restores + 1 };
+    const facts = { ...this.#facts, restores: this.#facts.restores + 1, unconfirmed: true };
     this.vault.commitRestored(encodeChanges({ facts }));
     this.#facts = facts;
-  }
-
-  #settleUses(): void {
-    const unsettled = this.usedKeys();
-    for (const key of unsettled) {
-      for (const version of key.versions) version.reservedUses = version.useCount;
-      for (const use of key.policyUses ?? []) use.reserved = use.used;
-    }
-    if (unsettled.length === 0) return;
-    try {
-      this.commit({ keys: unsettled });
-    } catch (error) {
-      if (!isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
-      // A vault that cannot be written keeps the higher counts it has: that over-counts, and lock must go on.
-    }
   }
 
   #putKey(key: Key): void {
@@ -328,7 +273,7 @@ export class Keyring {
     this.keyIds.delete(keyId);
     this.dueTimes.delete(keyId);
     this.tokens.keyIds.delete(keyId);
-    this.#used.delete(keyId);
+    this.uses.forget(keyId);
     this.#tombstones.set(keyId, tombstone);
   }
 }

@@ -1,10 +1,10 @@
 import { AgentError, durationSeconds, type KeyPolicy, type UpdateRotationPolicyParams } from '@kms-agent/protocol';
-import { findVersion, type Key, withPolicy } from './key.ts';
+import { windowOf } from './deletion.ts';
+import { findVersion, type Key, primaryVersion, withPolicy } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { isSymmetric, requireChangeable, requireGenerated, requireUnprotected, unsupported } from './rules.ts';
 import type { KeyAct } from './state.ts';
 
-const dayMs = 86_400_000;
 const defaultWindowDays = 30;
 const maxTags = 50;
 
@@ -17,27 +17,29 @@ export class Life {
   }
 
   enable(key: Key): Key {
-    this.#require(key, 'enable');
-    return key.disabled ? this.#change({ ...key, disabled: false }) : key;
+    requireChangeable(key);
+    const enabled = this.#keyring.after(key, { event: 'enable' });
+    return key.disabled ? this.#change(enabled) : key;
   }
 
   disable(key: Key): Key {
-    this.#require(key, 'disable');
-    return key.disabled ? key : this.#change({ ...key, disabled: true });
+    requireChangeable(key);
+    const disabled = this.#keyring.after(key, { event: 'disable' });
+    return key.disabled ? key : this.#change(disabled);
   }
 
   /** @throws AgentError `ERR_STATE_CONFLICT`, `ERR_DELETION_PROTECTED`. */
   scheduleDeletion(key: Key, windowDays = defaultWindowDays): Key {
-    this.#require(key, 'scheduleDeletion');
+    requireChangeable(key);
+    const scheduled = this.#keyring.after(key, { event: 'scheduleDeletion', window: windowOf(windowDays, this.#keyring.clock) });
     requireUnprotected(key);
-    return this.#change({ ...key, deletionTime: this.#keyring.clock.now() + windowDays * dayMs });
+    return this.#change(scheduled);
   }
 
   /** Back to the state before. @throws AgentError `ERR_STATE_CONFLICT`. */
   cancelDeletion(key: Key): Key {
-    this.#require(key, 'cancelDeletion');
-    const { deletionTime: _, ...rest } = key;
-    return this.#change(rest);
+    requireChangeable(key);
+    return this.#change(this.#keyring.after(key, { event: 'cancelDeletion' }));
   }
 
   setDeletionProtection(key: Key, enabled: boolean, description?: string): Key {
@@ -63,12 +65,13 @@ export class Life {
     return this.#change({ ...key, tags: Object.fromEntries(Object.entries(key.tags).filter(([name]) => !tagKeys.includes(name))) });
   }
 
-  /** Chooses the version that advance operations and sign use. */
+  /** Chooses the version that advance operations and sign use. A newer one that was never used is a rotation. */
   setPrimaryVersion(key: Key, keyVersionId: string): Key {
     requireGenerated(key);
-    findVersion(key, keyVersionId);
+    const chosen = findVersion(key, keyVersionId);
     this.#keyring.requireState(key, 'version');
-    return this.#change({ ...key, primaryKeyVersionId: keyVersionId });
+    const isRotation = key.versions.indexOf(chosen) > key.versions.indexOf(primaryVersion(key)) && chosen.useCount === 0;
+    return this.#change({ ...key, primaryKeyVersionId: keyVersionId, ...(isRotation ? { lastRotationTime: this.#keyring.clock.now() } : {}) });
   }
 
   /** Turns automatic rotation on or off; off keeps the interval. */

@@ -1,8 +1,9 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
-import { canImport, type GeneratedMaterial, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
+import { canImport, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
 import { seal, unseal } from '../vault/seal.ts';
 import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
+import type { Imported } from './key-event.ts';
 import { KeyTurns } from './key-turns.ts';
 import type { Keyring } from './keyring.ts';
 import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
@@ -24,6 +25,22 @@ export interface ImportParameters {
   readonly publicKey: Uint8Array;
   readonly wrappingAlgorithm: ImportWrappingAlgorithm;
   readonly expireTime: number;
+}
+
+/** The latest time at which material may expire: what a record keeps of times has room for no later one. */
+const latestExpireTime = Date.UTC(6000, 0);
+
+/** @throws AgentError `ERR_INVALID_PARAMS`. */
+function checkExpiry(expireTime: number | undefined, now: number): void {
+  if (expireTime === undefined || (expireTime > now && expireTime < latestExpireTime)) return;
+  const reason = expireTime <= now ? 'must be in the future' : 'must be before the year 6000; leave it out for material that does not expire';
+  throw new AgentError('ERR_INVALID_PARAMS', { path: '/materialExpireTime', reason });
+}
+
+/** Protection against deletion is also one against an end that is set or moved ahead. @throws AgentError `ERR_DELETION_PROTECTED`. */
+function requireNoEarlierEnd(key: Key, expireTime: number | undefined): void {
+  if (initialVersion(key).material.length === 0 || expireTime === undefined) return;
+  if (expireTime < (key.materialExpireTime ?? Number.POSITIVE_INFINITY)) requireUnprotected(key);
 }
 
 const tokenAad = (keyId: string): Buffer => Buffer.from(`kms-agent import token 1 ${keyId}`);
@@ -74,8 +91,8 @@ export class ImportedMaterial {
   async #import(key: Key, token: Uint8Array, wrapped: Uint8Array, expireTime?: number): Promise<{ key: Key; unwrappedIn: 'TOKEN' | 'AGENT' }> {
     const importer = this.#importerOf(key);
     this.#keyring.requireState(key, 'importMaterial');
-    if (expireTime !== undefined && expireTime <= this.#keyring.clock.now())
-      throw new AgentError('ERR_INVALID_PARAMS', { path: '/materialExpireTime', reason: 'must be in the future' });
+    checkExpiry(expireTime, this.#keyring.clock.now());
+    requireNoEarlierEnd(key, expireTime);
     const { algorithm, state } = this.#openToken(key.keyId, token);
     const version = initialVersion(key);
     const made: NewMaterial = { keyId: key.keyId, keyVersionId: version.keyVersionId, keySpec: key.keySpec, keyUsage: key.keyUsage };
@@ -83,27 +100,28 @@ export class ImportedMaterial {
     const previous = isToken(importer) && key.checkValue !== undefined ? { previous: key.checkValue } : {};
     const unwrapping = this.#tokenWork.making(importer, made, () => importer.unwrap(made, { algorithm, state, wrapped, hasMaterial, ...previous }));
     const { unwrappedIn, checkValue, ...imported } = await unwrapping.finally(() => state.fill(0));
-    const fill = (): Key => this.#fill(key.keyId, imported, { checkValue, expireTime });
-    const kept = { keyId: key.keyId, ...version, ...imported };
-    return { key: hasMaterial ? fill() : await this.#tokenWork.keeping(importer, kept, fill), unwrappedIn };
+    const fill = (): Key => this.#fill(key.keyId, { version: imported, ...(checkValue === undefined ? {} : { checkValue }) }, expireTime);
+    try {
+      const filled = hasMaterial ? fill() : await this.#tokenWork.keeping(importer, { keyId: key.keyId, ...version, ...imported }, fill);
+      if (hasMaterial && !isToken(importer)) await importer.destroy(version); // the same bytes stand in the new one
+      return { key: filled, unwrappedIn };
+    } catch (error) {
+      if (!isToken(importer)) imported.material.fill(0);
+      throw error;
+    }
   }
 
-  /** Puts material into a key as it is now: another state may have come meanwhile. */
-  #fill(
-    keyId: string,
-    imported: GeneratedMaterial,
-    { checkValue: ownCheckValue, expireTime }: { readonly checkValue: string | undefined; readonly expireTime: number | undefined },
-  ): Key {
+  /** Puts what was unwrapped into the key as it is now: it may have changed meanwhile. */
+  #fill(keyId: string, { version, checkValue }: Omit<Imported, 'checkValue'> & { checkValue?: string }, expireTime: number | undefined): Key {
     const now = this.#keyring.keyById(keyId);
     this.#keyring.requireState(now, 'importMaterial');
-    const checkValue = ownCheckValue ?? this.#checkValue(now, imported.material);
-    const { materialExpireTime: _, ...rest } = now;
-    const filled: Key = {
-      ...rest,
-      checkValue,
-      versions: [{ ...initialVersion(now), ...imported }],
+    requireNoEarlierEnd(now, expireTime);
+    const imported: Imported = {
+      version,
+      checkValue: checkValue ?? this.#checkValue(now, version.material),
       ...(expireTime === undefined ? {} : { materialExpireTime: expireTime }),
     };
+    const filled = this.#keyring.after(now, { event: 'importMaterial', imported });
     this.#keyring.commit({ keys: [filled] });
     return filled;
   }
@@ -112,31 +130,29 @@ export class ImportedMaterial {
   async delete(key: Key): Promise<Key> {
     requireExternal(key);
     return await this.#turns.run(key.keyId, async () => {
-      const now = this.#keyring.keyById(key.keyId);
-      this.#keyring.requireState(now, 'deleteMaterial');
-      requireUnprotected(now);
-      return await this.#drop(now);
+      const emptied = await this.#drop(this.#keyring.keyById(key.keyId), 'deleteMaterial');
+      this.#keyring.scrub();
+      return emptied;
     });
   }
 
-  /** Drops material whose time is over. @returns false when other material, or another time, has come meanwhile. */
+  /** Drops material whose time is over. The file is to be scrubbed afterwards. @returns false when other material, or another time, has come meanwhile. */
   async expire({ keyId, materialExpireTime }: Key): Promise<boolean> {
     return await this.#turns.run(keyId, async () => {
       const now = this.#keyring.findKey(keyId);
       if (!now || now.materialExpireTime !== materialExpireTime || initialVersion(now).material.length === 0) return false;
-      await this.#drop(now);
+      await this.#drop(now, 'expire');
       return true;
     });
   }
 
-  /** The key waits for its material to be imported again. */
-  async #drop(key: Key): Promise<Key> {
+  /** The key waits for its material to be imported again. @throws as delete. */
+  async #drop(key: Key, event: 'deleteMaterial' | 'expire'): Promise<Key> {
     const old: KeyVersionEntry = initialVersion(key);
-    const { materialExpireTime: _, ...rest } = key;
-    const emptied: Key = { ...rest, versions: [{ ...old, material: new Uint8Array() }] };
+    const emptied = this.#keyring.after(key, { event });
+    if (event === 'deleteMaterial') requireUnprotected(key);
     this.#keyring.commit({ keys: [emptied], ...this.#tokenWork.destroyIntents(key) });
     await this.#tokenWork.destroy({ ...key, versions: [old] });
-    this.#keyring.scrub();
     return emptied;
   }
 

@@ -2,6 +2,7 @@ import type { Alias, KeyFilters, KeyMetadata, KeyState, KeyType, KeyVersion, Rot
 import { AgentError, formatDuration } from '@kms-agent/protocol';
 import { type Abilities, isToken } from '../providers/provider.ts';
 import type { AliasEntry } from './alias-book.ts';
+import { deletionTimeOf } from './deletion.ts';
 import { countUses, findVersion, initialVersion, type Key, nextRotationTime, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { StoredKeyState } from './state.ts';
@@ -54,7 +55,8 @@ export function shownState(keyring: Keyring, key: Key): KeyState {
 export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
   const { encryptionAlgorithms, signingAlgorithms } = abilitiesOf(keyring, key);
   const keyState = shownState(keyring, key);
-  const { deletionTime, materialExpireTime, usage } = key;
+  const { materialExpireTime, usage } = key;
+  const deletionTime = deletionTimeOf(key, keyring.clock);
   return {
     keyId: key.keyId,
     keyType: keyTypeOf(key),

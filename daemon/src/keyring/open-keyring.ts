@@ -8,6 +8,7 @@ import type { Gate } from './gate.ts';
 import type { Keyring } from './keyring.ts';
 import { Life } from './life.ts';
 import { ImportedMaterial } from './material.ts';
+import { PageTokens } from './page-tokens.ts';
 import { Scheduler } from './scheduler.ts';
 import { Signer } from './signer.ts';
 import { TokenWork } from './token-work.ts';
@@ -24,8 +25,10 @@ export interface OpenKeyring {
   readonly signer: Signer;
   readonly budget: Budget;
   readonly watch: Watch;
+  readonly scheduler: Scheduler;
   readonly tokenWork: TokenWork;
-  /** Ids of keys used since the unlock that have spent three quarters of a version's budget. */
+  readonly pageTokens: PageTokens;
+  /** Ids of keys that were seen to have spent three quarters of the budget of a version that still encrypts. */
   nearlySpent(): string[];
 }
 
@@ -35,6 +38,8 @@ export interface KeyringLimits extends BudgetLimits {
   readonly lookIntervalMs: number;
   /** Longest time that the machine may have been off for its clock to be believed without confirmation. */
   readonly maxOffMs: number;
+  /** Longest time that lock spends on exact use counts. */
+  readonly lockSettleMs: number;
 }
 
 /** What a keyring is opened with. */
@@ -53,15 +58,20 @@ export interface OpenOptions {
 /** Wires what works on the keys of an open vault. */
 export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWarning }: OpenOptions): OpenKeyring {
   keyring.finishLoading();
-  if (keyring.facts.tick) clock.resume(keyring.facts.tick);
+  clock.resume(keyring.facts);
   const aliases = new Aliases(keyring);
   const tokenWork = new TokenWork({ keyring, onWarning });
   const creation = new Creation(keyring, aliases, tokenWork, onAct);
   const material = new ImportedMaterial(keyring, tokenWork);
   const scheduler = new Scheduler({ keyring, creation, material, tokenWork, onAct });
-  const budget = new Budget(keyring, limits, async (key) => {
-    const { keyVersionId } = await creation.moveOn(key);
-    onAct({ act: 'budget', keyId: key.keyId, keyVersionId });
+  const budget = new Budget({
+    keyring,
+    limits,
+    makeVersion: async (key) => {
+      const { keyVersionId } = await creation.moveOn(key);
+      onAct({ act: 'budget', keyId: key.keyId, keyVersionId });
+    },
+    onNearlySpent: (keyId) => onWarning(`the key ${keyId} has a version that used three quarters of its encryptions`),
   });
   const watch = new Watch({
     keyring,
@@ -83,11 +93,9 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWar
     signer: new Signer(keyring),
     budget,
     watch,
+    scheduler,
     tokenWork,
-    nearlySpent: () =>
-      keyring
-        .usedKeys()
-        .filter((key) => budget.isNearlySpent(key))
-        .map(({ keyId }) => keyId),
+    pageTokens: new PageTokens(keyring.vault),
+    nearlySpent: () => budget.nearlySpent(),
   };
 }

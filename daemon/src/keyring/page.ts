@@ -1,6 +1,9 @@
-import { createHash } from 'node:crypto';
-import { AgentError } from '@kms-agent/protocol';
+import { setImmediate } from 'node:timers/promises';
+import type { PageTokens } from './page-tokens.ts';
 import type { SortedIds } from './sorted-ids.ts';
+
+/** Milliseconds that a page takes of the event loop at once: others have their turn in between. */
+const turnMs = 2;
 
 /** Which slice of a sorted list is wanted. */
 export interface PageRequest {
@@ -13,54 +16,46 @@ const defaultLimit = 100;
 /** Bytes of an answer that its envelope may need beside the list. */
 const envelopeReserveBytes = 4096;
 
-const fingerprint = (filters: unknown): string =>
-  createHash('sha256')
-    .update(JSON.stringify(filters ?? null))
-    .digest('base64url')
-    .slice(0, 11);
-
-/** The id after which the page begins. @throws AgentError `ERR_INVALID_PARAMS` for a token of another list or filter. */
-function readToken(token: string | undefined, filters: unknown): string {
-  if (token === undefined) return '';
-  const [mark, after] = Buffer.from(token, 'base64url').toString('utf8').split('\n');
-  if (mark !== fingerprint(filters) || !after)
-    throw new AgentError('ERR_INVALID_PARAMS', { path: '/nextToken', reason: 'is not a token of this list and these filters' });
-  return after;
-}
-
-const makeToken = (after: string, filters: unknown): string => Buffer.from(`${fingerprint(filters)}\n${after}`).toString('base64url');
-
 /** Ids that one page looks at: with filters that nothing passes, a page is empty rather than long to wait for. */
 const maxScanned = 5000;
+
+/** How a list is cut into pages. */
+export interface PageOptions<T> {
+  readonly ids: SortedIds;
+  readonly request: PageRequest;
+  /** What the list is of: its kind and its filters. A token is good for this alone. */
+  readonly list: unknown;
+  readonly tokens: PageTokens;
+  readonly maxBytes: number;
+  /** The item of an id, or undefined where it is filtered out. */
+  readonly read: (id: string) => T | undefined;
+}
 
 /**
  * Cuts one page out of sorted ids. What is there during the whole walk appears exactly once: a page continues after an id, not at a count.
  * The page ends early where the answer would exceed `maxBytes`, or after 5000 ids that were filtered out.
- *
- * @param read - the item of an id, or undefined where it is filtered out.
+ * Ids may come and go while it waits for its next turn.
  */
-export function takePage<T>(
-  ids: SortedIds,
-  request: PageRequest,
-  filters: unknown,
-  maxBytes: number,
-  read: (id: string) => T | undefined,
-): { items: T[]; nextToken?: string } {
+export async function takePage<T>({ ids, request, list, tokens, maxBytes, read }: PageOptions<T>): Promise<{ items: T[]; nextToken?: string }> {
   const limit = request.limit ?? defaultLimit;
   const items: T[] = [];
   let bytes = envelopeReserveBytes;
-  let last = readToken(request.nextToken, filters);
-  const start = ids.indexAfter(last);
-  for (let index = start; index < ids.length; index += 1) {
+  let last = tokens.read(request.nextToken, list);
+  let turnEnd = performance.now() + turnMs;
+  for (let scanned = 0, index = ids.indexAfter(last); index < ids.length; scanned += 1, index += 1) {
+    if (items.length === limit || scanned === maxScanned) return { items, nextToken: tokens.write(last, list) };
     const id = ids.at(index) ?? '';
-    if (items.length === limit || index - start === maxScanned) return { items, nextToken: makeToken(last, filters) };
     const item = read(id);
     if (item !== undefined) {
       bytes += Buffer.byteLength(JSON.stringify(item)) + 1;
-      if (items.length > 0 && bytes > maxBytes) return { items, nextToken: makeToken(last, filters) };
+      if (items.length > 0 && bytes > maxBytes) return { items, nextToken: tokens.write(last, list) };
       items.push(item);
     }
     last = id;
+    if (performance.now() < turnEnd) continue;
+    await setImmediate();
+    turnEnd = performance.now() + turnMs;
+    index = ids.indexAfter(last) - 1;
   }
   return { items };
 }

@@ -1,6 +1,6 @@
 import type { Change } from '../vault/vault.ts';
 import type { AliasEntry } from './alias-book.ts';
-import type { Tick } from './clock.ts';
+import type { KeptClock } from './clock.ts';
 import type { Intent } from './intent.ts';
 import type { Key } from './key.ts';
 import { encodeKey } from './record.ts';
@@ -28,9 +28,11 @@ export interface PinEntry {
 }
 
 /** Facts about the vault as a whole that must be sealed like any record. */
-export interface VaultFacts {
-  /** Absent until it is first written. */
-  readonly tick?: Tick;
+export interface VaultFacts extends KeptClock {
+  /** The wall clock was wrong at the last look: what it dated is looked at when it is right again. */
+  readonly clockWasWrong?: boolean;
+  /** Ids of keys that were seen to have used three quarters of what one of their versions may encrypt. */
+  readonly nearlySpent?: readonly string[];
   /** How often the vault was put back from a backup. */
   readonly restores: number;
 }

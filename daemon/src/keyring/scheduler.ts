@@ -1,15 +1,15 @@
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { AgentAct } from './acts.ts';
+import { clockToleranceMs } from './clock.ts';
 import type { Creation } from './creation.ts';
+import { deletionTimeOf, isCounted, isWindowOver } from './deletion.ts';
 import { initialVersion, type Key, nextRotationTime } from './key.ts';
-import type { Keyring } from './keyring.ts';
+import type { Keyring, LifeClock } from './keyring.ts';
 import type { ImportedMaterial } from './material.ts';
 import type { TokenWork } from './token-work.ts';
 
 /** Keys whose lastUsedTime is written at one look. */
 const usageBatch = 500;
-/** A last rotation that lies so far ahead was noted by a clock that was wrong. */
-const clockToleranceMs = 3_600_000;
 
 /** Nothing but an expiry lies further ahead than the longest rotation interval; what does was noted by a clock that was wrong. */
 const longestMs = 731 * 86_400_000;
@@ -24,9 +24,26 @@ export interface SchedulerOptions {
   readonly onAct: (act: AgentAct) => void;
 }
 
+/** Material ends at a time of the calendar: there the wall clock is right to ask, if it can be believed. */
+function isExpired(key: Key, now: number): boolean {
+  return key.materialExpireTime !== undefined && key.materialExpireTime <= now && initialVersion(key).material.length > 0;
+}
+
+/** The key without what a wrong clock left in it; the same object where there is nothing. Only by a clock that can be believed: it would be wrong again. */
+function correctTimes(key: Key, clock: LifeClock): Key {
+  const now = clock.now();
+  const rotated = key.lastRotationTime > now + clockToleranceMs ? { ...key, lastRotationTime: now } : key;
+  if (rotated.deletionTime === undefined) return rotated;
+  if (!isCounted(rotated, clock)) return { ...rotated, windowEnd: clock.runningMs() + Math.max(rotated.deletionTime - now, 0) };
+  const deletionTime = deletionTimeOf(rotated, clock) ?? rotated.deletionTime;
+  return deletionTime === rotated.deletionTime ? rotated : { ...rotated, deletionTime };
+}
+
 /** What time does to keys: rotation, destruction, expiry. What decides is the stored time against the clock at each look. */
 export class Scheduler {
   readonly #options: SchedulerOptions;
+  /** Keys whose material went since the file was last scrubbed. */
+  #destroyed = 0;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -39,19 +56,32 @@ export class Scheduler {
    * @throws AgentError of the first act that failed, after all others were tried; what failed is due again at the next look.
    */
   async look(all: boolean, isStopped: () => boolean): Promise<void> {
-    const { keyring, tokenWork } = this.#options;
-    const now = keyring.clock.now();
+    const { keyring, tokenWork, creation } = this.#options;
     const failures: unknown[] = [];
+    try {
+      await this.#lookAtAll(all, isStopped, failures);
+    } finally {
+      if (this.#destroyed > 0) keyring.scrub(); // once for all of a look: it writes the whole log into the file
+      this.#destroyed = 0;
+    }
+    if (isStopped()) return;
+    await tokenWork.sweep();
+    keyring.uses.write(usageBatch);
+    creation.sweepTokens();
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async #lookAtAll(all: boolean, isStopped: () => boolean, failures: unknown[]): Promise<void> {
+    const { keyring } = this.#options;
+    const now = keyring.clock.now();
     for (const [keyId, dueTime] of keyring.dueTimes) {
       if (isStopped()) return;
-      const key = all || dueTime <= now || dueTime > now + longestMs ? keyring.findKey(keyId) : undefined;
-      if (!key) continue;
-      await this.#look(key).catch((error: unknown) => failures.push(error));
-      await setImmediate();
+      if (!all && dueTime > now && dueTime <= now + longestMs) continue;
+      const begun = performance.now();
+      await this.#look(keyId).catch((error: unknown) => failures.push(error));
+      const tookMs = performance.now() - begun;
+      await (tookMs < 1 ? setImmediate() : setTimeout(tookMs)); // half of the time is the others'
     }
-    await tokenWork.sweep();
-    keyring.writeUsage(usageBatch);
-    if (failures.length > 0) throw failures[0];
   }
 
   /** Milliseconds until something is due, at most `maxMs`: no timer is trusted with more. What is due and suspended waits for `maxMs`. */
@@ -63,14 +93,27 @@ export class Scheduler {
     return next - now;
   }
 
-  async #look(key: Key): Promise<void> {
-    const { clock } = this.#options.keyring;
+  /** Ids of keys that would be destroyed or lose their material now, were it not for a clock that cannot be believed. */
+  waiting(): string[] {
+    const { keyring } = this.#options;
+    const now = keyring.clock.now();
+    const due = [...keyring.dueTimes].filter(([, dueTime]) => dueTime <= now).map(([keyId]) => keyring.findKey(keyId));
+    return due.filter((key) => key !== undefined && (isWindowOver(key, keyring.clock) || isExpired(key, now))).map((key) => key?.keyId ?? '');
+  }
+
+  async #look(keyId: string): Promise<void> {
+    const { keyring } = this.#options;
+    const { clock } = keyring;
+    const key = keyring.findKey(keyId);
+    if (!key) return;
     const now = clock.now();
-    const isOver = (time: number | undefined): boolean => time !== undefined && time <= now && clock.isBelievable();
-    if (isOver(key.deletionTime)) return await this.#destroy(key);
-    if (isOver(key.materialExpireTime) && initialVersion(key).material.length > 0) return await this.#expire(key);
-    if (key.lastRotationTime > now + clockToleranceMs) this.#options.keyring.commit({ keys: [{ ...key, lastRotationTime: now }] });
-    else if ((nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now && this.#options.keyring.stateOf(key) === 'Enabled') await this.#rotate(key);
+    if (clock.isBelievable()) {
+      if (isWindowOver(key, clock)) return await this.#destroy(key);
+      if (isExpired(key, now)) return await this.#expire(key);
+      const corrected = correctTimes(key, clock);
+      if (corrected !== key) return keyring.commit({ keys: [corrected] });
+    }
+    if ((nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now && keyring.stateOf(key) === 'Enabled') await this.#rotate(key);
   }
 
   async #rotate(key: Key): Promise<void> {
@@ -79,7 +122,9 @@ export class Scheduler {
   }
 
   async #expire(key: Key): Promise<void> {
-    if (await this.#options.material.expire(key)) this.#options.onAct({ act: 'expire', keyId: key.keyId });
+    if (!(await this.#options.material.expire(key))) return;
+    this.#destroyed += 1;
+    this.#options.onAct({ act: 'expire', keyId: key.keyId });
   }
 
   /** The end: material overwritten wherever the agent keeps it, aliases gone, and a tombstone so that the id never comes back. */
@@ -88,8 +133,8 @@ export class Scheduler {
     const { keyId } = key;
     const destroyed = [{ keyId, deletionTime: keyring.clock.now() }];
     keyring.commit({ destroyed, deletedAliases: keyring.aliases.namesOf(keyId), ...tokenWork.destroyIntents(key) });
+    this.#destroyed += 1;
     await tokenWork.destroy(key);
-    keyring.scrub();
     onAct({ act: 'destroy', keyId });
   }
 }

@@ -1,7 +1,9 @@
+import { isAgentError } from '@kms-agent/protocol';
 import type { BelievableClock } from './clock.ts';
 import type { Gate } from './gate.ts';
 import { dueTimeOf, type Key } from './key.ts';
 import type { Keyring } from './keyring.ts';
+import type { VaultFacts } from './records.ts';
 import type { Scheduler } from './scheduler.ts';
 
 /** How far the tick that is kept in the vault may be behind. */
@@ -34,7 +36,7 @@ export class Watch {
   #looking = false;
   /** A look that was asked for during one: whether at all keys. */
   #askedAgain: { all: boolean } | undefined;
-  #hadJumped = false;
+  #saidOfJump = false;
 
   constructor(options: WatchOptions) {
     this.#options = options;
@@ -52,15 +54,22 @@ export class Watch {
     if (inMs < intervalMs && performance.now() + inMs < this.#nextLookAt) this.#lookIn(inMs);
   }
 
+  /** Ends the looks, and keeps the time that was counted so far: a window goes on from there. */
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    try {
+      this.keepClock();
+    } catch (error) {
+      if (!isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
+      // A vault that cannot be written counts at most an hour too little, and lock must go on.
+    }
   }
 
-  /** Writes the tick, so that the next process knows since when the clock can be believed. */
-  keepTick(): void {
+  /** Writes what the next process must know of time. */
+  keepClock(changed: Partial<VaultFacts> = {}): void {
     const { keyring, clock } = this.#options;
-    keyring.commit({ facts: { ...keyring.facts, tick: clock.tick } });
+    keyring.commit({ facts: { ...keyring.facts, ...clock.kept, ...changed } });
   }
 
   /** One look at a time: two at once would do the same twice. */
@@ -75,19 +84,19 @@ export class Watch {
     } finally {
       this.#looking = false;
     }
-    if (this.#stopped) return;
     const again = this.#askedAgain;
     this.#askedAgain = undefined;
     this.#lookIn(again ? 0 : this.#options.scheduler.nextLookMs(this.#options.intervalMs), again?.all);
   }
 
   async #lookInside(all: boolean): Promise<void> {
-    const { gate, scheduler, mayAct, onError } = this.#options;
+    const { gate, scheduler, clock, mayAct, onError } = this.#options;
     if (!mayAct()) return;
     try {
       await gate.pass(async () => {
         const wasSet = this.#observeClock();
         await scheduler.look(all || wasSet, () => this.#stopped);
+        if (wasSet && !this.#stopped && clock.observe() === 0) this.keepClock({ clockWasWrong: false }); // after all keys were looked at, not before
       });
     } catch (error) {
       if (!this.#stopped) onError(error);
@@ -95,6 +104,7 @@ export class Watch {
   }
 
   #lookIn(inMs: number, all = false): void {
+    if (this.#stopped) return; // what looks on would see the keys of the next unlock
     const delayMs = Math.max(inMs, shortestLookMs);
     clearTimeout(this.#timer);
     this.#nextLookAt = performance.now() + delayMs;
@@ -102,16 +112,29 @@ export class Watch {
     this.#timer.unref();
   }
 
-  /** @returns whether the wall clock was set, or set right, since the last look. */
+  /** @returns whether the wall clock was set, or set right, since the last look, also one of an earlier process. */
   #observeClock(): boolean {
     const { clock, keyring, onJump } = this.#options;
     const jumpMs = clock.observe();
-    const wasSet = this.#hadJumped !== (jumpMs !== 0);
-    if (jumpMs !== 0 && wasSet) onJump(jumpMs);
-    this.#hadJumped = jumpMs !== 0;
-    const kept = keyring.facts.tick;
-    const isBehind = kept === undefined || kept.anchor.bootId !== clock.tick.anchor.bootId || clock.tick.lastSeen.wall - kept.lastSeen.wall >= tickGrainMs;
-    if (jumpMs === 0 && isBehind) this.keepTick();
+    const isWrong = jumpMs !== 0;
+    if (isWrong && !this.#saidOfJump) onJump(jumpMs);
+    this.#saidOfJump = isWrong;
+    const wasSet = (keyring.facts.clockWasWrong ?? false) !== isWrong;
+    if (isWrong && wasSet) this.keepClock({ clockWasWrong: true });
+    else if (this.#isBehind()) this.keepClock();
     return wasSet;
+  }
+
+  /** Whether what the vault keeps of time is too old: a process that ends now would lose it. */
+  #isBehind(): boolean {
+    const { clock, keyring } = this.#options;
+    const { tick, runningTime } = keyring.facts;
+    const now = clock.kept;
+    return (
+      runningTime?.bootId !== now.runningTime.bootId ||
+      now.runningTime.ms - runningTime.ms >= tickGrainMs ||
+      tick?.anchor.bootId !== now.tick.anchor.bootId ||
+      now.tick.lastSeen.wall - tick.lastSeen.wall >= tickGrainMs
+    );
   }
 }

@@ -45,8 +45,10 @@ export class Witness {
     if (this.#audit.isKeyed || !state) return this.#audit.attach(undefined, anchor);
     const { key, number, vaultRevision, openChanges, finding } = await resume(this.#audit.folder, state, this.#audit.end);
     if (vaultRevision > vault.revision && this.#acceptRollback !== vault.revision) throw rolledBack(vault.revision, vaultRevision);
-    if (vaultRevision > vault.revision)
+    if (vaultRevision > vault.revision) {
+      keyring.isRolledBack = true;
       this.#note({ operation: 'acceptRollback', outcome: 'ok', detail: { vaultRevision: String(vault.revision), seen: String(vaultRevision) } });
+    }
     if (finding !== undefined) this.#report(finding);
     this.#audit.attach({ key, number }, anchor);
     key.fill(0);

@@ -1,4 +1,4 @@
-import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { AgentError, type Alias, isAgentError } from '@kms-agent/protocol';
 import type { Caller } from '../caller/identity.ts';
 import type { Key } from '../keyring/key.ts';
 import { describeAlias } from '../keyring/metadata.ts';
@@ -31,14 +31,17 @@ export function aliasOperations({
       agent.open.aliases.delete(aliasName);
       return {};
     },
-    listAliases: (caller, params) => {
-      const { keyring } = agent.open;
+    listAliases: async (caller, params) => {
+      const { keyring, pageTokens: tokens } = agent.open;
       const keyId = params.keyId === undefined ? undefined : requireVisible(caller, params.keyId).keyId;
       const names = keyId === undefined ? keyring.aliases.names : SortedIds.of(keyring.aliases.namesOf(keyId));
-      const { items, nextToken } = takePage(names, params, ['aliases', keyId], maxAnswerBytes, (name) => {
+      const read = (name: string): Alias | undefined => {
         const alias = keyring.aliases.get(name);
-        return authority.mayDescribe(caller, keyring.keyById(alias.keyId)) ? describeAlias(alias) : undefined;
-      });
+        const key = keyring.peekKey(alias.keyId);
+        return key && authority.mayDescribe(caller, key) ? describeAlias(alias) : undefined;
+      };
+      const list = ['aliases', keyId ?? null];
+      const { items, nextToken } = await takePage({ ids: names, request: params, list, tokens, maxBytes: maxAnswerBytes, read });
       return { aliases: items, ...(nextToken ? { nextToken } : {}) };
     },
   };

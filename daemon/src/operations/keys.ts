@@ -1,3 +1,4 @@
+import type { KeyMetadata } from '@kms-agent/protocol';
 import type { Key } from '../keyring/key.ts';
 import { describeKey, matchesFilters } from '../keyring/metadata.ts';
 import type { OpenKeyring } from '../keyring/open-keyring.ts';
@@ -37,12 +38,14 @@ export function keyOperations({ agent, authority, maxAnswerBytes }: OperationsCo
       return describeKey(keyring, key);
     },
     describeKey: (_caller, { keyId }) => describeKey(agent.open.keyring, agent.open.keyring.resolve(keyId)),
-    listKeys: (caller, params) => {
-      const { keyring } = agent.open;
-      const { items, nextToken } = takePage(keyring.keyIds, params, ['keys', params.filters], maxAnswerBytes, (keyId) => {
-        const key = keyring.keyById(keyId);
-        return matchesFilters(keyring, key, params.filters ?? {}) && authority.mayDescribe(caller, key) ? describeKey(keyring, key) : undefined;
-      });
+    listKeys: async (caller, params) => {
+      const { keyring, pageTokens: tokens } = agent.open;
+      const read = (keyId: string): KeyMetadata | undefined => {
+        const key = keyring.peekKey(keyId);
+        return key && matchesFilters(keyring, key, params.filters ?? {}) && authority.mayDescribe(caller, key) ? describeKey(keyring, key) : undefined;
+      };
+      const list = ['keys', params.filters ?? null];
+      const { items, nextToken } = await takePage({ ids: keyring.keyIds, request: params, list, tokens, maxBytes: maxAnswerBytes, read });
       return { keys: items, ...(nextToken ? { nextToken } : {}) };
     },
     updateKeyDescription: (_caller, { keyId, description }) => change(keyId, ({ life }, key) => life.setDescription(key, description)),

@@ -1,3 +1,4 @@
+import type { KeyVersion } from '@kms-agent/protocol';
 import { describeKey, describeVersion } from '../keyring/metadata.ts';
 import { takePage } from '../keyring/page.ts';
 import { SortedIds } from '../keyring/sorted-ids.ts';
@@ -17,10 +18,12 @@ export function versionOperations({ agent, maxAnswerBytes }: OperationsContext):
       const { keyring, life } = agent.open;
       return describeKey(keyring, life.setPrimaryVersion(keyring.resolve(keyId), keyVersionId));
     },
-    listKeyVersions: (_caller, params) => {
-      const key = agent.open.keyring.resolve(params.keyId);
+    listKeyVersions: async (_caller, params) => {
+      const { keyring, pageTokens: tokens } = agent.open;
+      const key = keyring.resolve(params.keyId);
       const ids = SortedIds.of(key.versions.map((version) => version.keyVersionId));
-      const { items, nextToken } = takePage(ids, params, ['versions', key.keyId], maxAnswerBytes, (id) => describeVersion(key, id));
+      const read = (id: string): KeyVersion => describeVersion(key, id);
+      const { items, nextToken } = await takePage({ ids, request: params, list: ['versions', key.keyId], tokens, maxBytes: maxAnswerBytes, read });
       return { keyVersions: items, ...(nextToken ? { nextToken } : {}) };
     },
     describeKeyVersion: (_caller, { keyId, keyVersionId }) => describeVersion(agent.open.keyring.resolve(keyId), keyVersionId),

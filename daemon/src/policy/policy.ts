@@ -128,7 +128,7 @@ export class Policy implements Authority {
   }
 
   #total(key: Key, index: number): ReturnType<Totals> {
-    return this.#options.keyring().policyTotal(key.keyId, index);
+    return this.#options.keyring().uses.policyTotal(key.keyId, index);
   }
 
   #compile(key: Key): CompiledPolicy {

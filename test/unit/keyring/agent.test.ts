@@ -33,7 +33,7 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
     witness: new Witness({ audit, onWarning: () => undefined }),
     providers: [provider],
     time: machineTime,
-    limits: { maxUses, blockSize, lookIntervalMs, maxOffMs },
+    limits: { maxUses, blockSize, lookIntervalMs, maxOffMs, lockSettleMs: 1000 },
     openVault: () => vault,
     lockTimeoutMs,
     onLockFailed: () => {

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { AgentClient } from '../../client.ts';
 import { confirm } from '../confirm.ts';
 import { readInput, UsageError } from '../files.ts';
-import { printJson } from '../print.ts';
+import { escapeControls, printJson } from '../print.ts';
 import { describeAddress, optionsOf, withClient } from '../session.ts';
 import { formatStatusPage } from '../status-page.ts';
 import { parseFd, passphraseOption, show } from './shared.ts';
@@ -45,10 +45,12 @@ export function addAgentCommands(program: Command): void {
     .action((_options: object, command: Command) => showStatus(command, (client) => client.lock()));
   program
     .command('confirm-clock')
-    .description('say that the wall clock is right after a jump: destruction and expiry of keys go on')
+    .description('say that the wall clock is right after a jump, or that a restored vault may go on: destruction and expiry of keys go on')
     .option('--yes', 'do not ask')
     .action(async (_options: object, command: Command) => {
-      await confirm(command, `It is ${new Date().toString()}. Keys whose time has come by this clock are destroyed for good.`);
+      const { warnings = [] } = await withClient(command, (client) => client.status());
+      const waiting = warnings.filter((warning) => warning.includes('confirm-clock')).map(escapeControls);
+      await confirm(command, [...waiting, `It is ${new Date().toString()}. Keys whose time has come are destroyed for good.`].join('\n'));
       await showStatus(command, (client) => client.confirmClock());
     });
   program

@@ -4,7 +4,7 @@ import type { AgentClient } from '../../client.ts';
 import { confirm } from '../confirm.ts';
 import { UsageError } from '../files.ts';
 import { formatKeyPage } from '../key-page.ts';
-import { printJson, printTable } from '../print.ts';
+import { escapeControls, printJson, printTable } from '../print.ts';
 import { optionsOf, withClient } from '../session.ts';
 import { addMaterialCommands } from './material.ts';
 import { collect, idOf, show } from './shared.ts';
@@ -162,6 +162,12 @@ function parseDays(text: string): number {
   throw new UsageError(`--days takes 7 to 366, not ${text}`);
 }
 
+/** What a person knows a key by, beside its number. */
+function describeForQuestion({ aliases, description, lastUsedTime }: KeyMetadata): string {
+  const known = [...aliases, ...(description === '' ? [] : [`"${description}"`]), `last used ${lastUsedTime ?? 'never'}`];
+  return escapeControls(known.join(', '));
+}
+
 function addDeletion(key: Command): void {
   key
     .command('delete <key>')
@@ -171,8 +177,12 @@ function addDeletion(key: Command): void {
     .addHelpText('after', '\nExample:\n  $ kms key delete alias/old --days 7 --yes')
     .action(async (name: string, _options: object, command: Command) => {
       const { days } = optionsOf<{ days: number }>(command);
-      const keyId = await withClient(command, (client) => idOf(client, name));
-      await confirm(command, `The key ${keyId} cannot be used from now on, and in ${days} days all that it encrypted is lost for good.`);
+      const found = await withClient(command, (client) => client.describeKey({ keyId: name }));
+      const { keyId } = found;
+      await confirm(
+        command,
+        `The key ${keyId} (${describeForQuestion(found)}) cannot be used from now on, and in ${days} days all that it encrypted is lost for good.`,
+      );
       await showKey(command, (client) => client.scheduleKeyDeletion({ keyId, pendingWindowInDays: days }));
     });
   key

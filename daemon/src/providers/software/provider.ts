@@ -22,6 +22,7 @@ import type {
 } from '../provider.ts';
 import { destroyMaterial } from './destroyed.ts';
 import { generatePair, generateRsaPair } from './generation.ts';
+import { type GenerationLimits, Generations } from './generations.ts';
 import { PrivateOperations } from './private-operations.ts';
 import { PublicOperations } from './public-operations.ts';
 import { Symmetric } from './symmetric.ts';
@@ -49,6 +50,11 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   readonly #symmetric = new Symmetric();
   readonly #private = new PrivateOperations();
   readonly #public = new PublicOperations();
+  readonly #generations: Generations;
+
+  constructor(limits: GenerationLimits = { maxGenerations: 2, maxQueuedGenerations: 64 }) {
+    this.#generations = new Generations(limits);
+  }
 
   abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
     return offers[keySpec]?.[keyUsage];
@@ -63,7 +69,8 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
 
   async generate({ keySpec }: NewMaterial): Promise<GeneratedMaterial> {
     if (keySpec === 'AES_256') return { material: randomFillSync(new Uint8Array(32)) };
-    if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072' || keySpec === 'EC_P256' || keySpec === 'EC_P256K') return await generatePair(keySpec);
+    if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072') return await this.#generations.run(() => generatePair(keySpec));
+    if (keySpec === 'EC_P256' || keySpec === 'EC_P256K') return await generatePair(keySpec);
     throw new AgentError('ERR_UNSUPPORTED_OPERATION');
   }
 
@@ -93,7 +100,7 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   }
 
   async makeWrappingPair({ keySpec }: WrappingPairInput): Promise<WrappingPair> {
-    const { material, publicKey } = await generateRsaPair(Number(keySpec.slice('RSA_'.length)));
+    const { material, publicKey } = await this.#generations.run(() => generateRsaPair(Number(keySpec.slice('RSA_'.length))));
     return { publicKey, state: material };
   }
 
