@@ -122,7 +122,7 @@ describe.skipIf(!hasSoftHsm)('material on its way into and out of a token (needs
     await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 10_000 } });
     const kms = await rig.client();
     const key = await makeWaiting(kms);
-    const { importToken } = await kms.getParametersForImport({ keyId: key.keyId, wrappingKeySpec: 'RSA_2048' });
+    const { importToken } = await kms.getParametersForImport({ keyId: key.keyId, wrappingKeySpec: 'RSA_2048', wrappingAlgorithm: 'RSAES_OAEP_SHA_256' });
     fault.begin('C_Encrypt', 'slow300'); // between the token's key and the slot that it is for
     let running = true;
     const comparing = Array.from({ length: 4 }, async () => {
