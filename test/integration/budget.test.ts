@@ -1,7 +1,7 @@
 import { type AgentClient, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
-import { ClockedAgent, hourMs, startMs } from '../kit/clocked.ts';
+import { agentProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
+import { ClockedAgent, hourMs, makeVault, startMs } from '../kit/clocked.ts';
 import { importMaterial } from '../kit/material.ts';
 
 const message = utf8('what is kept');
@@ -16,8 +16,9 @@ async function start(options: Parameters<typeof ClockedAgent.start>[2] = {}): Pr
 }
 beforeEach(async () => {
   folder = new TempFolder();
-  await initVault(folder);
+  await makeVault(folder);
   await start();
+  await kms.createKey({ aliasName: 'alias/default' });
 });
 afterEach(async () => {
   await agent.end();
@@ -193,4 +194,15 @@ test('lastUsedTime: shown at once, kept over a lock, and after a kill at most an
   await agent.end('SIGKILL');
   await start({ from: agent.now });
   expect(await kms.describeKey({ keyId })).toMatchObject({ lastUsedTime: new Date(startMs + 2 * hourMs).toISOString() });
+});
+
+test('three quarters of the budget, passed by what a crash counted ahead: said all the same', async () => {
+  const { keyId } = await kms.createKey();
+  await times(73, () => kms.encrypt({ keyId, plaintext: message }));
+  await agent.end('SIGKILL');
+  await start({ from: agent.now });
+  expect(await useCount(keyId)).toBe(80);
+  await kms.encrypt({ keyId, plaintext: message });
+  expect((await kms.status()).warnings?.join()).toContain(keyId);
+  expect(agent.log).toContain(`${keyId} has a version that used three quarters`);
 });

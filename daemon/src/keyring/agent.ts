@@ -133,7 +133,7 @@ export class Agent {
   /** What an administrator should know of the keys; one line each. */
   get warnings(): string[] {
     return [
-      ...describeClock(this.#clock, this.#open?.scheduler.waiting() ?? []),
+      ...(this.#clock.isBelievable() ? [] : describeClock(this.#clock, this.#open?.scheduler.waiting() ?? [])),
       ...this.#options.witness.warnings,
       ...(this.#open?.tokenWork.reports ?? []),
       ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
@@ -289,7 +289,7 @@ export class Agent {
 /** Keys that a warning names. */
 const namedKeys = 20;
 
-/** What waits for an administrator's word about time; nothing while the clock can be believed. */
+/** What waits for an administrator's word about time. */
 function describeClock(clock: BelievableClock, waiting: readonly string[]): string[] {
   const jumpMs = clock.observe();
   const more = waiting.length > namedKeys ? ` and ${waiting.length - namedKeys} more` : '';

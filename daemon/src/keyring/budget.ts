@@ -128,6 +128,8 @@ export class Budget {
   }
 
   #reserve(key: Key, version: KeyVersionEntry, upTo: number): void {
+    const isUnsaid = !this.#keyring.facts.nearlySpent?.includes(key.keyId);
+    if (isUnsaid && version.useCount >= this.#maxUsesOf(version) * warnShare) this.#warn(key); // a crash may have counted past the place
     const before = version.reservedUses;
     version.reservedUses = upTo;
     try {
