@@ -48,12 +48,32 @@ test.each(['this Node', 'Node 22'])('the packed client: works from ESM and from 
   expect(runIn(node, 'b.cjs', `const { connect, text, utf8 } = require('@kms-agent/client');\n${body}`)).toBe('hello');
 });
 
+test.each(['this Node', 'Node 22'])('the packed client: @kms-agent/client/age works from ESM and from require on %s', (which) => {
+  const node = which === 'Node 22' ? folder.join('node_modules', '.bin', 'node') : process.execPath;
+  const code = `(async () => {
+  const kms = await connect();
+  const pieces = [];
+  for await (const piece of decryptStream(kms, encryptStream(kms, new Blob(['hello']).stream()))) pieces.push(piece);
+  console.log(Buffer.concat(pieces).toString());
+  kms.close();
+})();`;
+  const names = ['{ connect }', '{ decryptStream, encryptStream }'] as const;
+  expect(runIn(node, 'd.mjs', `import ${names[0]} from '@kms-agent/client';\nimport ${names[1]} from '@kms-agent/client/age';\n${code}`)).toBe('hello');
+  expect(runIn(node, 'e.cjs', `const ${names[0]} = require('@kms-agent/client');\nconst ${names[1]} = require('@kms-agent/client/age');\n${code}`)).toBe(
+    'hello',
+  );
+});
+
 test('the packed client: TypeScript sees its types, and that a result is a request of its inverse', () => {
   const source = `import { connect, isAgentError } from '@kms-agent/client';
+import { decryptStream, encryptFile } from '@kms-agent/client/age';
 const kms = await connect();
 const signed = await kms.sign({ keyId: 'alias/x', message: new Uint8Array(1) });
 const { valid }: { valid: boolean } = await kms.verify({ ...signed, message: new Uint8Array(1) });
 await kms.decrypt({ ...(await kms.encrypt({ plaintext: new Uint8Array(1) })), aad: new Uint8Array(1) });
+await encryptFile(kms, 'a', 'b', { keyId: 'alias/x', recipients: ['age1x'], onProgress: ({ readBytes, totalBytes }) => readBytes / totalBytes });
+const pieces: AsyncIterable<Uint8Array> = decryptStream(kms, new Blob(['x']).stream());
+export { pieces };
 // @ts-expect-error a key id is text
 await kms.describeKey({ keyId: valid });
 export const narrowed = (error: unknown): 'ERR_BUSY' | undefined => (isAgentError(error, 'ERR_BUSY') ? error.code : undefined);
