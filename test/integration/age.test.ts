@@ -2,7 +2,7 @@ import { createCipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import { createReadStream, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import type { AgentClient } from '@kms-agent/client';
 import { agentIdentity, agentRecipient, decryptFile, decryptStream, encryptFile, encryptStream } from '@kms-agent/client/age';
-import { Decrypter, Encrypter } from 'age-encryption';
+import { Decrypter, Encrypter, Stanza } from 'age-encryption';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
@@ -70,6 +70,20 @@ test('encryptStream: a web stream and a Node stream are sources, and the header 
   const aad = Buffer.from('age-encryption.org/v1 kms-agent');
   expect((await kms.advanceDecrypt({ ciphertextBlob: blob, aad })).plaintext).toHaveLength(16);
   await expect(kms.advanceDecrypt({ ciphertextBlob: blob })).rejects.toMatchObject(refused);
+});
+
+test('decryptStream: a file key in a blob that was made for something else, or in another stanza, is refused', async () => {
+  const sealWith = async (args: string[], aad?: Uint8Array): Promise<Uint8Array> => {
+    const encrypter = new Encrypter();
+    encrypter.addRecipient({
+      wrapFileKey: async (plaintext) => [new Stanza(args, (await kms.advanceEncrypt({ plaintext, ...(aad ? { aad } : {}) })).ciphertextBlob)],
+    });
+    return await encrypter.encrypt('x');
+  };
+  const aad = Buffer.from('age-encryption.org/v1 kms-agent');
+  expect((await open(await sealWith(['kms-agent'], aad))).error).toBeUndefined();
+  for (const wrong of [sealWith(['kms-agent']), sealWith(['kms-agent'], Buffer.from('x')), sealWith(['kms-agent', 'more'], aad), sealWith(['kms'], aad)])
+    expect(await open(await wrong)).toMatchObject({ bytes: Buffer.alloc(0), error: refused });
 });
 
 test('decryptStream: every byte of a small file, changed, is refused, and nothing comes out', async () => {
