@@ -1,8 +1,9 @@
-import { execFileSync, spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, mkdirSync } from 'node:fs';
 import { type AgentClient, connect } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+import { canInject, injectFaults } from '../kit/strace.ts';
 
 /** Rounds of `kill -9`: enough to meet every step of a write. */
 const rounds = Number(process.env['KMS_AGENT_CRASH_ROUNDS'] ?? 40);
@@ -91,26 +92,7 @@ test.skipIf(process.getuid?.() !== 0)(
   },
 );
 
-/** Makes system calls of a running process fail until it is ended. */
-async function injectFaults(pid: number, calls: string, error: string): Promise<{ end(): Promise<void> }> {
-  const tracer = spawn('strace', ['-p', String(pid), '-e', `trace=${calls}`, '-e', `inject=${calls}:error=${error}`], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const ended = new Promise<void>((resolve) => tracer.on('exit', () => resolve()));
-  await new Promise<void>((resolve, reject) => {
-    tracer.stderr.on('data', (chunk: Buffer) => chunk.toString().includes('attached') && resolve());
-    tracer.on('exit', (code) => reject(new Error(`strace ended with ${code}`)));
-    tracer.on('error', reject);
-  });
-  return {
-    end: async () => {
-      tracer.kill('SIGINT');
-      await ended;
-    },
-  };
-}
-
-describe.skipIf(process.getuid?.() !== 0 || !existsSync('/usr/bin/strace'))('faults under the vault (needs root and strace)', () => {
+describe.skipIf(!canInject)('faults under the vault (needs root and strace)', () => {
   test.each([
     ['pwrite64', 'EIO'],
     ['fdatasync,fsync', 'EIO'],
@@ -123,8 +105,8 @@ describe.skipIf(process.getuid?.() !== 0 || !existsSync('/usr/bin/strace'))('fau
     await kms.unlock({ passphrase });
     const { keyId } = await kms.createKey();
     const sealed = await kms.advanceEncrypt({ keyId, plaintext: new Uint8Array([7]) });
-    const faults = await injectFaults(agent.child.pid ?? 0, calls, error);
-    try {
+    {
+      await using _faults = await injectFaults(agent.child.pid ?? 0, { calls, error });
       await expect(kms.createKey()).rejects.toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
       await expect(kms.updateKeyDescription({ keyId, description: 'lost' })).rejects.toMatchObject({ code: 'ERR_STORE_UNAVAILABLE' });
       expect((await kms.advanceDecrypt(sealed)).plaintext).toEqual(new Uint8Array([7]));
@@ -133,8 +115,6 @@ describe.skipIf(process.getuid?.() !== 0 || !existsSync('/usr/bin/strace'))('fau
       await kms.lock();
       await kms.unlock({ passphrase });
       expect((await kms.advanceDecrypt(sealed)).plaintext).toEqual(new Uint8Array([7]));
-    } finally {
-      await faults.end();
     }
     await kms.updateKeyDescription({ keyId, description: 'healed' });
     await agent.end('SIGKILL');

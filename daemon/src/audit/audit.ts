@@ -1,4 +1,4 @@
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { type AuditState, type ChainEnd, macCheckpoint, nextKey } from './chain.ts';
 import { AuditFolder, type AuditLimits } from './folder.ts';
 import { type AuditEntry, type AuditRecord, encodeRecord, hashLine } from './record.ts';
@@ -62,13 +62,15 @@ export class Audit {
   /** Numbers of changes that have begun and not ended, by request: in the order of their beginning. */
   readonly #openChanges = new Map<string, number>();
 
-  /** Opens the folder and goes on where its last record ends. @throws AgentError `ERR_STATE_CONFLICT`; the system's error when it cannot be written. */
+  /** Files that are recorded as dropped and could not be deleted yet. */
+  readonly #undropped = new Set<string>();
+
+  /** Opens the folder and goes on where its last record ends. @throws AgentError `ERR_STATE_CONFLICT`; `ERR_AUDIT_UNAVAILABLE` when it cannot be written. */
   constructor(options: AuditOptions) {
     this.#options = options;
-    this.#folder = new AuditFolder(options.folder, options);
-    const { cutBytes, ...end } = this.#folder.open();
+    const { folder, end, cutBytes } = openFolder(options);
+    this.#folder = folder;
     this.#end = end;
-    this.#folder.keepReserve();
     if (cutBytes > 0) this.note({ operation: 'recover', outcome: 'ok', detail: { cutBytes } });
   }
 
@@ -173,6 +175,7 @@ export class Audit {
     this.#sinceCheckpoint += count;
     if (this.#sinceCheckpoint >= this.#options.checkpointRecords) this.#checkpoint();
     else this.#planCheckpoint();
+    if (this.#folder.hasRotated()) this.#dropOldest();
   }
 
   /** Chains entries and writes them; the chain moves only when they are written. */
@@ -192,7 +195,6 @@ export class Audit {
     for (const [index, entry] of entries.entries()) this.#followChange(entry, firstSeq + index);
     const tampering = this.#folder.takeTampering();
     if (tampering) this.note({ operation: 'audit', outcome: 'failed', error: 'tampered', detail: tampering });
-    this.#dropOldest();
   }
 
   #followChange({ requestId, outcome }: AuditEntry, seq: number): void {
@@ -206,20 +208,35 @@ export class Audit {
     return this.#openChanges.values().next().value ?? 0;
   }
 
-  /** Files past the limit go after the record that says so is written: what is missing at the beginning and not recorded was taken by somebody else. */
+  /**
+   * Files past the limit go after the record that says so is written: what is missing at the beginning and not recorded was taken by somebody else.
+   * What cannot be dropped is no reason to record nothing; it is tried again with each new file.
+   */
   #dropOldest(): void {
-    if (!this.#folder.hasRotated()) return;
-    for (const { file, firstSeq, lastSeq } of this.#folder.findOldest()) {
+    for (const { file, firstSeq, lastSeq } of this.#findOldest()) {
       const entry: AuditEntry = { operation: 'dropOldest', outcome: 'ok', detail: { firstSeq, lastSeq } };
-      this.#push({ entry, written: () => this.#drop(file) }); // where it cannot be written nothing is dropped, and the next file asks again
+      if (this.#undropped.has(file)) this.#drop(file);
+      else this.#push({ entry, written: () => this.#drop(file) }); // where it cannot be written nothing is dropped, and the next file asks again
     }
   }
 
+  #findOldest(): ReturnType<AuditFolder['findOldest']> {
+    try {
+      return this.#folder.findOldest();
+    } catch (error) {
+      this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
+      return [];
+    }
+  }
+
+  /** A failure is noted once: records about files that stay would fill files of their own, and those more. */
   #drop(file: string): void {
     try {
       this.#folder.drop(file);
+      this.#undropped.delete(file);
     } catch (error) {
-      this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
+      if (!this.#undropped.has(file)) this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
+      this.#undropped.add(file);
     }
   }
 
@@ -305,6 +322,24 @@ export class Audit {
     this.#failure = undefined;
     this.#options.onChange('ok');
     this.#planCheckpoint();
+  }
+}
+
+/** Opens the folder for good, with its reserve. @throws as the constructor of Audit; with a hint for the command line. */
+function openFolder(options: AuditOptions): { folder: AuditFolder; end: ChainEnd; cutBytes: number } {
+  try {
+    const folder = new AuditFolder(options.folder, options);
+    const { cutBytes, ...end } = folder.open();
+    folder.keepReserve();
+    return { folder, end, cutBytes };
+  } catch (cause) {
+    if (isAgentError(cause)) throw cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new AgentError(
+      'ERR_AUDIT_UNAVAILABLE',
+      { hint: `The audit record in ${options.folder} cannot be written, and nothing is served without one: ${reason}` },
+      { cause },
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fdatasyncSync,
   fstatSync,
   ftruncateSync,
@@ -35,21 +36,24 @@ export interface AuditLimits {
 const currentName = 'audit.jsonl';
 const reserveName = 'reserve';
 const lockName = 'audit.lock';
+/** Where a file that somebody deleted is written again. */
+const restoredName = 'restored';
 const filePattern = /^audit(-\d+)?\.jsonl$/;
 
 /** Bytes that the last line of a file surely fits into. */
 const tailBytes = 1_048_576;
 
-const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TRUNC } = constants;
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TRUNC } = constants;
 
 /** A rotated file: the number of its first record stands in its name. */
 const rotatedName = (firstSeq: number): string => `audit-${String(firstSeq).padStart(12, '0')}.jsonl`;
 
 /** The files of the record, oldest first; the one that is written is the last. */
 export function listFiles(folder: string): string[] {
-  const names = readdirSync(folder).filter((name) => filePattern.test(name) && name !== currentName);
-  const all = readdirSync(folder).includes(currentName) ? [...names.sort(), currentName] : names.sort();
-  return all.map((name) => join(folder, name));
+  const entries = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile() && filePattern.test(entry.name)); // a pipe of such a name must make nobody wait
+  const names = entries.map(({ name }) => name).sort();
+  const rotated = names.filter((name) => name !== currentName);
+  return [...rotated, ...names.filter((name) => name === currentName)].map((name) => join(folder, name));
 }
 
 /** The files that hold the record, written so that what was written is whole or is not there. Every call may throw the system's error. */
@@ -63,6 +67,8 @@ export class AuditFolder {
   #firstSeq: number | undefined;
   #rotated = true;
   #tampering: Record<string, number> | undefined;
+  /** A write failed half way, and what it left could not be cut off: what is beyond `#size` is our own. */
+  #hasRemains = false;
 
   /** @throws AgentError `ERR_STATE_CONFLICT` when another agent holds the folder, or others can write it. */
   constructor(folder: string, limits: AuditLimits) {
@@ -94,36 +100,34 @@ export class AuditFolder {
     const bytes = Buffer.from(lines);
     const fd = this.#ready(bytes.length);
     this.#firstSeq ??= firstSeq;
-    const before = this.#size;
-    this.#size = -1; // until it is known
     try {
       let written = 0;
       while (written < bytes.length) written += writeSync(fd, bytes, written);
       if (this.#limits.sync) fdatasyncSync(fd);
-      this.#size = before + bytes.length;
-    } finally {
-      if (this.#size < 0) {
-        this.#size = before;
-        this.#cutTo(before);
-      }
+    } catch (error) {
+      this.#hasRemains = true;
+      this.#cutRemains();
+      throw error;
     }
+    this.#size += bytes.length;
   }
 
   /** Makes the space that is given up when the disk is full. */
   keepReserve(): void {
     const { reserveBytes } = this.#limits;
     const path = join(this.#folder, reserveName);
-    if (statSync(path, { throwIfNoEntry: false })?.size !== reserveBytes) writeWhole(path, Buffer.alloc(reserveBytes, 0x20), O_TRUNC); // a hole would reserve nothing
+    if (statSync(path, { throwIfNoEntry: false })?.size !== reserveBytes) writeWhole(path, Buffer.alloc(reserveBytes, 0x20)); // a hole would reserve nothing
   }
 
   giveUpReserve(): void {
-    unlinkSync(join(this.#folder, reserveName));
+    rmSync(join(this.#folder, reserveName), { force: true });
   }
 
-  /** Opens the file anew, because somebody may have moved it. */
+  /** Opens the file anew, because somebody may have moved it. The one that is left is whole, or, when it was deleted, written again. */
   reopen(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
-    this.#fd = undefined;
+    const fd = this.#fd;
+    if (fd !== undefined && this.#isDeleted(fd)) this.#restoreDeleted(fd);
+    this.#closeFile();
     this.#open();
   }
 
@@ -163,61 +167,89 @@ export class AuditFolder {
   }
 
   close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
-    this.#fd = undefined;
+    this.#closeFile();
     closeSync(this.#lock);
+  }
+
+  /** A descriptor that was closed may be somebody else's next: it is forgotten first. */
+  #closeFile(): void {
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd !== undefined) closeSync(fd);
   }
 
   /** The descriptor, after whatever must be done before so many bytes can be written. */
   #ready(bytes: number): number {
     const fd = this.#fd ?? this.#open();
+    if (this.#isDeleted(fd)) {
+      this.#restoreDeleted(fd);
+      return this.#open();
+    }
+    return this.#size > 0 && this.#size + bytes > this.#limits.maxFileBytes ? this.#rotate() : fd;
+  }
+
+  /** Whether somebody deleted the file. One that is there has its whole lines afterwards and nothing else. */
+  #isDeleted(fd: number): boolean {
     const { nlink, size } = fstatSync(fd);
-    if (nlink === 0) return this.#restoreDeleted(fd);
+    if (nlink === 0) return true;
     if (size !== this.#size) this.#mendSize(size);
-    return this.#size > 0 && this.#size + bytes > this.#limits.maxFileBytes ? this.#rotate(fd) : fd;
+    return false;
   }
 
   #open(): number {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    const fd = openSync(join(this.#folder, currentName), O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) {
-      closeSync(fd);
-      throw new TypeError('the audit file is no regular file');
-    }
+    const path = join(this.#folder, currentName);
+    const { fd, size } = openRegular(path, O_APPEND);
     this.#fd = fd;
-    this.#size = stat.size;
-    this.#firstSeq = stat.size === 0 ? undefined : readFirst(join(this.#folder, currentName))?.seq;
+    this.#size = size;
+    this.#hasRemains = false;
+    this.#firstSeq = size === 0 ? undefined : readFirst(path)?.seq;
     return fd;
   }
 
-  #rotate(fd: number): number {
+  #rotate(): number {
     renameSync(join(this.#folder, currentName), join(this.#folder, rotatedName(this.#firstSeq ?? 0)));
-    closeSync(fd);
-    this.#fd = undefined;
+    this.#closeFile();
     this.#rotated = true;
     return this.#open();
   }
 
   /** Somebody deleted the file under the agent: its records are still there behind the descriptor, and get a file of their own. */
-  #restoreDeleted(deleted: number): number {
+  #restoreDeleted(deleted: number): void {
     const content = Buffer.alloc(this.#size);
     readSync(deleted, content, 0, content.length, 0);
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-    if (content.length > 0) writeWhole(join(this.#folder, rotatedName(this.#firstSeq ?? 0)), content, O_EXCL);
-    closeSync(deleted);
-    this.#fd = undefined;
-    return this.#open();
+    if (content.length > 0) this.#putBack(content);
+    this.#closeFile();
+  }
+
+  /** Under its name when it is whole; an attempt that failed is in nobody's way. */
+  #putBack(content: Uint8Array): void {
+    const [aside, path] = [join(this.#folder, restoredName), join(this.#folder, rotatedName(this.#firstSeq ?? 0))];
+    writeWhole(aside, content);
+    if (existsSync(path)) throw new TypeError('the name of a file that was deleted is taken');
+    renameSync(aside, path);
   }
 
   /** Somebody else wrote to the file, or cut it: what is not ours goes, what is gone is gone, and the record says so. */
   #mendSize(size: number): void {
-    this.#tampering = size > this.#size ? { foreignBytes: size - this.#size } : { missingBytes: this.#size - size };
+    const isOurs = this.#hasRemains && size > this.#size;
+    if (!isOurs) this.#tampering = size > this.#size ? { foreignBytes: size - this.#size } : { missingBytes: this.#size - size };
     if (size > this.#size) this.#cutTo(this.#size);
     else {
       this.#size = size;
       this.#cutUnfinished();
     }
+  }
+
+  /** Whatever a failed write left goes at once where it can, so that a crash keeps nothing that was refused; else before the next one. */
+  #cutRemains(): void {
+    try {
+      this.#cutTo(this.#size);
+    } catch {
+      return; // the disk that failed the write fails this as well
+    }
+    this.#hasRemains = false;
   }
 
   #cutUnfinished(): number {
@@ -249,9 +281,18 @@ export class AuditFolder {
   }
 }
 
+/** Opens a file to write. What else can stand in its place must make nobody wait, a pipe above all. @throws TypeError for it; the system's error. */
+function openRegular(path: string, flag: number): { fd: number; size: number } {
+  const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | flag, 0o600);
+  const stat = fstatSync(fd);
+  if (stat.isFile()) return { fd, size: stat.size };
+  closeSync(fd);
+  throw new TypeError('a file of the audit record is no regular file');
+}
+
 /** Writes a file of its own, durably; one that cannot be whole is not left. */
-function writeWhole(path: string, content: Uint8Array, flag: number): void {
-  const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | flag, 0o600);
+function writeWhole(path: string, content: Uint8Array): void {
+  const { fd } = openRegular(path, O_TRUNC);
   try {
     let written = 0;
     while (written < content.length) written += writeSync(fd, content, written);

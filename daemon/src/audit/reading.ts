@@ -1,5 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { AgentError } from '@kms-agent/protocol';
 import { listFiles, readFirst } from './folder.ts';
 import { type AuditRecord, decodeRecord } from './record.ts';
 
@@ -58,9 +59,13 @@ async function findOffset(file: string, seq: number): Promise<number> {
   }
 }
 
-/** Walks over the lines after `seq`; lines before it may come first. */
+/** Walks over the lines after `seq`; lines before it may come first. @throws AgentError `ERR_AUDIT_UNAVAILABLE` when the files cannot be read. */
 export async function* readAfter(folder: string, seq: number): AsyncGenerator<ReadLine> {
-  const files = filesAfter(folder, seq);
-  const [first] = files;
-  if (first !== undefined) yield* readLines(files, await findOffset(first, seq));
+  try {
+    const files = filesAfter(folder, seq);
+    const [first] = files;
+    if (first !== undefined) yield* readLines(files, await findOffset(first, seq));
+  } catch (cause) {
+    throw cause instanceof Error && 'syscall' in cause ? new AgentError('ERR_AUDIT_UNAVAILABLE', {}, { cause }) : cause;
+  }
 }
