@@ -1,6 +1,6 @@
 import { closeSync, constants, existsSync, fsyncSync, linkSync, lstatSync, mkdirSync, openSync, rmSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { lockFile } from '../os/libc.ts';
 
 /** A folder that no other agent can use until it is released. */
@@ -18,10 +18,21 @@ export function hasVault(dataDir: string): boolean {
   return existsSync(vaultPath(dataDir));
 }
 
-/** Makes a file, empty and 0600 whatever the umask, in which SQLite builds what will be `path`. @returns its path for now. */
+/** Does something with files; what the system refuses is told in the words of the protocol, with a hint for the command line. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+function withFiles<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (isAgentError(cause) || !(cause instanceof Error && 'syscall' in cause)) throw cause;
+    throw new AgentError('ERR_STORE_UNAVAILABLE', { hint: cause.message }, { cause });
+  }
+}
+
+/** Makes a file, empty and 0600 whatever the umask, in which SQLite builds what will be `path`. @returns its path for now. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
 export function startFile(path: string): string {
   removeUnfinished(path);
-  closeSync(openSync(unfinishedPath(path), constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600));
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  withFiles(() => closeSync(openSync(unfinishedPath(path), flags, 0o600)));
   return unfinishedPath(path);
 }
 
@@ -38,9 +49,13 @@ function checkPrivate(path: string, kind: 'folder' | 'file'): void {
 /**
  * Takes a folder for this process: 0700, `vault.lock` held with flock(2) until release or the end of the process.
  * @param expect - whether a vault must be there or must not.
- * @throws AgentError `ERR_ALREADY_EXISTS`, `ERR_NOT_INITIALIZED`, `ERR_STATE_CONFLICT`.
+ * @throws AgentError `ERR_ALREADY_EXISTS`, `ERR_NOT_INITIALIZED`, `ERR_STATE_CONFLICT`, `ERR_STORE_UNAVAILABLE`.
  */
 export function claimFolder(dataDir: string, expect: 'new' | 'existing'): FolderClaim {
+  return withFiles(() => claim(dataDir, expect));
+}
+
+function claim(dataDir: string, expect: 'new' | 'existing'): FolderClaim {
   if (expect === 'new') mkdirSync(dataDir, { recursive: true, mode: 0o700 });
   else if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
   checkPrivate(dataDir, 'folder');
@@ -71,17 +86,30 @@ export function unfinishedPath(path: string): string {
   return `${path}.unfinished`;
 }
 
-/** Gives a whole and closed file its name, durably, and never over one that is there. @throws AgentError `ERR_ALREADY_EXISTS`. */
+/**
+ * Gives a whole and closed file its name, durably, and never over one that is there. One whose name is not durable is taken back: it was not acknowledged.
+ * @throws AgentError `ERR_ALREADY_EXISTS`, `ERR_STORE_UNAVAILABLE`.
+ */
 export function nameFinished(path: string): void {
+  withFiles(() => {
+    linkNew(unfinishedPath(path), path);
+    try {
+      unlinkSync(unfinishedPath(path));
+      syncFolder(dirname(path));
+    } catch (error) {
+      rmSync(path, { force: true });
+      throw error;
+    }
+  });
+}
+
+function linkNew(from: string, to: string): void {
   try {
-    linkSync(unfinishedPath(path), path);
+    linkSync(from, to);
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')
-      throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${path} is there already; nothing was written.` }, { cause });
-    throw cause;
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')) throw cause;
+    throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${to} is there already; nothing was written.` }, { cause });
   }
-  unlinkSync(unfinishedPath(path));
-  syncFolder(dirname(path));
 }
 
 /** Makes the names in a folder durable (fsync(2)). */
@@ -94,7 +122,7 @@ function syncFolder(folder: string): void {
   }
 }
 
-/** Removes what an attempt that failed or was killed has left of a file that was being built. */
+/** Removes what an attempt that failed or was killed has left of a file that was being built. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
 export function removeUnfinished(path: string): void {
-  for (const end of ['', '-wal', '-shm', '-journal']) rmSync(unfinishedPath(path) + end, { force: true });
+  for (const end of ['', '-wal', '-shm', '-journal']) withFiles(() => rmSync(unfinishedPath(path) + end, { force: true }));
 }

@@ -25,7 +25,7 @@ export async function peekRecord(dataDir: string, secret: Secret, { kind, id }: 
     const row = db.find(kind, id);
     const recordsKey = deriveKey(rootKey, 'records');
     rootKey.fill(0);
-    const plaintext = row && unseal(recordsKey, recordAad(db.vaultId, kind, id, row.revision), row.sealed);
+    const plaintext = row && row.revision >= 0n ? unseal(recordsKey, recordAad(db.vaultId, kind, id, row.revision), row.sealed) : undefined;
     recordsKey.fill(0);
     if (row && !plaintext) throw new AgentError('ERR_STATE_CONFLICT', { hint: `The vault is damaged: its record ${kind} ${id} was changed.` });
     return { auditStartKey, plaintext };
