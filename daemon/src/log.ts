@@ -1,5 +1,7 @@
 import { fstatSync } from 'node:fs';
+import { Writable } from 'node:stream';
 import winston from 'winston';
+import type { Settings } from './config.ts';
 
 /** The only fields that reach the log: what is not named here cannot leak. */
 const allowedFields = [
@@ -48,17 +50,54 @@ function isJournal(env: NodeJS.ProcessEnv): boolean {
   return env['JOURNAL_STREAM'] === `${dev}:${ino}`;
 }
 
-/** A log on standard error: a line each for a person on a terminal, else JSON; with a priority for the journal. A reader that goes away never ends the agent. */
-export function makeLog(level: string): Log {
+/** A stream that is written to, and what waits in it. */
+type Output = Pick<Writable, 'write' | 'writableLength'>;
+
+/** Passes lines on for as long as somebody reads them. What would wait beyond the limit is dropped, and counted: a reader that stands still makes nobody wait and nothing grow. */
+export class LogSink extends Writable {
+  readonly #output: Output;
+  readonly #maxUnreadBytes: number;
+  readonly #describe: (dropped: number) => string;
+  #dropped = 0;
+
+  constructor(output: Output, maxUnreadBytes: number, describe: (dropped: number) => string) {
+    super();
+    this.#output = output;
+    this.#maxUnreadBytes = maxUnreadBytes;
+    this.#describe = describe;
+  }
+
+  override _write(line: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    if (this.#output.writableLength > this.#maxUnreadBytes) this.#dropped += 1;
+    else this.#pass(line);
+    done();
+  }
+
+  #pass(line: Buffer): void {
+    if (this.#dropped > 0) this.#output.write(`${this.#describe(this.#dropped)}\n`);
+    this.#dropped = 0;
+    this.#output.write(line);
+  }
+}
+
+type Line = Record<string, unknown>;
+
+const forPeople = (info: Line): string => `kms-agent: ${String(info['level'])}: ${String(info['message'])}${formatFields(info)}`;
+const forPrograms = (info: Line): string => JSON.stringify({ time: new Date().toISOString(), level: info['level'], message: info['message'], ...pick(info) });
+const forJournal = (info: Line): string => `<${priorities[String(info['level'])] ?? 6}>${forPrograms(info)}`;
+
+/**
+ * A log on standard error: a line each for a person on a terminal, else JSON; with a priority for the journal.
+ * A reader that goes away, or does not read, never ends the agent or holds it up.
+ */
+export function makeLog({ logLevel, maxUnreadLogBytes }: Pick<Settings, 'logLevel' | 'maxUnreadLogBytes'>): Log {
   process.stderr.on('error', () => undefined); // EPIPE: nobody reads any more, and there is nowhere to say so
-  const withPriority = isJournal(process.env);
-  const human = winston.format.printf((info) => `kms-agent: ${info.level}: ${String(info.message)}${formatFields(info)}`);
-  const machine = winston.format.printf((info) => {
-    const line = JSON.stringify({ time: new Date().toISOString(), level: info.level, message: info.message, ...pick(info) });
-    return withPriority ? `<${priorities[info.level] ?? 6}>${line}` : line;
-  });
-  const transport = new winston.transports.Stream({ stream: process.stderr });
-  const logger = winston.createLogger({ level, format: process.stderr.isTTY ? human : machine, transports: [transport] });
+  const format = process.stderr.isTTY ? forPeople : isJournal(process.env) ? forJournal : forPrograms;
+  const stream = new LogSink(process.stderr, maxUnreadLogBytes, (dropped) =>
+    format({ level: 'warn', message: `${dropped} lines of the log were dropped: nobody read them` }),
+  );
+  const transports = [new winston.transports.Stream({ stream })];
+  const logger = winston.createLogger({ level: logLevel, format: winston.format.printf(format), transports });
   return Object.assign(logger, {
     setLevel: (wanted: string): void => {
       logger.level = wanted;

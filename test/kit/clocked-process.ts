@@ -15,7 +15,7 @@ let { wallMs = 0, bootMs = 0, sleptMs = 0, bootId = 'first boot', service } = JS
 
 const running = await startAgent({
   settings: { ...defaultSettings, ...(JSON.parse(settings) as object) },
-  log: makeLog('info'),
+  log: makeLog(defaultSettings),
   listen: { path: socket },
   auditFolder: join(dataDir, 'audit'),
   ...(acceptRollback === '' ? {} : { acceptRollback: BigInt(acceptRollback) }),

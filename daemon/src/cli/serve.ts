@@ -69,7 +69,7 @@ function announce(path: string): void {
 /** Runs the agent until a signal ends it. */
 export async function serve({ config, configRequired, dataDir, auditDir, socket, acceptRollback }: ServeOptions): Promise<void> {
   const settings = await readSettings(config, configRequired);
-  const log = makeLog(settings.logLevel);
+  const log = makeLog(settings);
   const listen = chooseAddress(socket, settings.socketMode);
   const openVault = (): Vault | undefined => (hasVault(dataDir) ? Vault.open({ dataDir, clock: Date.now }) : undefined);
   const rollback = acceptRollback === undefined ? {} : { acceptRollback };
@@ -121,7 +121,7 @@ const devSettings = { ...defaultSettings, lockOnSuspend: false, lockOnScreenLock
 export async function serveDev({ socket, defaultKey, command }: { socket?: string; defaultKey: boolean; command: readonly string[] }): Promise<void> {
   const folder = mkdtempSync(join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'kms-agent-dev-'));
   const path = socket ?? join(folder, 'agent.sock');
-  const log = makeLog('warn');
+  const log = makeLog({ ...defaultSettings, logLevel: 'warn' });
   const { vault } = await Vault.create({ clock: Date.now, slots: [] });
   const running = await startAgent({ settings: devSettings, log, listen: { path }, openVault: () => vault, auditFolder: join(folder, 'audit') });
   const leave = (status: number): void => {
