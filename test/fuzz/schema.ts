@@ -4,7 +4,7 @@ import fc from 'fast-check';
 /** JSON Schema, as far as the OpenRPC document of the protocol uses it. */
 interface Schema {
   readonly type?: string;
-  readonly enum?: readonly string[];
+  readonly enum?: readonly (string | boolean)[];
   readonly anyOf?: readonly Schema[];
   readonly pattern?: string;
   readonly contentEncoding?: string;

@@ -21,7 +21,8 @@ function checkRanges(settings: Settings): void {
   must(Object.keys(settings).sort().join() === Object.keys(defaultSettings).sort().join(), `settings are ${Object.keys(settings).join()}`);
   for (const [name, schema] of Object.entries(settingsSchema)) {
     const value: unknown = settings[name as keyof Settings]; // the names are the same
-    if (schema.type === 'integer')
+    if (!('type' in schema)) must(schema.enum.includes(value as never), `${name} is ${String(value)}`);
+    else if (schema.type === 'integer')
       must(Number.isInteger(value) && Number(value) >= schema.minimum && Number(value) <= schema.maximum, `${name} is ${String(value)}`);
     else must(typeof value === (schema.type === 'string' ? 'string' : 'object'), `${name} is ${String(value)}`);
   }
