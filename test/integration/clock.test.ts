@@ -218,6 +218,17 @@ describe('rotation by a clock that was wrong', () => {
     await expect.poll(() => versionCount(keyId)).toBe(3);
   });
 
+  test('turned on after a version was made by a clock that was ahead: it does not wait until then', async () => {
+    const { keyId } = await kms.createKey();
+    await agent.set({ wallMs: startMs + 300 * dayMs });
+    await settle();
+    await kms.createKeyVersion({ keyId });
+    await agent.set({ wallMs: startMs });
+    await settle();
+    const { rotation } = await kms.updateRotationPolicy({ keyId, enabled: true, rotationInterval: '7d' });
+    expect(rotation.nextRotationTime).toBe(time(startMs + 7 * dayMs));
+  });
+
   test('starts that begin in 2020 and are put right: no rotation for it', async () => {
     const { keyId } = await kms.createKey({ rotationInterval: '365d' });
     const { rotation } = await kms.describeKey({ keyId });

@@ -71,7 +71,7 @@ function letTimeWork(model: Model): void {
   model.destroyed.push(...model.keys.filter(isOver).map(({ keyId }) => keyId));
   model.keys = model.keys.filter(({ keyId }) => !model.destroyed.includes(keyId));
   for (const key of model.keys) {
-    if (isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
+    if (key.intervalMs !== undefined && isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
     if (key.intervalMs !== undefined && stateOf(key) === 'Enabled' && key.lastRotation + key.intervalMs <= wallOf(model)) rotate(key, model);
   }
 }

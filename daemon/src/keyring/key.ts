@@ -1,6 +1,7 @@
 import type { KeyPolicy, KeySpec, KeyUsage, Origin, ProtectionLevel } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
 import type { Abilities, MaterialRef } from '../providers/provider.ts';
+import { clockToleranceMs } from './clock.ts';
 import type { StoredState } from './state.ts';
 
 /** Most versions that a key may have. */
@@ -91,6 +92,11 @@ export function nextRotationTime(key: Key): number | undefined {
   const { rotation, lastRotationTime, versions } = key;
   if (!rotation.enabled || rotation.intervalMs === undefined || versions.length >= maxKeyVersions) return undefined;
   return lastRotationTime + rotation.intervalMs;
+}
+
+/** The key without a last rotation that a wrong clock has put into the future: nothing would be due until then. The same object where there is none. */
+export function withoutFutureRotation(key: Key, now: number): Key {
+  return key.lastRotationTime > now + clockToleranceMs ? { ...key, lastRotationTime: now } : key;
 }
 
 /** The version that raw operations use: the first one for ever. */

@@ -1,6 +1,6 @@
 import { AgentError, durationSeconds, type KeyPolicy, type UpdateRotationPolicyParams } from '@kms-agent/protocol';
 import { windowOf } from './deletion.ts';
-import { findVersion, type Key, primaryVersion, withPolicy } from './key.ts';
+import { findVersion, type Key, primaryVersion, withoutFutureRotation, withPolicy } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { isSymmetric, requireChangeable, requireGenerated, requireUnprotected, unsupported } from './rules.ts';
 import type { KeyAct } from './state.ts';
@@ -84,7 +84,9 @@ export class Life {
     if (enabled && intervalMs === undefined)
       throw new AgentError('ERR_INVALID_PARAMS', { path: '/rotationInterval', reason: 'is required the first time that rotation is turned on' });
     this.#keyring.requireState(key, 'version');
-    return this.#change({ ...key, rotation: { enabled, ...(intervalMs === undefined ? {} : { intervalMs }) } });
+    const { clock } = this.#keyring;
+    const dated = enabled && clock.isBelievable() ? withoutFutureRotation(key, clock.now()) : key; // nothing looks at a key that does not rotate
+    return this.#change({ ...dated, rotation: { enabled, ...(intervalMs === undefined ? {} : { intervalMs }) } });
   }
 
   /** Says who may do what; the key of a service takes one too, so that a renamed unit does not lose its data. Counts begin anew. */

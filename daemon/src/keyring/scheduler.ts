@@ -1,9 +1,8 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import type { AgentAct } from './acts.ts';
-import { clockToleranceMs } from './clock.ts';
 import type { Creation } from './creation.ts';
 import { deletionTimeOf, isCounted, isWindowOver } from './deletion.ts';
-import { initialVersion, type Key, nextRotationTime } from './key.ts';
+import { initialVersion, type Key, nextRotationTime, withoutFutureRotation } from './key.ts';
 import type { Keyring, LifeClock } from './keyring.ts';
 import type { ImportedMaterial } from './material.ts';
 import type { TokenWork } from './token-work.ts';
@@ -32,7 +31,7 @@ function isExpired(key: Key, now: number): boolean {
 /** The key without what a wrong clock left in it; the same object where there is nothing. Only by a clock that can be believed: it would be wrong again. */
 function correctTimes(key: Key, clock: LifeClock): Key {
   const now = clock.now();
-  const rotated = key.lastRotationTime > now + clockToleranceMs ? { ...key, lastRotationTime: now } : key;
+  const rotated = nextRotationTime(key) === undefined ? key : withoutFutureRotation(key, now);
   if (rotated.deletionTime === undefined) return rotated;
   if (!isCounted(rotated, clock)) return { ...rotated, windowEnd: clock.runningMs() + Math.max(rotated.deletionTime - now, 0) };
   const deletionTime = deletionTimeOf(rotated, clock) ?? rotated.deletionTime;
