@@ -3,10 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, ftruncateSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { formatProgress, showProgress } from '../../client/src/cli/progress.ts';
 import { cleanEnv, type Finished, kmsProgram, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { collectBytes } from '../kit/streams.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // many processes, one after the other
 
 let agent: TestAgent;
 let folder: TempFolder;

@@ -3,8 +3,10 @@ import { createCipheriv, createPublicKey, randomBytes, verify } from 'node:crypt
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AgentClient } from '@kms-agent/client';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { agentProgram, cleanEnv, kmsProgram, repository, TempFolder, TestAgent } from '../kit/agent.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // many processes, one after the other
 
 const readme = readFileSync(join(repository, 'client', 'README.md'), 'utf8');
 

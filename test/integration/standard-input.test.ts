@@ -1,6 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // many processes, one after the other
 
 const kms = `'${process.execPath}' '${kmsProgram}'`;
 

@@ -60,7 +60,7 @@ type Transform = (client: AgentClient, source: AsyncIterable<Uint8Array>, option
 
 const chooseKey = ({ key }: LargeFileOptions): { keyId?: string } => (key === undefined ? {} : { keyId: key });
 
-/** The package with the format of age takes 100 ms to load: only for who uses it. */
+/** The package with the format of age takes as long to load as all the rest of kms: only for who uses it. */
 const encrypt: Transform = async (client, source, options) => {
   const { encryptStream } = await import('../age/index.ts');
   return encryptStream(client, source, { ...chooseKey(options), ...(options.recipient ? { recipients: options.recipient } : {}) });
