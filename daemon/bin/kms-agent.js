@@ -26,7 +26,7 @@ const flags = [
 if (!process.execArgv.includes('--disable-sigusr1')) {
   // Node marks inherited descriptors close-on-exec: those that are meant for us must survive, a secret's and systemd's socket.
   const passed = process.argv.flatMap((argument, index) =>
-    argument === '--passphrase-fd' ? [process.argv[index + 1]] : (argument.match(/^--passphrase-fd=(.*)$/)?.slice(1) ?? []),
+    /^--(passphrase|secret)-fd$/.test(argument) ? [process.argv[index + 1]] : (argument.match(/^--(?:passphrase|secret)-fd=(.*)$/)?.slice(1) ?? []),
   );
   const descriptors = [...passed, ...(process.env.LISTEN_FDS ? ['3'] : [])].map(Number).filter((fd) => Number.isInteger(fd) && fd > 2);
   if (descriptors.length > 0) {

@@ -9,6 +9,7 @@ import { auditVerify } from './audit-commands.ts';
 import { checkConfig, printSchema, showConfig } from './config-commands.ts';
 import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
+import { addKeyslotCommands } from './keyslot-options.ts';
 import { serve, serveDev } from './serve.ts';
 import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
 
@@ -26,7 +27,7 @@ interface CommonOptions {
 function parseFd(text: string): number {
   const fd = Number(text);
   if (Number.isInteger(fd) && fd >= 0) return fd;
-  throw new TypeError(`--passphrase-fd takes the number of an open descriptor, not ${text}`);
+  throw new TypeError(`an option that ends in -fd takes the number of an open descriptor, not ${text}`);
 }
 
 function parseRevision(text: string): bigint {
@@ -107,6 +108,8 @@ vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 
 vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued')
   .argument('<new-data-dir>', 'folder of the new vault')
   .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
+
+addKeyslotCommands(program, { dataDir: places.dataDir, parseFd });
 
 const configCommands = program.command('config').description('the settings');
 

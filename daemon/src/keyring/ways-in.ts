@@ -1,6 +1,8 @@
-import { type AddKeyslotParams, type AddKeyslotResult, AgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
+import { type AddKeyslotParams, type AddKeyslotResult, AgentError, isAgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
+import type { Opening, Vault } from '../vault/vault.ts';
 import type { Agent } from './agent.ts';
+import { openWithCredential } from './credential-keyslot.ts';
 import { findToken, KeyslotMaking, openingSealer } from './hsm-keyslot.ts';
 import { Throttle } from './throttle.ts';
 
@@ -24,12 +26,12 @@ export class WaysIn {
 
   /**
    * Opens the vault with a slot that needs no person; where it is open, that is all. A token that this wakes stays awake until `sleep`.
-   * @throws AgentError `ERR_UNLOCK_FAILED` when no token opens one.
+   * @throws AgentError `ERR_UNLOCK_FAILED` when neither a credential nor a token opens one.
    */
   async unlockByItself(keyslotId?: string): Promise<void> {
     const { vault } = this.#agent;
     if (this.#agent.state === 'UNLOCKED') return;
-    await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers), keyslotId));
+    await this.#agent.openWith(vault, await this.#openByItself(vault, keyslotId));
   }
 
   /** The same, asked for by a person. */
@@ -91,6 +93,15 @@ export class WaysIn {
     });
   }
 
+  /** Whether the vault may open without a person. */
+  get hasOwnKeyslot(): boolean {
+    return this.#hasCredentialKeyslot || this.hasHsmKeyslot;
+  }
+
+  get #hasCredentialKeyslot(): boolean {
+    return this.#agent.isInitialized() && this.#agent.vault.hasKeyslotOf('credential');
+  }
+
   /** Whether a token may open the vault without a person. */
   get hasHsmKeyslot(): boolean {
     return this.#agent.isInitialized() && this.#agent.vault.hsmKeyslots.size > 0;
@@ -103,5 +114,21 @@ export class WaysIn {
 
   get #asleep(): Provider[] {
     return this.#agent.providers.filter((provider) => isToken(provider) && provider.isAsleep);
+  }
+
+  /** First the credential, then tokens; what is wrong with the credential is said when no token opens either. */
+  async #openByItself(vault: Vault, keyslotId?: string): Promise<Opening> {
+    let failure: unknown;
+    try {
+      if (this.#hasCredentialKeyslot) return openWithCredential(vault, keyslotId);
+    } catch (error) {
+      if (!isAgentError(error, 'ERR_UNLOCK_FAILED')) throw error;
+      failure = error;
+    }
+    try {
+      return await vault.openHsmKeyslot(openingSealer(this.#agent.providers), keyslotId);
+    } catch (error) {
+      throw failure !== undefined && isAgentError(error, 'ERR_UNLOCK_FAILED') ? failure : error;
+    }
   }
 }

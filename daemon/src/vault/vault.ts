@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type AddKeyslotResult, AgentError, type Keyslot } from '@kms-agent/protocol';
+import { type AddKeyslotResult, AgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
 import { type Finding, VaultDamagedError } from './damage.ts';
 import { Database, type DeletedRow, type RecordRow } from './database.ts';
 import { claimFolder, type FolderClaim, nameFinished, removeUnfinished, startFile, vaultPath } from './folder.ts';
@@ -13,7 +13,9 @@ import {
   type NewKeyslot,
   type OpenKeyslot,
   type Secret,
+  type SecretKeyslotType,
   tokenPartOf,
+  typeOf,
   type Wrapped,
   withUnlockTime,
 } from './keyslots/index.ts';
@@ -138,6 +140,17 @@ export class Vault {
   /** Finds the slot that a token opens. @throws AgentError `ERR_UNLOCK_FAILED`; as the token's provider. */
   async openHsmKeyslot(sealer: Pick<TokenSealer, 'open'>, keyslotId?: string): Promise<Opening> {
     return this.#openWith(await this.#slots.openWithToken(this.#bodies, sealer, keyslotId));
+  }
+
+  /** Finds the slot of a type that a random secret opens. */
+  openSecretKeyslot(type: SecretKeyslotType, secret: Uint8Array, keyslotId?: string): Opening | undefined {
+    const slot = this.#slots.openWithSecret(this.#bodies, type, secret, keyslotId);
+    return slot && this.#openWith(slot);
+  }
+
+  /** Whether there is a slot of a type. */
+  hasKeyslotOf(type: KeyslotType): boolean {
+    return [...this.#bodies.values()].some((body) => typeOf(body) === type);
   }
 
   #openWith(slot: OpenKeyslot): Opening {

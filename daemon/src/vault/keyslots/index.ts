@@ -43,9 +43,14 @@ export interface NewKeyslot {
   readonly type: KeyslotType;
   readonly label?: string;
   readonly passphrase?: string;
+  /** Of a credential slot: 256 random bits that lie somewhere else. */
+  readonly secret?: Uint8Array;
   /** Of an hsm slot: what seals its wrapping key. */
   readonly sealer?: Pick<TokenSealer, 'seal'>;
 }
+
+/** Slots whose secret is a random key that is kept somewhere else. */
+export type SecretKeyslotType = 'credential';
 
 /** A slot's own key, open; it wraps and unwraps both keys. */
 export interface OpenKeyslot {
@@ -136,7 +141,10 @@ export class Keyslots {
       ...(slot.type === 'passphrase' ? { cost: this.#cost } : {}),
       ...(ofToken ? { hsm: ofToken.hsm } : {}),
     };
-    const wrappingKey = ofToken?.wrappingKey ?? (code ? deriveKey(code.secret, 'recovery keyslot', salt) : await this.#derivePassphrase(slot, salt));
+    const wrappingKey =
+      ofToken?.wrappingKey ??
+      deriveFromSecret(slot, salt) ??
+      (code ? deriveKey(code.secret, 'recovery keyslot', salt) : await this.#derivePassphrase(slot, salt));
     code?.secret.fill(0);
     const body = wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
     wrappingKey.fill(0);
@@ -163,6 +171,17 @@ export class Keyslots {
       }
     }
     throw failure ?? new AgentError('ERR_UNLOCK_FAILED');
+  }
+
+  /** Finds the slot of a type that a random secret opens. */
+  openWithSecret(bodies: ReadonlyMap<string, string>, type: SecretKeyslotType, secret: Uint8Array, keyslotId?: string): OpenKeyslot | undefined {
+    for (const body of bodies.values()) {
+      const slot = parseBody(body);
+      if (slot?.type !== type || (keyslotId ?? slot.keyslotId) !== slot.keyslotId) continue;
+      const wrappingKey = deriveKey(secret, `${type} keyslot`, fromBase64(slot.salt));
+      if (this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+    }
+    return undefined;
   }
 
   /** Both keys of the slot that a secret opens; they are the caller's to wipe. @throws as open; `ERR_STATE_CONFLICT` for a damaged slot. */
@@ -211,10 +230,16 @@ export class Keyslots {
   }
 
   async #derivePassphrase({ type, passphrase }: NewKeyslot, salt: Uint8Array): Promise<Buffer> {
+    if (type === 'credential') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'Stop the agent and run: kms-agent keyslot add credential' });
     if (type !== 'passphrase') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `This agent makes no ${type} keyslots.` });
     if (passphrase === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/passphrase', reason: 'is required for a passphrase keyslot' });
     return await this.#argon2.derive(passphrase, salt, this.#cost);
   }
+}
+
+/** The wrapping key of a slot whose secret is kept somewhere else; undefined for another slot. */
+function deriveFromSecret({ type, secret }: NewKeyslot, salt: Uint8Array): Buffer | undefined {
+  return type === 'credential' && secret ? deriveKey(secret, `${type} keyslot`, salt) : undefined;
 }
 
 /** A random wrapping key, and what a token made of it. @throws AgentError `ERR_UNSUPPORTED_OPERATION` without a token. */
@@ -227,6 +252,11 @@ async function sealNewKey({ sealer }: NewKeyslot, keyslotId: string): Promise<{ 
 /** The token's part of a slot; undefined for another type, or a damaged one. */
 export function tokenPartOf(body: string): SealedByToken | undefined {
   return parseBody(body)?.hsm;
+}
+
+/** A slot's type; undefined for a damaged one. */
+export function typeOf(body: string): KeyslotType | undefined {
+  return parseBody(body)?.type;
 }
 
 /** What a slot shows of itself. @throws AgentError `ERR_STATE_CONFLICT` for a damaged one. */

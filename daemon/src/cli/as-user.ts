@@ -1,0 +1,49 @@
+import { spawn } from 'node:child_process';
+import { realpathSync } from 'node:fs';
+
+/** A user by numbers. */
+export interface UserIds {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** What kms-agent needs to run as somebody else. */
+export interface AsUserOptions {
+  /** Undefined for the user that runs already. */
+  readonly user?: UserIds;
+  readonly args: readonly string[];
+  /** What it can read, from descriptor 3 on; a secret stands in no argument and no environment. */
+  readonly inputs: readonly string[];
+  /** Default: the Node and the program that run already. */
+  readonly node?: string;
+  readonly program?: string;
+}
+
+/**
+ * Runs a kms-agent command as another user, without supplementary groups and with an empty environment.
+ * @returns what it printed.
+ * @throws Error with what it complained of.
+ */
+export function runAsUser({ user, args, inputs, node = process.execPath, program = realpathSync(process.argv[1] ?? '') }: AsUserOptions): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const stdio = ['ignore', 'pipe', 'pipe', ...inputs.map(() => 'pipe' as const)] as const;
+  const child = spawn(node, [program, ...args], { stdio: [...stdio], cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }, ...user });
+  const [output, complaints]: [Buffer[], Buffer[]] = [[], []];
+  child.stdout?.on('data', (chunk: Buffer) => output.push(chunk));
+  child.stderr?.on('data', (chunk: Buffer) => complaints.push(chunk));
+  for (const [index, input] of inputs.entries()) {
+    const pipe = child.stdio[3 + index] as NodeJS.WritableStream; // stdio above makes it a pipe
+    pipe.on('error', () => undefined); // it ended before it read; its end says why
+    pipe.end(input);
+  }
+  child.on('error', reject);
+  child.on('close', (code) => {
+    if (code === 0) return resolve(Buffer.concat(output).toString());
+    const said = Buffer.concat(complaints)
+      .toString()
+      .trim()
+      .replace(/^kms-agent: /, '');
+    reject(new Error(said || `kms-agent ${args[0]} ended with ${code}`));
+  });
+  return promise;
+}

@@ -1,0 +1,23 @@
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { credentialStore } from '../os/credential-store.ts';
+import { type AddCredentialOptions, addCredentialKeyslot } from './keyslot-commands.ts';
+
+/** Ways into the vault that are made on its files, with the agent stopped; the others are kms's. */
+export function addKeyslotCommands(program: Command, { dataDir, parseFd }: { dataDir: string; parseFd: (text: string) => number }): void {
+  program
+    .command('keyslot')
+    .description('ways into the vault')
+    .command('add')
+    .description('add one')
+    .command('credential')
+    .description('one that a systemd credential opens, so that the host unlocks at its start; the agent must be stopped')
+    .option('--data-dir <dir>', 'folder of the vault', dataDir)
+    .option('--passphrase-fd <n>', 'read the passphrase from this descriptor instead of the terminal', parseFd)
+    .option('--secret-fd <n>', 'keep the secret yourself: 32 bytes in base64 from this descriptor', parseFd)
+    .addOption(new Option('--with-key <key>', 'what the credential is encrypted with').choices(['auto', 'host', 'tpm2', 'host+tpm2']).default('auto'))
+    .option('--credstore <dir>', 'folder of the credential', credentialStore)
+    .option('--json', 'answer as JSON')
+    .addHelpText('after', '\nExample:\n  # kms-agent keyslot add credential --data-dir /var/lib/kms-agent')
+    .action((options: AddCredentialOptions) => addCredentialKeyslot({ ...options, dataDir: resolve(options.dataDir), credstore: resolve(options.credstore) }));
+}
