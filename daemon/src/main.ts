@@ -46,6 +46,10 @@ export interface StartOptions {
   readonly time?: TimeSource;
   /** Says what is known of a caller's process. Default: what the kernel says. */
   readonly readFacts?: ReadFacts;
+  /** Runs when all is built, and is waited for before anybody can connect. */
+  readonly beforeListening?: (agent: Agent, audit: Audit) => Promise<void>;
+  /** Hears that the state or the number of keys may be another one. */
+  readonly onChange?: () => void;
 }
 
 /** An agent that answers. */
@@ -58,8 +62,8 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
-/** Whether only the agent's own user can connect, as far as the agent makes the socket itself. */
-const isPrivate = (listen: ListenAddress): boolean => 'path' in listen && ((listen.mode ?? 0o600) & 0o077) === 0;
+/** Whether only the agent's own user can connect. Of a socket that was passed nothing is assumed. */
+const isPrivate = (listen: ListenAddress): boolean => ((listen.mode ?? ('path' in listen ? 0o600 : 0o666)) & 0o077) === 0;
 
 /** What the OS keychain calls the PIN of a token. */
 const pinAccount = (token: string): string => `pin of token ${token}`;
@@ -146,6 +150,8 @@ export async function startAgent({
   acceptRollback,
   time = machineTime,
   readFacts,
+  beforeListening = async () => undefined,
+  onChange = () => undefined,
 }: StartOptions): Promise<RunningAgent> {
   let found = openVault(); // before the record: who holds the vault is told so
   const { witness, audit } = openAudit({ settings, auditFolder, log, time, ...(acceptRollback === undefined ? {} : { acceptRollback }) });
@@ -178,10 +184,12 @@ export async function startAgent({
       lockSettleMs: settings.lockSettleMs,
     },
     witness,
+    onState: onChange,
     onAct: ({ act, keyId, keyVersionId }) => {
       const key = { keyId, ...(keyVersionId ? { keyVersionId } : {}) };
       audit.note({ operation: act, outcome: 'ok', ...key });
       log.info('the agent acted on a key by itself', { act, ...key });
+      onChange();
     },
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
@@ -239,6 +247,7 @@ export async function startAgent({
     onAnswer: ({ requestId, method, caller, code, keyId, seconds }) => {
       metrics.count({ method, outcome: code, provider: providerNameOf(agent, keyId), seconds });
       log.debug('request', { requestId, method, uid: caller.uid, code });
+      onChange();
     },
     onInternalError: (requestId, method, error) =>
       log.error('a request failed unexpectedly', { requestId, method: method ?? '-', detail: describeError(error) }),
@@ -249,6 +258,7 @@ export async function startAgent({
     ...(readFacts ? { readFacts } : {}),
     onError: (error) => log.debug('a connection failed', { detail: describeError(error) }),
   });
+  await beforeListening(agent, audit);
   await listener.listen(listen);
   return {
     agent,

@@ -148,7 +148,7 @@ test.each([
     '--socket',
     folder.join('s'),
   ]);
-  expect(code).toBe(1);
+  expect(code).toBe(2);
   expect(stderr).toContain(words);
 });
 
@@ -157,7 +157,7 @@ test('serve: a second agent on the same vault or socket, and a file in the place
   await initVault(folder);
   await using agent = await TestAgent.serve(folder);
   const second = await run(agentProgram, ['serve', '--data-dir', folder.join('vault'), '--socket', folder.join('other.sock')]);
-  expect([second.code, second.stderr]).toEqual([1, expect.stringContaining('Another agent holds the vault')]);
+  expect([second.code, second.stderr]).toEqual([2, expect.stringContaining('Another agent holds the vault')]);
   const same = await run(agentProgram, ['dev', '--socket', agent.socketPath]);
   expect([same.code, same.stderr]).toEqual([1, expect.stringContaining('Another agent listens')]);
   mkdirSync(folder.join('d'));

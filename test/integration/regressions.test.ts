@@ -103,7 +103,7 @@ test('serve --config: a file of any name is read', async () => {
     '--socket',
     folder.join('n.sock'),
   ]);
-  expect([code, stderr]).toEqual([1, expect.stringContaining('maxFrameBytes')]);
+  expect([code, stderr]).toEqual([2, expect.stringContaining('maxFrameBytes')]);
 });
 
 test('dev -- COMMAND: the command keeps the mask of the shell', () => {

@@ -244,7 +244,7 @@ describe.skipIf(!hasSoftHsm)('what settings of tokens may say (needs SoftHSM)', 
     writeFileSync(folder.join('config.json'), JSON.stringify({ tokens: [token].flat() }), { mode: 0o600 });
     const args = ['serve', '--config', folder.join('config.json'), '--data-dir', folder.join('vault'), '--socket', folder.join('s')];
     const { code, stderr } = await run(agentProgram, args);
-    expect(code).toBe(1);
+    expect(code).toBe(2);
     return stderr;
   }
   const token = { name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=a' };

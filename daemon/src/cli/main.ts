@@ -11,6 +11,7 @@ import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
 import { addKeyslotCommands } from './keyslot-options.ts';
 import { serve, serveDev } from './serve.ts';
+import { HopelessStart } from './supervised.ts';
 import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
 
 protectProcess();
@@ -176,13 +177,14 @@ program
     process.exitCode = isWell ? 0 : 1;
   });
 
-/** Usage and files that are not as they must be: 2. Refused: 1. Locked or without a vault: 4. */
+/** Usage, and a start that settings or files forbid: 2, which the unit does not try again. Refused: 1. Locked or without a vault: 4. */
 function exitCodeOf(error: unknown): number {
   if (isAgentError(error, 'ERR_NOT_INITIALIZED', 'ERR_AGENT_LOCKED')) return 4;
   return isAgentError(error) ? 1 : 2;
 }
 
 function explain(error: unknown): string {
+  if (error instanceof HopelessStart) return explain(error.cause);
   if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
   const { hint, path, reason, findings } = error.details;
   const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';

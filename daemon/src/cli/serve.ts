@@ -4,14 +4,17 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
+import type { Audit } from '../audit/audit.ts';
 import { defaultSettings, readSettings, type Settings } from '../config.ts';
-import type { ListenAddress } from '../front/listener.ts';
+import type { Agent } from '../keyring/agent.ts';
 import { describeError, type Log, makeLog } from '../log.ts';
 import { type RunningAgent, startAgent } from '../main.ts';
 import { withInheritedMask } from '../os/protections.ts';
+import { Notifier, takeSupervision } from '../os/systemd.ts';
 import { hasVault } from '../vault/folder.ts';
 import { Vault } from '../vault/vault.ts';
 import { type ReloadOptions, reload } from './reload.ts';
+import { chooseAddress, describeReason, describeState, mustSucceed } from './supervised.ts';
 
 /** Where serve works. */
 export interface ServeOptions {
@@ -23,23 +26,19 @@ export interface ServeOptions {
   readonly acceptRollback?: bigint;
 }
 
-/** The first descriptor that systemd passes (sd_listen_fds(3)). */
-const firstListenFd = 3;
-
-/** A socket that systemd has opened for this process, else the path. */
-function chooseAddress(path: string, mode: number): ListenAddress {
-  const { LISTEN_FDS: count, LISTEN_PID: pid } = process.env;
-  if (count === '1' && pid === String(process.pid)) return { fd: firstListenFd };
-  return { path, mode };
-}
-
 /** Ends the agent on the signals that end it, and locks it on SIGUSR2. Each may come twice. */
-function handleSignals(running: RunningAgent, log: Log, onStopped: () => void, ending: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT']): void {
+function handleSignals(
+  running: RunningAgent,
+  log: Log,
+  { onStopping, onStopped }: { onStopping?: () => void; onStopped: () => void },
+  ending: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT'],
+): void {
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
     log.info('stopping', { signal });
     if (stopping) return;
     stopping = true;
+    onStopping?.();
     running.stop().then(onStopped, (error: unknown) => {
       log.error('the agent did not stop cleanly', { detail: describeError(error) });
       process.exit(70);
@@ -52,11 +51,15 @@ function handleSignals(running: RunningAgent, log: Log, onStopped: () => void, e
 }
 
 /** SIGHUP: opens the audit record anew, and reads the settings again, one after the other however fast it comes. */
-function reloadOnSignal(settings: Settings, options: ReloadOptions): void {
-  let current = Promise.resolve(settings);
+function reloadOnSignal(settings: Settings, notifier: Notifier, options: ReloadOptions): void {
+  let current = settings;
+  let turn = Promise.resolve();
+  const work = async (): Promise<void> => {
+    current = await reload(current, options);
+  };
   process.on('SIGHUP', () => {
     options.running.audit.reopen();
-    current = current.then((before) => reload(before, options));
+    turn = turn.then(() => notifier.reloading(work));
   });
 }
 
@@ -66,44 +69,67 @@ function announce(path: string): void {
   process.stdout.write(`export KMS_AGENT_SOCK=${path}\n`);
 }
 
-/** Runs the agent until a signal ends it. */
+/** Runs the agent until a signal ends it. @throws HopelessStart for settings and files that are not as they must be. */
 export async function serve({ config, configRequired, dataDir, auditDir, socket, acceptRollback }: ServeOptions): Promise<void> {
-  const settings = await readSettings(config, configRequired);
+  const supervision = takeSupervision(process.env);
+  const settings = await mustSucceed(() => readSettings(config, configRequired));
   const log = makeLog(settings);
-  const listen = chooseAddress(socket, settings.socketMode);
+  const notifier = new Notifier(supervision, (error) => log.warn('the service manager cannot be told', { detail: describeError(error) }));
   const openVault = (): Vault | undefined => (hasVault(dataDir) ? Vault.open({ dataDir, clock: Date.now }) : undefined);
   const rollback = acceptRollback === undefined ? {} : { acceptRollback };
-  const running = await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, ...rollback });
-  handleSignals(running, log, () => process.exit(0));
-  reloadOnSignal(settings, { file: config, required: configRequired, running, log });
-  announce(socket);
-  log.info('ready', { path: socket, state: running.agent.state });
-  void openByItself(running, log);
+  let tell = (): void => undefined; // nobody can ask before it is ready
+  let reason: string | undefined;
+  let path = socket;
+  const onFailed = (why: string): void => {
+    reason = why;
+    tell();
+  };
+  const running = await mustSucceed(async () => {
+    const listen = chooseAddress(supervision, socket, settings.socketMode);
+    path = ('fd' in listen ? listen.passed : undefined) ?? socket;
+    const beforeListening = async (agent: Agent, audit: Audit): Promise<void> =>
+      await Promise.race([openByItself({ agent, audit }, log, onFailed), delay(selfUnlockWaitMs, undefined, { ref: false })]);
+    return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, beforeListening, onChange: () => tell(), ...rollback });
+  });
+  tell = () => notifier.status(describeState(running.agent, reason));
+  handleSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
+  reloadOnSignal(settings, notifier, { file: config, required: configRequired, running, log });
+  announce(path);
+  tell();
+  notifier.ready();
+  log.info('ready', { path, state: running.agent.state });
 }
 
-/** Milliseconds between two tries of the slots that need no person. */
+/** Milliseconds that the vault has to open by itself before callers are let in: after a restart their first call must not find it locked. */
+const selfUnlockWaitMs = 3000;
+
+/** Milliseconds between two tries of the tokens. */
 const selfUnlockMs = 1000;
 /** Tries after which a token that waits for a PIN asks its source anew: a keychain may have been opened meanwhile. */
 const triesBeforeSleep = 300;
 
 /**
- * Tries, as long as nobody has unlocked or locked, the slots that need no person: a network HSM may come up after this host. The tokens heal
- * by themselves meanwhile, and never try a PIN again that was refused. What stays as it was is said once.
+ * Tries, as long as nobody has unlocked or locked, the slots that need no person. A network HSM may come up after this host; the tokens heal
+ * by themselves meanwhile, and never try a PIN again that was refused. A credential is what it was at the start, and is tried once. What stays as
+ * it was is said once.
+ * @param onFailed - hears why a try failed.
  */
-async function openByItself({ agent, audit }: RunningAgent, log: Log): Promise<void> {
+async function openByItself({ agent, audit }: Pick<RunningAgent, 'agent' | 'audit'>, log: Log, onFailed: (why: string) => void): Promise<void> {
   let said = '';
-  for (let tries = 1; agent.state === 'LOCKED' && agent.ways.hasHsmKeyslot && agent.isUntouched; tries += 1) {
+  for (let tries = 1; agent.state === 'LOCKED' && agent.ways.hasOwnKeyslot && agent.isUntouched; tries += 1) {
     try {
       await agent.ways.unlockByItself();
       audit.note({ operation: 'unlock', outcome: 'ok', detail: { because: 'start' } });
-      log.info('unlocked by a token', { state: agent.state });
+      log.info('unlocked without a person', { state: agent.state });
     } catch (error) {
-      const detail = describeError(error);
+      const detail = describeReason(error);
       if (detail !== said) {
         audit.note({ operation: 'unlock', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL', detail: { because: 'start' } });
-        log.warn('no token opens the vault yet', { detail });
+        log.warn('nothing opens the vault without a person yet', { detail });
+        onFailed(detail);
       }
       said = detail;
+      if (!agent.ways.hasHsmKeyslot) return;
       if (tries % triesBeforeSleep === 0) await agent.ways.sleep();
       await delay(selfUnlockMs, undefined, { ref: false });
     }
@@ -128,7 +154,7 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);
   };
-  if (command.length === 0) handleSignals(running, log, () => leave(0), ['SIGTERM', 'SIGINT', 'SIGHUP']); // it goes with its terminal
+  if (command.length === 0) handleSignals(running, log, { onStopped: () => leave(0) }, ['SIGTERM', 'SIGINT', 'SIGHUP']); // it goes with its terminal
   if (defaultKey) await running.agent.open.creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
   if (command.length === 0) return announce(path);
   const status = await runCommand(command, path);

@@ -8,8 +8,10 @@ import type { Dispatch } from '../dispatch/request.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
 import { RpcServer } from './jsonrpc/server.ts';
 
-/** Where to listen: a path, which is made and removed, or a socket that systemd has opened. */
-export type ListenAddress = { readonly path: string; readonly mode?: number; readonly groupId?: number } | { readonly fd: number };
+/** Where to listen: a path, which is made and removed, or a socket that systemd has opened, with the path and mode that it was seen to have. */
+export type ListenAddress =
+  | { readonly path: string; readonly mode?: number; readonly groupId?: number }
+  | { readonly fd: number; readonly passed?: string; readonly mode?: number };
 
 /** Milliseconds after which a refused connection may try again. */
 const busyRetryMs = 1000;

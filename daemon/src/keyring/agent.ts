@@ -21,6 +21,8 @@ export interface AgentOptions {
   readonly lockTimeoutMs: number;
   /** The requests that run do not end, or lock went wrong: the process must go, because it may still hold keys. */
   readonly onLockFailed: (error?: unknown) => void;
+  /** Hears of each unlock and lock, when it is done. */
+  readonly onState?: () => void;
   /** Hears of each act of the agent's own. */
   readonly onAct: (act: AgentAct) => void;
   /** Hears of what an administrator should look at. */
@@ -166,6 +168,7 @@ export class Agent {
         clearTimeout(hurry);
         clearTimeout(overdue);
       }
+      this.#options.onState?.();
     });
   }
 
@@ -241,6 +244,7 @@ export class Agent {
     this.#beginTokens(keyring, this.#open);
     this.#open.watch.start();
     this.#watchAutoLock();
+    this.#options.onState?.();
   }
 
   #beginTokens(keyring: Keyring, { tokenWork }: OpenKeyring): void {

@@ -1,0 +1,102 @@
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { isAgentError } from '@kms-agent/client';
+import { describe, expect, test } from 'vitest';
+import { agentProgram, cleanEnv, TempFolder as Folder, initVault, passphrase, run, type TempFolder, TestAgent } from '../kit/agent.ts';
+import { auditRecords } from '../kit/audit.ts';
+
+/** Adds a keyslot for a secret. @returns its id, or what was complained of. */
+async function addKeyslot(folder: TempFolder, secret: string, proof = passphrase): Promise<string> {
+  const args = ['keyslot', 'add', 'credential', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--secret-fd', '4', '--json'];
+  const child = spawn(process.execPath, [agentProgram, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'], env: cleanEnv() });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  for (const [fd, text] of [[3, proof] as const, [4, secret] as const]) (child.stdio[fd] as NodeJS.WritableStream).end(text); // stdio above makes them pipes
+  const [code] = (await once(child, 'close')) as [number]; // as node:child_process documents it
+  return code === 0 ? (JSON.parse(said) as { keyslotId: string }).keyslotId : said;
+}
+
+/** A folder of credentials as systemd makes one. */
+function credentials(folder: TempFolder, text?: string): NodeJS.ProcessEnv {
+  const path = folder.join('credentials');
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  if (text !== undefined) writeFileSync(folder.join('credentials', 'kms-agent-root'), text);
+  return cleanEnv({ CREDENTIALS_DIRECTORY: path });
+}
+
+/** What unlock without a secret is answered. */
+async function whyLocked(agent: TestAgent): Promise<string> {
+  const refused: unknown = await (await agent.client()).unlock({}).catch((error: unknown) => error);
+  return isAgentError(refused, 'ERR_UNLOCK_FAILED') ? (refused.details.hint ?? '') : 'it opened';
+}
+
+const newSecret = (): string => randomBytes(32).toString('base64');
+
+describe('a credential keyslot', () => {
+  test('opens the vault before the first caller is answered, and again by unlock without a secret; the passphrase opens it as before', async () => {
+    using folder = new Folder();
+    await initVault(folder);
+    const secret = newSecret();
+    const keyslotId = await addKeyslot(folder, secret);
+    expect(readFileSync(folder.join('vault', 'vault.db')).includes(secret)).toBe(false);
+    await using agent = await TestAgent.serve(folder, { env: credentials(folder, `${secret}\n`) });
+    const kms = await agent.client();
+    expect(await kms.status()).toMatchObject({ state: 'UNLOCKED' });
+    const { keyslots } = await kms.listKeyslots();
+    expect(keyslots.find((slot) => slot.keyslotId === keyslotId)).toMatchObject({ type: 'credential', lastUnlockTime: expect.any(String) as string });
+    await kms.lock();
+    await kms.unlock({});
+    await kms.lock();
+    await kms.unlock({ keyslotId });
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    expect(auditRecords(folder.join('vault', 'audit')).filter(({ operation }) => operation === 'unlock').length).toBeGreaterThan(3);
+    await kms.removeKeyslot({ keyslotId, proof: { passphrase } });
+    await kms.lock();
+    await expect(kms.unlock({})).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
+  });
+
+  test.each([
+    ['missing', undefined, 'is missing'],
+    ['of another vault', newSecret(), 'opens no keyslot of this vault'],
+    ['empty', '', 'does not hold the secret of a keyslot'],
+    ['too short', randomBytes(31).toString('base64'), 'does not hold the secret of a keyslot'],
+    ['not canonical', `${newSecret()}==`, 'does not hold the secret of a keyslot'],
+  ])('a credential that is %s: locked, with a reason, nothing made anew, and a person can unlock', async (_name, text, words) => {
+    using folder = new Folder();
+    await initVault(folder);
+    await addKeyslot(folder, newSecret());
+    await using agent = await TestAgent.serve(folder, { env: credentials(folder, text) });
+    const kms = await agent.client();
+    expect(await kms.status()).toMatchObject({ state: 'LOCKED' });
+    expect(await whyLocked(agent)).toBe(`the credential kms-agent-root ${words}`);
+    if (text) expect(agent.log).not.toContain(text);
+    await kms.unlock({ passphrase });
+    expect((await kms.listKeyslots()).keyslots.map(({ type }) => type).sort()).toEqual(['credential', 'passphrase', 'recovery']);
+  });
+
+  test('a credential that cannot be read: locked, with a reason', async () => {
+    using folder = new Folder();
+    await initVault(folder);
+    await addKeyslot(folder, newSecret());
+    const env = credentials(folder);
+    mkdirSync(folder.join('credentials', 'kms-agent-root')); // read(2) of a folder fails for root too
+    await using agent = await TestAgent.serve(folder, { env });
+    expect(await whyLocked(agent)).toBe('the credential kms-agent-root cannot be read');
+  });
+
+  test('keyslot add credential: the proof is asked, the secret is whole, the agent is stopped, and only root writes a credential store', async () => {
+    using folder = new Folder();
+    await initVault(folder);
+    expect(await addKeyslot(folder, newSecret(), 'not the passphrase')).toContain('ERR_UNLOCK_FAILED');
+    expect(await addKeyslot(folder, 'short')).toContain('32 bytes in base64');
+    {
+      await using _agent = await TestAgent.serve(folder);
+      expect(await addKeyslot(folder, newSecret())).toContain('Another agent holds the vault');
+    }
+    const args = ['keyslot', 'add', 'credential', '--data-dir', folder.join('nothing'), '--passphrase-fd', '3'];
+    expect(await run(agentProgram, args, { secret: passphrase })).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_NOT_INITIALIZED') as string });
+  });
+});
