@@ -9,6 +9,8 @@ import { auditVerify } from './audit-commands.ts';
 import { checkConfig, printSchema, showConfig } from './config-commands.ts';
 import { doctor } from './doctor.ts';
 import { listTokens } from './hsm-commands.ts';
+import { requireServiceUser } from './install/host.ts';
+import { addInstallCommands } from './install/options.ts';
 import { addKeyslotCommands } from './keyslot-options.ts';
 import { serve, serveDev } from './serve.ts';
 import { HopelessStart } from './supervised.ts';
@@ -62,7 +64,10 @@ const program = new Command('kms-agent')
 
 vaultCommand('init', 'make a vault with a passphrase, a recovery code and a default key', 'init')
   .option('--no-default-key', 'make no default key')
-  .action((options: CommonOptions & { defaultKey: boolean }) => init(options));
+  .option('--system', "the vault of the system's agent, as its own user")
+  .action(({ system = false, ...options }: CommonOptions & { defaultKey: boolean; system?: boolean }) =>
+    init(system ? { ...options, dataDir: requireServiceUser() } : options),
+  );
 
 program
   .command('serve')
@@ -110,6 +115,7 @@ vaultCommand('salvage', 'save what still opens of a damaged vault into a new one
   .argument('<new-data-dir>', 'folder of the new vault')
   .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
 
+addInstallCommands(program, { places, parseFd });
 addKeyslotCommands(program, { dataDir: places.dataDir, parseFd });
 
 const configCommands = program.command('config').description('the settings');

@@ -1,0 +1,67 @@
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { AgentError } from '@kms-agent/protocol';
+import { credentialStore } from '../../os/credential-store.ts';
+import { rootCredential } from '../../os/credentials.ts';
+import { isLink, removeFiles } from './files.ts';
+import { commandLinks, hostFiles, hostSteps, systemPlaces } from './host.ts';
+import { plainStep, type Step } from './step.ts';
+import { treeFolder, treeStep } from './tree.ts';
+import { checkTrusted } from './trust.ts';
+import { systemManager, unitRemovalSteps, unitSteps, userManager } from './units.ts';
+import { firstUnlockStep, type VaultStepOptions, vaultSteps } from './vault-steps.ts';
+
+/** @throws AgentError `ERR_ACCESS_DENIED` for anybody but root. */
+function requireRoot(): void {
+  if (process.geteuid?.() !== 0) throw new AgentError('ERR_ACCESS_DENIED', { hint: 'This sets up the whole host; run it as root.' });
+}
+
+/** What sets up the system's agent. @throws AgentError `ERR_ACCESS_DENIED`. */
+export function systemInstallation(options: VaultStepOptions): Step[] {
+  requireRoot();
+  process.umask(0o022); // what systemd's own tools make must be readable; what must not is given its mode by name
+  let isChanged = false;
+  const program = treeStep(() => {
+    isChanged = true;
+  });
+  const manager = systemManager();
+  return [program, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager, () => isChanged), firstUnlockStep(manager)];
+}
+
+/** What takes the system's agent away. The vault, the audit record, the settings, the credential and the accounts stay. @throws AgentError `ERR_ACCESS_DENIED`. */
+export function systemRemoval(): Step[] {
+  requireRoot();
+  const { sysusers, tmpfiles } = hostFiles();
+  const links = (): string[] => commandLinks.filter(([link, target]) => isLink(link, target)).map(([link]) => link);
+  const files = [sysusers[0], tmpfiles[0]];
+  return [
+    ...unitRemovalSteps(systemManager()),
+    plainStep(
+      'files',
+      `remove ${[...files, ...commandLinks.map(([link]) => link)].join(', ')}`,
+      () => links().length === 0 && !files.some((path) => existsSync(path)),
+      () => removeFiles([...files, ...links()]),
+    ),
+    plainStep(
+      'program',
+      `remove ${treeFolder}`,
+      () => !existsSync(treeFolder),
+      () => rmSync(treeFolder, { recursive: true }),
+    ),
+  ];
+}
+
+/** What a removal leaves, where it is there: without it nobody can decrypt anything any more. */
+export function keptOfSystem(): string[] {
+  return [systemPlaces.dataDir, systemPlaces.auditDir, systemPlaces.configFile, join(credentialStore, rootCredential)].filter((path) => existsSync(path));
+}
+
+/** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write. */
+export function userInstallation(configHome: string, script: string): Step[] {
+  for (const path of [process.execPath, script]) checkTrusted(path, process.geteuid?.());
+  return unitSteps(userManager(configHome, [process.execPath, script]), () => false);
+}
+
+export function userRemoval(configHome: string): Step[] {
+  return unitRemovalSteps(userManager(configHome, [process.execPath, '']));
+}

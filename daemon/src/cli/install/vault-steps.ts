@@ -1,0 +1,81 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
+import { type CredentialKey, credentialStore } from '../../os/credential-store.ts';
+import { rootCredential } from '../../os/credentials.ts';
+import { findGroupId, findUserId } from '../../os/users.ts';
+import { hasVault } from '../../vault/folder.ts';
+import { runAsUser, type UserIds } from '../as-user.ts';
+import { addHostCredential } from '../keyslot-commands.ts';
+import { serviceUser, systemPlaces } from './host.ts';
+import { plainStep, type Step } from './step.ts';
+import { treeNode, treeProgram } from './tree.ts';
+import type { Manager } from './units.ts';
+import { serviceUnit } from './units.ts';
+
+/** What the vault is made with. */
+export interface VaultStepOptions {
+  readonly passphraseFd?: number;
+  /** Undefined for no credential: a person then unlocks after each start. */
+  readonly withKey?: CredentialKey;
+}
+
+const { dataDir } = systemPlaces;
+const credentialFile = join(credentialStore, rootCredential);
+
+/** @throws Error without the user, whom an earlier step makes. */
+function findServiceUser(): UserIds {
+  const [uid, gid] = [findUserId(serviceUser), findGroupId(serviceUser)];
+  if (uid === undefined || gid === undefined) throw new Error(`There is no user ${serviceUser}.`);
+  return { uid, gid };
+}
+
+/** Asks once, for what the vault and its credential need. */
+function passphraseReader(fd: number | undefined): (isNew: boolean) => Promise<string> {
+  let known: Promise<string> | undefined;
+  return (isNew) => {
+    known ??= isNew ? readNewSecret('New passphrase for the vault: ', fd) : readSecret('Passphrase of the vault: ', fd);
+    return known;
+  };
+}
+
+/** The vault, made by its own user, and the credential that opens it at each start. */
+export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] {
+  const readPassphrase = passphraseReader(passphraseFd);
+  const vault: Step = {
+    name: 'vault',
+    will: `make a vault in ${dataDir} as ${serviceUser}, with a passphrase, a recovery code and a default key`,
+    isDone: () => hasVault(dataDir),
+    run: async () => {
+      const inputs = [await readPassphrase(true)];
+      const command = { node: treeNode, program: treeProgram, user: findServiceUser() };
+      const answer = await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs });
+      const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string }; // printed by init
+      return { recoveryCode };
+    },
+  };
+  if (withKey === undefined) return [vault];
+  const credential = plainStep(
+    'credential',
+    `add a keyslot that ${credentialFile} opens, encrypted for this host`,
+    () => existsSync(credentialFile),
+    async () => {
+      const command = { node: treeNode, program: treeProgram };
+      await addHostCredential({ ...command, dataDir, passphrase: await readPassphrase(false), withKey, credstore: credentialStore });
+    },
+  );
+  return [vault, credential];
+}
+
+/** Starts the agent once and shows what it says of itself: the first unlock, while somebody looks. */
+export function firstUnlockStep({ systemctl, is }: Manager): Step {
+  return {
+    name: 'unlock',
+    will: `start ${serviceUnit} and see whether it unlocks`,
+    isDone: () => is('is-active', serviceUnit),
+    run: () => {
+      systemctl('start', serviceUnit);
+      return { status: systemctl('show', '--property=StatusText', '--value', serviceUnit) };
+    },
+  };
+}

@@ -1,0 +1,144 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { quoteWord, userManager } from '../../daemon/src/cli/install/units.ts';
+import { cleanEnv, repository, TempFolder } from '../kit/agent.ts';
+
+const units = join(repository, 'daemon', 'systemd'); // the folder itself: systemd/ at the top is a link to it
+const hasAnalyze = existsSync('/usr/bin/systemd-analyze');
+
+/** The units in a folder of their own, with a program that exists on this machine, and one thing changed. */
+function copyUnits(folder: TempFolder, change: (text: string) => string = (text) => text): string {
+  const copy = folder.join('units');
+  cpSync(units, copy, { recursive: true });
+  for (const name of ['kms-agent.service', 'user/kms-agent.service']) {
+    const text = readFileSync(join(copy, name), 'utf8').replace(/^ExecStart=.*$/m, 'ExecStart=/bin/true');
+    writeFileSync(join(copy, name), change(text));
+  }
+  return copy;
+}
+
+function analyze(cwd: string, ...args: string[]): { status: number | null; said: string } {
+  const runtime = join(cwd, 'runtime');
+  mkdirSync(runtime, { recursive: true });
+  chmodSync(runtime, 0o700);
+  const { status, stdout, stderr } = spawnSync('systemd-analyze', args, { cwd, encoding: 'utf8', env: cleanEnv({ XDG_RUNTIME_DIR: runtime }) });
+  return { status, said: stdout + stderr };
+}
+
+const verify = (cwd: string, unit: string, ...flags: string[]): { status: number | null; said: string } =>
+  analyze(cwd, ...flags, 'verify', '--man=no', '--recursive-errors=no', `./${unit}`);
+
+describe.skipIf(!hasAnalyze)('the units (need systemd-analyze)', () => {
+  test.each([
+    ['kms-agent.service', []],
+    ['kms-agent.socket', []],
+    ['user/kms-agent.service', ['--user']],
+    ['user/kms-agent.socket', ['--user']],
+  ])('%s: systemd-analyze verify has nothing to say', (unit, flags) => {
+    using folder = new TempFolder();
+    const copy = copyUnits(folder);
+    expect(verify(copy, unit, ...flags)).toEqual({ status: 0, said: '' });
+  });
+
+  test('verify: finds what is wrong', () => {
+    using folder = new TempFolder();
+    const copy = copyUnits(folder, (text) => text.replace('NoNewPrivileges', 'NoNewPrivilege'));
+    expect(verify(copy, 'kms-agent.service')).toMatchObject({ status: 1, said: expect.stringContaining('NoNewPrivilege') as string });
+  });
+
+  test('the exposure of the service is at most 1.5, as systemd-analyze security counts it', () => {
+    using folder = new TempFolder();
+    const copy = copyUnits(folder);
+    const { status, said } = analyze(copy, 'security', '--offline=true', '--no-pager', '--threshold=15', './kms-agent.service');
+    const line = said.split('\n').find((text) => text.includes('Overall exposure level'));
+    console.log(line?.trim());
+    expect([status, line]).toEqual([0, expect.stringContaining('kms-agent.service')]);
+  });
+
+  test('the exposure without its sandbox is above, so that the check can fail', () => {
+    using folder = new TempFolder();
+    const copy = copyUnits(folder, (text) => text.replace(/^(CapabilityBoundingSet|SystemCallFilter|ProtectSystem|PrivateNetwork).*\n/gm, ''));
+    expect(analyze(copy, 'security', '--offline=true', '--no-pager', '--threshold=15', './kms-agent.service').status).toBe(1);
+  });
+
+  test.each(readdirSync(join(units, 'drop-ins')))('drop-in %s: goes with the service', (name) => {
+    using folder = new TempFolder();
+    const copy = copyUnits(folder);
+    mkdirSync(join(copy, 'kms-agent.service.d'));
+    cpSync(join(copy, 'drop-ins', name), join(copy, 'kms-agent.service.d', name));
+    const path = `SYSTEMD_UNIT_PATH=${copy}:`;
+    const { status, stderr } = spawnSync('env', [path, 'systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', 'kms-agent.service'], {
+      cwd: copy,
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([0, '']);
+    writeFileSync(join(copy, 'kms-agent.service.d', name), '[Service]\nNothing=1\n');
+    expect(spawnSync('env', [path, 'systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', 'kms-agent.service'], { cwd: copy }).status).toBe(1);
+  });
+});
+
+describe('what the units must and must not say', () => {
+  const service = readFileSync(join(units, 'kms-agent.service'), 'utf8');
+  const lines = service.split('\n');
+
+  test.each([
+    'NotifyAccess=main',
+    'LoadCredentialEncrypted=kms-agent-root',
+    'RestartPreventExitStatus=2 243',
+    'WatchdogSignal=SIGKILL',
+    'LimitCORE=1',
+    'MemorySwapMax=0',
+    'KeyringMode=private',
+    'UMask=0077',
+    'CapabilityBoundingSet=',
+    'RestrictAddressFamilies=AF_UNIX',
+    'IPAddressDeny=any',
+    'SystemCallFilter=@system-service @pkey',
+    'SystemCallFilter=~@privileged @resources',
+    'UnsetEnvironment=NODE_OPTIONS NODE_EXTRA_CA_CERTS OPENSSL_CONF LD_PRELOAD',
+  ])('%s', (line) => {
+    expect(lines).toContain(line);
+  });
+
+  test.each(['PrivateUsers', 'ProtectProc', 'ProcSubset', 'MemoryDenyWriteExecute'])('no %s', (name) => {
+    for (const file of ['kms-agent.service', 'user/kms-agent.service'])
+      expect(readFileSync(join(units, file), 'utf8')).not.toMatch(new RegExp(`^${name}=`, 'm'));
+  });
+});
+
+test('the package ships every file of systemd/', () => {
+  const packed = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', join(repository, 'daemon')], { encoding: 'utf8', env: cleanEnv() })) as
+    | { files: { path: string }[] }[]
+    | Record<string, { files: { path: string }[] }>;
+  const [first] = Array.isArray(packed) ? packed : Object.values(packed);
+  const shipped = first?.files.map(({ path }) => path).filter((path) => path.startsWith('systemd/'));
+  const there = readdirSync(units, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  expect(shipped?.length).toBe(there.length);
+  expect(there.length).toBeGreaterThan(8);
+});
+
+describe('install --user', () => {
+  test.each([
+    ['/usr/bin/node', '"/usr/bin/node"'],
+    ['/home/me/my node', '"/home/me/my node"'],
+    ['/a%b$c"d\\e', '"/a%%b$$c\\"d\\\\e"'],
+  ])('a path %s in a unit', (path, quoted) => {
+    expect(quoteWord(path)).toBe(quoted);
+  });
+
+  test.skipIf(!hasAnalyze)('the service runs this Node and program, wherever they are', () => {
+    using folder = new TempFolder();
+    const node = folder.join('my node');
+    writeFileSync(node, '#!/bin/sh\n', { mode: 0o755 });
+    const { units: files } = userManager(folder.join('config'), [node, folder.join('kms $agent%.js')]);
+    for (const [path, text] of files) {
+      mkdirSync(join(path, '..'), { recursive: true });
+      writeFileSync(path, text);
+    }
+    const service = files.find(([path]) => path.endsWith('.service'))?.[1];
+    expect(service).toContain(`ExecStart="${node}" "${folder.join('kms $$agent%%.js')}" serve\n`);
+    expect(verify(folder.join('config', 'systemd', 'user'), 'kms-agent.service', '--user')).toEqual({ status: 0, said: '' });
+  });
+});
