@@ -28,6 +28,11 @@ const debianPackages = {
   dbus: '/usr/bin/dbus-run-session',
   'python3-dbus': '/usr/lib/python3/dist-packages/dbus/__init__.py',
   'python3-gi': '/usr/lib/python3/dist-packages/gi/__init__.py',
+  systemd: '/usr/lib/systemd/systemd',
+  'systemd-container': '/usr/bin/systemd-nspawn',
+  swtpm: '/usr/bin/swtpm',
+  'tpm2-tools': '/usr/bin/tpm2_flushcontext',
+  'libtss2-tcti-swtpm0': `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/libtss2-tcti-swtpm.so.0`,
 };
 
 const say = (text) => console.error(`[setup] ${text}`);

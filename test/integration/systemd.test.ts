@@ -1,0 +1,367 @@
+import { cpSync, existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { passphrase, repository, TempFolder } from '../kit/agent.ts';
+import { installPackages, SystemdContainer, systemdBackends } from '../kit/systemd-container.ts';
+
+const slow = 300_000;
+const runDropIns = '/run/systemd/system/kms-agent.service.d';
+const credential = '/etc/credstore.encrypted/kms-agent-root';
+
+const hasTpm = ['/usr/bin/swtpm', '/usr/bin/tpm2_flushcontext'].every((path) => existsSync(path));
+const tpmVariable = 'SYSTEMD_TPM2_DEVICE=swtpm:host=127.0.0.1,port=2321';
+
+/** What `kms-agent install --json` prints. */
+interface Installed {
+  readonly steps: readonly { readonly name: string; readonly outcome: string; readonly result?: Readonly<Record<string, string>> }[];
+}
+
+describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root and systemd)', { timeout: slow }, () => {
+  const folder = new TempFolder();
+  let host: SystemdContainer;
+  let prefix = '';
+  let first: Installed;
+  let recoveryCode = '';
+
+  const show = async (property: string, unit = 'kms-agent.service'): Promise<string> => await host.sh(`systemctl show --property=${property} --value ${unit}`);
+  const status = async (): Promise<string> => (JSON.parse(await host.sh('kms status --json')) as { state: string }).state;
+  const install = async (...args: string[]): Promise<Installed> =>
+    JSON.parse(
+      await host.sh(`PATH=/opt/kms-agent/bin:$PATH kms-agent install --system --json --passphrase-fd 0 ${args.join(' ')}`, { input: passphrase }),
+    ) as Installed;
+  const outcomes = ({ steps }: Installed): Record<string, string> => Object.fromEntries(steps.map(({ name, outcome }) => [name, outcome]));
+  /** Waits for a property of the service. */
+  const until = async (property: string, wanted: RegExp): Promise<string> => {
+    for (let tries = 0; tries < 600; tries += 1) {
+      const value = await show(property);
+      if (wanted.test(value)) return value;
+      await delay(100);
+    }
+    throw new Error(`${property} is ${await show(property)}: ${await host.sh('journalctl --no-pager -n 50 -u kms-agent.service -u kms-agent.socket')}`);
+  };
+  /** Puts the service back as it was after a test that made it fail. */
+  const recover = async (): Promise<void> => {
+    await host.sh(
+      `systemctl stop kms-agent.socket kms-agent.service; cp -p /root/credential ${credential}; systemctl reset-failed; systemctl start kms-agent.socket`,
+    );
+  };
+
+  beforeAll(async () => {
+    prefix = process.env['PREFIX_OF_THIS_RUN'] ?? installPackages(folder);
+    cpSync(join(repository, 'test/kit/inside'), folder.join('inside'), { recursive: true });
+    host = await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`, `${folder.join('inside')}:/opt/inside`], env: [tpmVariable] });
+  }, slow);
+  afterAll(async () => {
+    await host[Symbol.asyncDispose]();
+    folder[Symbol.dispose]();
+  }, slow);
+
+  test('install --system --dry-run: says what it would do, and does nothing', async () => {
+    const planned = outcomes(await install('--dry-run'));
+    expect(Object.values(planned)).not.toContain('done');
+    expect(planned).toMatchObject({ program: 'would', accounts: 'would', vault: 'would', credential: 'would', units: 'would', socket: 'would' });
+    expect((await host.run(['ls', '-d', '/usr/lib/kms-agent', '/var/lib/kms-agent', '/etc/kms-agent', '/usr/bin/kms'])).stdout).toBe('');
+    expect(await host.sh(`ls ${repository}`).catch(() => 'no sources')).toBe('no sources');
+  });
+
+  test('install --system: one command, and the host has an agent that unlocks by itself', async () => {
+    first = await install();
+    expect(new Set(Object.values(outcomes(first)))).toEqual(new Set(['done', 'already']));
+    recoveryCode = first.steps.find(({ name }) => name === 'vault')?.result?.['recoveryCode'] ?? '';
+    expect(recoveryCode).toMatch(/^([0-9A-Z]{4}-){13}[0-9A-Z]{4}$/);
+    expect(first.steps.at(-1)?.result).toEqual({ status: 'unlocked, 1 key' });
+    expect(await status()).toBe('UNLOCKED');
+    expect(await host.sh(`stat -c '%U %a' /usr/lib/kms-agent /var/lib/kms-agent /var/lib/kms-agent/vault.db /var/log/kms-agent ${credential}`)).toBe(
+      'root 755\nkms-agent 700\nkms-agent 600\nkms-agent 700\nroot 600',
+    );
+    expect(await host.sh("stat -c '%U %G %a' /run/kms-agent/agent.sock /run/kms-agent")).toBe('root kms-users 660\nroot root 755');
+    expect(await host.sh('find /usr/lib/kms-agent ! -user root -o -perm /022 ! -type l')).toBe('');
+    await host.sh(`cp -p ${credential} /root/credential`);
+  });
+
+  test('install --system again: changes nothing', async () => {
+    const again = await install();
+    expect(new Set(Object.values(outcomes(again)))).toEqual(new Set(['already']));
+    expect(JSON.stringify(again)).not.toContain('recoveryCode');
+    const changed = await host.sh(
+      'cp -r /opt/kms-agent /tmp/open && chmod o+w /tmp/open/lib && PATH=/tmp/open/bin:$PATH kms-agent install --system --dry-run 2>&1 || echo refused $?',
+    );
+    expect(changed).toMatch(/can be written by others than root.*\nrefused 1$/s);
+  });
+
+  test('the first connection starts the agent; the time to the first answer', async () => {
+    await host.sh('systemctl stop kms-agent.service');
+    expect(await show('ActiveState')).toBe('inactive');
+    expect(await status()).toBe('UNLOCKED');
+    expect(await show('StatusText')).toBe('unlocked, 1 key');
+    expect(await show('TriggeredBy')).toBe('kms-agent.socket');
+    expect(await host.sh('systemctl status kms-agent | grep Status:')).toContain('Status: "unlocked, 1 key"');
+    expect(await host.sh('journalctl -o json -u kms-agent.service | grep -c "unlocked without a person"')).not.toBe('0');
+    await host.sh('systemctl stop kms-agent.service');
+    const [started, answered] = (
+      await host.sh(
+        'a=$(date +%s%N); systemctl start kms-agent.service; b=$(date +%s%N); kms status >/dev/null; c=$(date +%s%N); echo $(( (b-a)/1000000 )) $(( (c-a)/1000000 ))',
+      )
+    ).split(' ');
+    console.log(`from systemctl start: ready after ${started} ms, kms status has printed its first answer after ${answered} ms`);
+  });
+
+  test('kms lock stays locked, and says so; unlock without a secret takes the credential', async () => {
+    await host.sh('kms lock');
+    expect(await show('StatusText')).toBe('locked, no keys in memory; run kms unlock');
+    await host.sh(
+      'node=/usr/lib/kms-agent/bin/node; echo "import {connect} from \'/usr/lib/kms-agent/node_modules/@kms-agent/client/dist/index.js\'; const kms = await connect(); await kms.unlock({}); kms.close();" > /tmp/unlock.mjs; $node /tmp/unlock.mjs',
+    );
+    expect(await show('StatusText')).toBe('unlocked, 1 key');
+  });
+
+  test('the sandbox: what runs in the unit writes nowhere else, opens no network, sees no home, and still sees its callers', async () => {
+    await host.sh(
+      [
+        'id alice >/dev/null 2>&1 || useradd -m alice; touch /home/alice/marker /tmp/marker',
+        'sed -e "s#^ExecStart=.*#ExecStart=/usr/lib/kms-agent/bin/node /opt/inside/probe.mjs#; s#^Type=.*#Type=oneshot#; /^Restart/d; /^WatchdogS/d; /^Requires/d" /etc/systemd/system/kms-agent.service > /run/systemd/system/probe.service',
+        'systemctl daemon-reload; systemctl start probe.service || { journalctl -o cat -u probe.service; exit 1; }',
+      ].join('\n'),
+    );
+    const found = JSON.parse(await host.sh('journalctl -o cat -u probe.service | grep "^{"')) as Record<string, unknown>;
+    expect(found).toMatchObject({
+      writes: {
+        '/etc/x': 'EROFS',
+        '/usr/x': 'EROFS',
+        '/var/lib/x': 'EROFS',
+        '/run/x': expect.stringMatching(/^EROFS|EACCES$/) as string,
+        '/run/kms-agent/x': expect.stringMatching(/^EROFS|EACCES$/) as string,
+        '/var/lib/kms-agent/probe': 'done',
+        '/var/log/kms-agent/probe': 'done',
+        '/tmp/x': 'done',
+      },
+      lists: { '/home': expect.stringMatching(/^EACCES|done$/) as string, '/root': 'EACCES' },
+      marker: false,
+      inet: 'EAFNOSUPPORT',
+      unix: 'ENOENT',
+      interfaces: ['lo'],
+      namespaces: expect.stringContaining('Operation not permitted') as string,
+      callers: true,
+      noNewPrivileges: '1',
+      seccomp: '2',
+      capabilities: ['0000000000000000', '0000000000000000'],
+      credentials: 'done',
+      variables: [],
+    });
+    await host.sh('rm /var/lib/kms-agent/probe /var/log/kms-agent/probe /run/systemd/system/probe.service /tmp/marker; systemctl daemon-reload');
+    const pid = await show('MainPID');
+    const own = await host.sh(
+      `grep -E "^(NoNewPrivs|Seccomp|CapEff|CapBnd):" /proc/${pid}/status | tr -s "\\t" " "; grep -E "^Max core file size" /proc/${pid}/limits`,
+    );
+    expect(own).toMatch(/NoNewPrivs: 1/);
+    expect(own).toMatch(/Seccomp: 2/);
+    expect(own).toMatch(/CapEff: 0{16}/);
+    expect(own).toMatch(/Max core file size +0 +0/);
+    expect(
+      (await host.sh(`tr '\\0' '\\n' < /proc/${pid}/environ`)).split('\n').filter((line) => /^(NODE_OPTIONS|LD_PRELOAD|OPENSSL_CONF)=/.test(line)),
+    ).toEqual([]);
+  });
+
+  test('restart under load: 16 clients at work, ten restarts, no call lost', async () => {
+    const before = await show('InvocationID');
+    const result = await host.sh(
+      [
+        'mkfifo /tmp/load; /usr/lib/kms-agent/bin/node /opt/inside/load.mjs 16 < /tmp/load > /tmp/load.json & exec 8> /tmp/load',
+        'for i in $(seq 10); do sleep 0.5; systemctl restart kms-agent.service; done; sleep 0.5; exec 8>&-; wait; cat /tmp/load.json',
+      ].join('\n'),
+      { timeoutMs: slow },
+    );
+    const { calls, failures, keys, missing, longestMs } = JSON.parse(result) as {
+      calls: number;
+      failures: string[];
+      keys: number;
+      missing: number;
+      longestMs: number;
+    };
+    console.log(
+      `16 clients, 10 restarts: ${calls} calls answered, ${failures.length} lost, ${keys} keys made, ${missing} of them missing, longest call ${longestMs} ms`,
+    );
+    expect(failures).toEqual([]);
+    expect([missing, calls > 0, keys > 0]).toEqual([0, true, true]);
+    expect(await show('InvocationID')).not.toBe(before);
+    expect(await show('Result')).toBe('success');
+  });
+
+  test('an agent that is killed comes back, and unlocks', async () => {
+    const pid = await show('MainPID');
+    await host.sh(`kill -KILL ${pid}`);
+    await until('MainPID', new RegExp(`^(?!${pid}$|0$)`));
+    await until('StatusText', /^unlocked/);
+    expect(await status()).toBe('UNLOCKED');
+  });
+
+  test('an agent whose loop stands still is killed by the watchdog, without a core, and comes back', async () => {
+    await host.sh(
+      `mkdir -p ${runDropIns}; printf "[Service]\\nWatchdogSec=5s\\n" > ${runDropIns}/watchdog.conf; systemctl daemon-reload; systemctl restart kms-agent.service`,
+    );
+    const pid = await show('MainPID');
+    await host.sh(`kill -STOP ${pid}`);
+    await until('MainPID', new RegExp(`^(?!${pid}$|0$)`));
+    await until('StatusText', /^unlocked/);
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c "Watchdog timeout"')).not.toBe('0');
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep "Main process exited" | tail -1')).toContain('status=9/KILL');
+    await host.sh(`rm -r ${runDropIns}; systemctl daemon-reload; systemctl restart kms-agent.service`);
+  });
+
+  test('reload: the settings are read again, and bad ones change nothing', async () => {
+    await host.sh('systemctl reload kms-agent.service');
+    await until('ActiveState', /^active$/);
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c "settings read again"')).toBe('1');
+  });
+
+  test('bad settings: the start fails with 2 and is not tried again', async () => {
+    await host.sh(
+      'systemctl stop kms-agent.socket kms-agent.service; cp /etc/kms-agent/config.json /root; echo \'{"maxDepth": "deep"}\' > /etc/kms-agent/config.json',
+    );
+    expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
+    expect([await show('ExecMainStatus'), await show('NRestarts'), await show('ActiveState')]).toEqual(['2', '0', 'failed']);
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c maxDepth')).toBe('1');
+    await host.sh('cp /root/config.json /etc/kms-agent/config.json');
+    await recover();
+    expect(await status()).toBe('UNLOCKED');
+  });
+
+  describe('a credential that is not as it must be', () => {
+    const restartWith = async (change: string): Promise<void> => {
+      await host.sh(`systemctl stop kms-agent.service; ${change}; systemctl start kms-agent.service`);
+    };
+
+    test.each([
+      ['missing', `rm ${credential}`, 'is missing'],
+      [
+        'of another vault',
+        `rm ${credential}; head -c 32 /dev/urandom | base64 | tr -d "\\n" | systemd-creds encrypt --name=kms-agent-root - ${credential}`,
+        'opens no keyslot of this vault',
+      ],
+      ['something else', `rm ${credential}; echo hello | systemd-creds encrypt --name=kms-agent-root - ${credential}`, 'does not hold the secret of a keyslot'],
+    ])('%s: the agent runs, locked, says why, and makes nothing in its place', async (_name, change, words) => {
+      const vault = await host.sh('systemctl stop kms-agent.service; sha256sum /var/lib/kms-agent/vault.db');
+      await restartWith(change);
+      expect(await show('StatusText')).toBe(`locked, no keys in memory: the credential kms-agent-root ${words}; run kms unlock`);
+      expect([await show('ActiveState'), await show('NRestarts'), await status()]).toEqual(['active', '0', 'LOCKED']);
+      expect(await host.sh(`journalctl -o cat -u kms-agent.service | grep -c "kms-agent-root ${words}"`)).not.toBe('0');
+      expect(await host.sh('systemctl stop kms-agent.service; sha256sum /var/lib/kms-agent/vault.db')).toBe(vault);
+      await host.sh('kms unlock --passphrase-fd 0', { input: passphrase });
+      expect(await show('StatusText')).toMatch(/^unlocked/);
+      await recover();
+      expect(await status()).toBe('UNLOCKED');
+    });
+
+    const countStarts = async (): Promise<number> => Number(await host.sh('journalctl -o cat -u kms-agent.service | grep -c "^Starting kms-agent"'));
+
+    test('corrupt: 243/CREDENTIALS, no restart; callers do not make a loop of it', async () => {
+      await host.sh(`systemctl stop kms-agent.service; head -c 200 /dev/urandom | base64 > ${credential}`);
+      const before = await countStarts();
+      expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
+      expect([await show('ExecMainStatus'), await show('NRestarts'), await show('ActiveState')]).toEqual(['243', '0', 'failed']);
+      const refused = await host.run(['kms', '--timeout', '3000', 'status']);
+      expect(refused.code).toBe(3);
+      await delay(3000);
+      const starts = await countStarts();
+      const settled = await host.sh('systemctl is-active kms-agent.socket kms-agent.service || true');
+      await delay(3000);
+      expect(await countStarts()).toBe(starts);
+      console.log(`a corrupt credential with callers: ${starts - before} starts, then ${settled.trim().replaceAll('\n', ', ')}`);
+      expect(settled).not.toContain('activating');
+      await recover();
+      expect(await status()).toBe('UNLOCKED');
+    });
+  });
+
+  test.skipIf(!hasTpm)('keyslot add credential --with-key tpm2: opens with the TPM of this host and with no other (needs swtpm and tpm2-tools)', async () => {
+    const ports = '--server type=tcp,port=2321,bindaddr=127.0.0.1 --ctrl type=tcp,port=2322,bindaddr=127.0.0.1';
+    const startTpm = (state: string): string =>
+      `mkdir -p ${state}; swtpm socket --tpm2 --tpmstate dir=${state} ${ports} --flags not-need-init,startup-clear --pid file=/run/swtpm.pid --daemon`;
+    // There is no resource manager in front of it: what a use leaves behind would fill it.
+    const flush = 'for kind in t l s; do TPM2TOOLS_TCTI=swtpm:host=127.0.0.1,port=2321 tpm2_flushcontext -$kind; done';
+    // Its address is an IP address here, and systemd decrypts credentials inside the cgroup of the unit.
+    const open = `mkdir -p ${runDropIns}; printf '[Service]\nIPAddressDeny=\n' > ${runDropIns}/tpm.conf; systemctl daemon-reload; ip link set lo up`;
+    await host.sh(`systemctl stop kms-agent.socket kms-agent.service; rm ${credential}; ${open}`);
+    const add = 'kms-agent keyslot add credential --data-dir /var/lib/kms-agent --with-key tpm2 --passphrase-fd 0 --json';
+    const added = await host.sh(`${startTpm('/run/tpm')}; export ${tpmVariable}; ${add}; ${flush}`, { input: passphrase });
+    await host.sh('systemctl start kms-agent.socket kms-agent.service');
+    expect(await show('StatusText')).toMatch(/^unlocked/);
+    const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; lastUnlockTime?: string }[] };
+    const { keyslotId } = JSON.parse(added) as { keyslotId: string };
+    expect(keyslots.find((slot) => slot.keyslotId === keyslotId)?.lastUnlockTime).toBeDefined();
+    await host.sh(`systemctl stop kms-agent.socket kms-agent.service; kill $(cat /run/swtpm.pid); sleep 0.5; ${startTpm('/run/another-tpm')}`);
+    expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
+    expect([await show('ExecMainStatus'), await show('NRestarts')]).toEqual(['243', '0']);
+    await host.sh(`kill $(cat /run/swtpm.pid); rm -r ${runDropIns}; systemctl daemon-reload`);
+    await recover();
+    expect(await status()).toBe('UNLOCKED');
+  });
+
+  test('keyslot add credential: never over one that is there; refused without root, and while the agent runs', async () => {
+    const add = 'kms-agent keyslot add credential --data-dir /var/lib/kms-agent --passphrase-fd 0';
+    expect(await host.sh(`${add} 2>&1 || echo refused`, { input: passphrase })).toContain('is there already');
+    expect(
+      await host.sh(`cp -p ${credential} /root/c; rm ${credential}; ${add} 2>&1 || echo refused; ls ${credential}* || true`, { input: passphrase }),
+    ).toMatch(/Another agent holds the vault.*\nrefused$/s);
+    expect(await host.sh(`runuser -u nobody -- ${add} 2>&1 || echo refused`, { input: passphrase })).toMatch(/refused$/);
+    await recover();
+  });
+
+  test('init --system: refused for any other user than the agent’s own', async () => {
+    expect(await host.sh('kms-agent init --system --passphrase-fd 0 2>&1 || echo refused', { input: passphrase })).toMatch(
+      /ERR_ACCESS_DENIED.*belongs to the user kms-agent.*refused$/s,
+    );
+  });
+
+  test('a user of the host: not without the group, and not to administrate', async () => {
+    expect(await host.sh('runuser -u alice -- kms status 2>&1 || echo refused')).toContain('refused');
+    await host.sh('usermod -a -G kms-users alice');
+    expect(JSON.parse(await host.sh('runuser -u alice -- kms whoami --json'))).toMatchObject({ user: 'alice', administrator: false });
+    expect(await host.sh('runuser -u alice -- kms lock 2>&1 || echo refused')).toContain('ERR_ACCESS_DENIED');
+    expect(await host.sh('runuser -u alice -- kms whoami --json')).not.toContain('"exe"');
+    const dropIns = '/usr/lib/kms-agent/node_modules/@kms-agent/daemon/systemd/drop-ins';
+    await host.sh(`mkdir -p ${runDropIns}; cp ${dropIns}/exe-identity.conf ${runDropIns}; systemctl daemon-reload; systemctl restart kms-agent.service`);
+    expect(JSON.parse(await host.sh('runuser -u alice -- kms whoami --json'))).toMatchObject({ exe: '/usr/lib/kms-agent/bin/node' });
+    await host.sh(`rm -r ${runDropIns}; systemctl daemon-reload; systemctl restart kms-agent.service; gpasswd -d alice kms-users`);
+  });
+
+  test('install --user: the agent of a lingering user starts with the first connection, and goes again', async () => {
+    await host.sh('loginctl enable-linger alice; for i in $(seq 200); do [ -S /run/user/$(id -u alice)/systemd/private ] && break; sleep 0.1; done');
+    const asAlice = (command: string): string => `cd /home/alice; runuser -u alice -- env HOME=/home/alice XDG_RUNTIME_DIR=/run/user/$(id -u alice) ${command}`;
+    const program = 'env PATH=/opt/kms-agent/bin:/usr/bin:/bin kms-agent';
+    const installed = JSON.parse(await host.sh(asAlice(`${program} install --user --json`))) as Installed;
+    expect(outcomes(installed)).toEqual({ units: 'done', socket: 'done', restart: 'already' });
+    expect(await host.sh(asAlice(`${program} init --passphrase-fd 0 --json`), { input: passphrase })).toContain('recoveryCode');
+    expect(await host.sh(asAlice('systemctl --user is-active kms-agent.service')).catch(() => 'inactive')).toBe('inactive');
+    expect(await host.sh(asAlice('kms status --json'))).toContain('"LOCKED"');
+    await host.sh(asAlice('kms unlock --passphrase-fd 0'), { input: passphrase });
+    expect(await host.sh(asAlice('systemctl --user show --property=StatusText --value kms-agent.service'))).toBe('unlocked, 1 key');
+    expect(await host.sh(asAlice("bash -c 'echo hello | kms encrypt | kms decrypt'"))).toBe('hello');
+    const removed = JSON.parse(await host.sh(asAlice(`${program} uninstall --user --json`))) as { kept: string[] };
+    expect(removed.kept).toEqual(['/home/alice/.local/share/kms-agent', '/home/alice/.local/state/kms-agent/audit']);
+    expect(await host.sh('ls /home/alice/.config/systemd/user/kms-agent.* 2>&1 || echo gone')).toContain('gone');
+  });
+
+  test.skipIf(systemdBackends.length < 2)('without nspawn: the same in a container that unshare makes (needs both)', async () => {
+    await using other = await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`] }, ['unshare']);
+    const command = 'PATH=/opt/kms-agent/bin:$PATH kms-agent install --system --json --passphrase-fd 0';
+    const installed = JSON.parse(await other.sh(command, { input: passphrase })) as Installed;
+    expect(installed.steps.at(-1)?.result).toEqual({ status: 'unlocked, 1 key' });
+    expect(await other.sh('kms status --json')).toContain('UNLOCKED');
+  });
+
+  test('uninstall --system: the vault, the record and the settings stay, and open again after a new install', async () => {
+    const removed = JSON.parse(await host.sh('kms-agent uninstall --system --json')) as { kept: string[] };
+    expect(removed.kept).toEqual(['/var/lib/kms-agent', '/var/log/kms-agent', '/etc/kms-agent/config.json', credential]);
+    expect(
+      await host.sh(
+        'ls -d /usr/lib/kms-agent /usr/bin/kms /usr/bin/kms-agent /etc/systemd/system/kms-agent.* /etc/sysusers.d/kms-agent.conf 2>/dev/null || true',
+      ),
+    ).toBe('');
+    expect(await host.sh('systemctl list-units --all --no-legend "kms-agent*"')).toBe('');
+    const again = await install();
+    expect(outcomes(again)).toMatchObject({ program: 'done', vault: 'already', credential: 'already', settings: 'already', units: 'done' });
+    expect(await status()).toBe('UNLOCKED');
+  });
+});
