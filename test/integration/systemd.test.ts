@@ -48,7 +48,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
   };
 
   beforeAll(async () => {
-    prefix = process.env['PREFIX_OF_THIS_RUN'] ?? installPackages(folder);
+    prefix = installPackages(folder);
     cpSync(join(repository, 'test/kit/inside'), folder.join('inside'), { recursive: true });
     host = await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`, `${folder.join('inside')}:/opt/inside`], env: [tpmVariable] });
   }, slow);

@@ -87,8 +87,7 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   const running = await mustSucceed(async () => {
     const listen = chooseAddress(supervision, socket, settings.socketMode);
     path = ('fd' in listen ? listen.passed : undefined) ?? socket;
-    const beforeListening = async (agent: Agent, audit: Audit): Promise<void> =>
-      await Promise.race([openByItself({ agent, audit }, log, onFailed), delay(selfUnlockWaitMs, undefined, { ref: false })]);
+    const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => await firstTry({ agent, audit }, log, onFailed);
     return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, beforeListening, onChange: () => tell(), ...rollback });
   });
   tell = () => notifier.status(describeState(running.agent, reason));
@@ -100,8 +99,20 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   log.info('ready', { path, state: running.agent.state });
 }
 
-/** Milliseconds that the vault has to open by itself before callers are let in: after a restart their first call must not find it locked. */
-const selfUnlockWaitMs = 3000;
+/** Milliseconds that a token may keep callers waiting at the start. */
+const firstTryMs = 10_000;
+
+/** Waits until the vault has opened by itself, or a try has failed: after a restart the first call of a caller must not find it locked. */
+async function firstTry(running: Pick<RunningAgent, 'agent' | 'audit'>, log: Log, onFailed: (why: string) => void): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const tell = (why: string): void => {
+    onFailed(why);
+    resolve();
+  };
+  openByItself(running, log, tell).then(resolve, reject);
+  const timer = setTimeout(resolve, firstTryMs);
+  await promise.finally(() => clearTimeout(timer));
+}
 
 /** Milliseconds between two tries of the tokens. */
 const selfUnlockMs = 1000;
