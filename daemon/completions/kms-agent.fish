@@ -5,6 +5,9 @@ complete -c kms-agent -n '__fish_use_subcommand' -f -a rekey
 complete -c kms-agent -n '__fish_use_subcommand' -f -a backup
 complete -c kms-agent -n '__fish_use_subcommand' -f -a restore
 complete -c kms-agent -n '__fish_use_subcommand' -f -a salvage
+complete -c kms-agent -n '__fish_use_subcommand' -f -a install
+complete -c kms-agent -n '__fish_use_subcommand' -f -a uninstall
+complete -c kms-agent -n '__fish_use_subcommand' -f -a keyslot
 complete -c kms-agent -n '__fish_use_subcommand' -f -a config
 complete -c kms-agent -n '__fish_use_subcommand' -f -a hsm
 complete -c kms-agent -n '__fish_use_subcommand' -f -a audit
@@ -14,6 +17,7 @@ complete -c kms-agent -n '__fish_seen_subcommand_from init' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l no-default-key
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l config
 complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l socket
@@ -33,6 +37,25 @@ complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l system
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l user
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l dry-run
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l with-key
+complete -c kms-agent -n '__fish_seen_subcommand_from install' -l no-credential
+complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l system
+complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l user
+complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l dry-run
+complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot' -f -a add
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add' -f -a credential
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l secret-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l with-key
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l credstore
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a show
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a check
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a schema
