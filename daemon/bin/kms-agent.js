@@ -33,6 +33,9 @@ if (!process.execArgv.includes('--disable-sigusr1')) {
     const { keepAcrossExec } = await import('../dist/os/libc.js');
     for (const fd of descriptors) keepAcrossExec(fd);
   }
-  process.execve(process.execPath, [process.execPath, ...flags, process.argv[1], ...process.argv.slice(2)], process.env);
+  // glibc overwrites what is freed: not everything in it that held a key was cleansed before. os/garbage.ts gives the variable back.
+  const tunables = [process.env.GLIBC_TUNABLES, 'glibc.malloc.perturb=255:glibc.malloc.tcache_count=0'].filter(Boolean).join(':');
+  const env = { ...process.env, GLIBC_TUNABLES: tunables };
+  process.execve(process.execPath, [process.execPath, ...flags, process.argv[1], ...process.argv.slice(2)], env);
 }
 await import('../dist/cli/main.js');

@@ -1,4 +1,5 @@
 import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
+import { collectGarbage } from '../os/garbage.ts';
 import { isToken, type Provider } from '../providers/provider.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
@@ -155,7 +156,7 @@ export class Agent {
     this.isUntouched = false;
     await this.#inTurn(async () => {
       const open = this.#open;
-      if (!open) return;
+      if (!open) return collectGarbage(); // a PIN or a passphrase may have been given all the same
       const { lockTimeoutMs, onLockFailed } = this.#options;
       const overdue = setTimeout(onLockFailed, lockTimeoutMs);
       const hurry = setTimeout(() => void this.#dropTokens(), lockTimeoutMs / 2);
@@ -301,9 +302,4 @@ function describeClock(clock: BelievableClock, waiting: readonly string[]): stri
   const jump = `The wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry of keys wait until it is right or confirmed (kms confirm-clock).`;
   const restored = 'The vault was put back from older records; destruction and expiry of keys wait until an administrator allows them (kms confirm-clock).';
   return [...(jumpMs === 0 ? [] : [`${jump} ${due}`]), ...(clock.isUnconfirmed ? [`${restored} ${due}`] : [])];
-}
-
-/** A dropped KeyObject stays in memory in clear until a full collection; `--expose-gc` is among the flags of the bin. */
-function collectGarbage(): void {
-  globalThis.gc?.();
 }

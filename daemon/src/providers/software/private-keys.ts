@@ -1,5 +1,6 @@
 import { createPrivateKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
 import { EvpKey } from '../../os/evp.ts';
+import { collectKeyObjects } from '../../os/garbage.ts';
 import type { MaterialRef } from '../provider.ts';
 import { requireMaterial } from './destroyed.ts';
 import { Recent } from './recent.ts';
@@ -77,13 +78,15 @@ export class PrivateKeys {
       if (this.#bytes <= keep) break;
       this.drop(id);
     }
-    if (crowded) globalThis.gc?.();
+    if (crowded) collectKeyObjects();
   }
 
-  drop(keyVersionId: string): void {
+  /** @returns whether there was one. */
+  drop(keyVersionId: string): boolean {
     const parsed = this.#parsed.remove(keyVersionId);
-    if (!parsed) return;
+    if (!parsed) return false;
     parsed.evp?.free();
     this.#bytes -= parsed.bytes;
+    return true;
   }
 }

@@ -33,8 +33,9 @@ export class PrivateOperations {
     return await promise;
   }
 
-  drop(keyVersionId: string): void {
-    this.#keys.drop(keyVersionId);
+  /** @returns whether there was one. */
+  drop(keyVersionId: string): boolean {
+    return this.#keys.drop(keyVersionId);
   }
 
   clear(): void {

@@ -1,5 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { AgentError, type ImportWrappingAlgorithm, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import { collectKeyObjects } from '../../os/garbage.ts';
+import { allocateSecret } from '../../os/secret-bytes.ts';
 import type {
   Abilities,
   DecryptInput,
@@ -68,7 +70,7 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
   }
 
   async generate({ keySpec }: NewMaterial): Promise<GeneratedMaterial> {
-    if (keySpec === 'AES_256') return { material: randomFillSync(new Uint8Array(32)) };
+    if (keySpec === 'AES_256') return { material: randomFillSync(allocateSecret(32)) };
     if (keySpec === 'RSA_2048' || keySpec === 'RSA_3072') return await this.#generations.run(() => generatePair(keySpec));
     if (keySpec === 'EC_P256' || keySpec === 'EC_P256K') return await generatePair(keySpec);
     throw new AgentError('ERR_UNSUPPORTED_OPERATION');
@@ -111,16 +113,18 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
     throw new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'An AES_256 key is exactly 32 bytes.' });
   }
 
+  /** When it returns the key is in memory no more. */
   async destroy({ keyVersionId, material }: MaterialRef): Promise<void> {
-    this.forget(keyVersionId);
+    const wasUsed = this.forget(keyVersionId);
     destroyMaterial(material);
+    if (wasUsed) collectKeyObjects();
   }
 
-  /** Drops what is cached for a version. */
-  forget(keyVersionId: string): void {
-    this.#symmetric.drop(keyVersionId);
-    this.#private.drop(keyVersionId);
+  /** Drops what is cached for a version. @returns whether a key object was among it. */
+  forget(keyVersionId: string): boolean {
+    const secret = [this.#symmetric.drop(keyVersionId), this.#private.drop(keyVersionId)];
     this.#public.drop(keyVersionId);
+    return secret.includes(true);
   }
 
   async lock(): Promise<void> {

@@ -40,8 +40,9 @@ export class Symmetric {
     return plaintext;
   }
 
-  drop(keyVersionId: string): void {
-    this.#keys.delete(keyVersionId);
+  /** @returns whether there was one. */
+  drop(keyVersionId: string): boolean {
+    return this.#keys.delete(keyVersionId);
   }
 
   clear(): void {
