@@ -13,5 +13,5 @@ export type * from './methods.ts';
 export * from './names.ts';
 export * from './openrpc.ts';
 export { remedies } from './remedies.ts';
-export { decodeBase64, durationSeconds, encodeBase64, formatDuration } from './schema.ts';
+export { decodeBase64, durationSeconds, encodeBase64, formatDuration, type SecretText } from './schema.ts';
 export * from './specs.ts';

@@ -1,4 +1,4 @@
-import { Buffer } from 'node:buffer';
+import { Buffer, isUtf8 } from 'node:buffer';
 import { z } from 'zod';
 import { type KeySpec, keySpecs } from './names.ts';
 
@@ -77,6 +77,26 @@ export function text({ min = 0, max }: { min?: number; max: number }) {
     .string()
     .refine(fits, `must be ${describeRange({ min, max }, 'bytes of UTF-8')}`)
     .meta({ maxLength: max });
+}
+
+/** A secret text. As bytes of UTF-8 whoever gives it can overwrite it; a string nobody can. */
+export type SecretText = string | Uint8Array;
+
+/** A secret text; always a string on the wire. An agent that took it out of the frame before that became text has bytes. */
+export function secretText({ min, max }: { min: number; max: number }) {
+  const fits = (value: unknown): boolean => {
+    if (typeof value !== 'string' && !(value instanceof Uint8Array && isUtf8(value))) return false;
+    const length = Buffer.byteLength(value);
+    return length >= min && length <= max && (typeof value !== 'string' || value.isWellFormed());
+  };
+  const wire = z
+    .unknown()
+    .refine(fits, `must be ${describeRange({ min, max }, 'bytes of UTF-8')}`)
+    .meta({ type: 'string', maxLength: max });
+  return z.codec(wire, z.custom<SecretText>(fits, `must be ${describeRange({ min, max }, 'bytes of UTF-8')}`), {
+    decode: (value) => value as SecretText, // it fits
+    encode: (secret: SecretText | undefined) => (secret instanceof Uint8Array ? Buffer.from(secret).toString() : secret),
+  });
 }
 
 /**

@@ -252,9 +252,9 @@ export class Agent {
     const pins = {
       read: (token: string) => {
         const pin = keyring.tokens.pinOf(token);
-        return pin === undefined ? undefined : Buffer.from(pin);
+        return pin && Buffer.from(pin);
       },
-      save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin: Buffer.from(pin).toString() }] }),
+      save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin }] }),
     };
     for (const provider of this.providers.filter(isToken)) provider.begin(pins, () => void tokenWork.reconcile(provider));
   }

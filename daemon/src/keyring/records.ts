@@ -21,10 +21,10 @@ export interface Tombstone {
   readonly deletionTime: number;
 }
 
-/** The PIN of a token. */
+/** The PIN of a token, in UTF-8. */
 export interface PinEntry {
   readonly token: string;
-  readonly pin: string;
+  readonly pin: Uint8Array;
 }
 
 /** Facts about the vault as a whole that must be sealed like any record. */
@@ -58,6 +58,17 @@ export function decodeJson<T>(plaintext: Uint8Array): T {
   return JSON.parse(Buffer.from(plaintext.buffer, plaintext.byteOffset, plaintext.length).toString('utf8')) as T; // authenticated: only this file writes such records
 }
 
+/** First byte of the record of a PIN, which follows as it is: it never becomes text. The first records of this kind were JSON. */
+const pinFormat = 2;
+
+const encodePin = (pin: Uint8Array): Uint8Array => Buffer.concat([Buffer.from([pinFormat]), pin]);
+
+/** Reads the record of a PIN. @returns bytes of their own. */
+export function decodePin(token: string, plaintext: Uint8Array): PinEntry {
+  if (plaintext[0] === pinFormat) return { token, pin: Buffer.from(plaintext.subarray(1)) };
+  return { token, pin: Buffer.from(decodeJson<{ pin: string }>(plaintext).pin) };
+}
+
 /** The one record of facts. */
 const factsId = 'vault';
 
@@ -76,7 +87,7 @@ export function encodeChanges(changes: KeyringChanges): Change[] {
     ...expiredTokens.map((id) => gone('clientToken', id)),
     ...intents.map((intent) => ({ kind: 'intent', id: intent.id, plaintext: encodeJson(intent) })),
     ...doneIntents.map((id) => gone('intent', id)),
-    ...pins.map((pin) => ({ kind: 'pin', id: pin.token, plaintext: encodeJson(pin) })),
+    ...pins.map(({ token, pin }) => ({ kind: 'pin', id: token, plaintext: encodePin(pin) })),
     ...(facts ? [{ kind: 'facts', id: factsId, plaintext: encodeJson(facts) }] : []),
   ];
 }

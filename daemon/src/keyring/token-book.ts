@@ -1,12 +1,12 @@
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Intent } from './intent.ts';
 import type { Key } from './key.ts';
-import { decodeJson, type KeyringChanges, type PinEntry } from './records.ts';
+import { decodeJson, decodePin, type KeyringChanges } from './records.ts';
 
 /** What the vault knows of tokens: what was begun in them, their PINs, and which keys live there. */
 export class TokenBook {
   readonly #intents = new Map<string, Intent>();
-  readonly #pins = new Map<string, PinEntry>();
+  readonly #pins = new Map<string, Uint8Array>();
   readonly keyIds = new Set<string>();
 
   /** What was begun in tokens and is not known to be done. */
@@ -14,15 +14,15 @@ export class TokenBook {
     return [...this.#intents.values()];
   }
 
-  /** The PIN of a token, where it is kept in the vault. */
-  pinOf(token: string): string | undefined {
-    return this.#pins.get(token)?.pin;
+  /** The PIN of a token, where it is kept in the vault; not a copy. */
+  pinOf(token: string): Uint8Array | undefined {
+    return this.#pins.get(token);
   }
 
   /** Takes over a record of the vault that is being opened. */
   take({ kind, id, plaintext }: OpenRecord): void {
     if (kind === 'intent') this.#intents.set(id, decodeJson<Intent>(plaintext));
-    else if (kind === 'pin') this.#pins.set(id, decodeJson<PinEntry>(plaintext));
+    else if (kind === 'pin') this.#pins.set(id, decodePin(id, plaintext).pin);
   }
 
   /** A change that also closes the intents that its keys fulfil: they have the material that was to be made. What is to be destroyed still is. */
@@ -35,10 +35,14 @@ export class TokenBook {
   follow({ intents = [], doneIntents = [], pins = [] }: KeyringChanges): void {
     for (const id of doneIntents) this.#intents.delete(id);
     for (const intent of intents) this.#intents.set(intent.id, intent);
-    for (const pin of pins) this.#pins.set(pin.token, pin);
+    for (const { token, pin } of pins) {
+      this.#pins.get(token)?.fill(0);
+      this.#pins.set(token, Buffer.from(pin));
+    }
   }
 
   clear(): void {
+    for (const pin of this.#pins.values()) pin.fill(0);
     for (const held of [this.#intents, this.#pins, this.keyIds]) held.clear();
   }
 

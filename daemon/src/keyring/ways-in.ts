@@ -1,4 +1,4 @@
-import { type AddKeyslotParams, type AddKeyslotResult, AgentError, isAgentError, type RemoveKeyslotParams } from '@kms-agent/protocol';
+import { type AddKeyslotParams, type AddKeyslotResult, AgentError, isAgentError, type RemoveKeyslotParams, type SecretText } from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { Agent } from './agent.ts';
@@ -53,10 +53,10 @@ export class WaysIn {
    * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked.
    * @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`, `ERR_UNLOCK_FAILED`, `ERR_INVALID_PARAMS`.
    */
-  async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: string; keyslotId?: string }): Promise<void> {
+  async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: SecretText; keyslotId?: string }): Promise<void> {
     const provider = findToken(this.#agent.providers, token);
     await this.#throttle.attempt(uid, async () => {
-      await provider.logIn(pin === undefined ? undefined : Buffer.from(pin));
+      await provider.logIn(typeof pin === 'string' ? Buffer.from(pin) : pin);
       const { vault, state } = this.#agent;
       if (state === 'UNLOCKED') return;
       try {

@@ -14,14 +14,15 @@ const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './keych
  * @throws AgentError `ERR_STORE_UNAVAILABLE` when there is no keychain to ask.
  */
 export async function readKeychain(account: string): Promise<Buffer | undefined> {
-  const secret = await run({ service, account });
-  return secret === null ? undefined : Buffer.from(secret, 'base64');
+  return await run(account);
 }
 
 /** Stores a secret and reads it back. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
 export async function writeKeychain(account: string, secret: Uint8Array): Promise<void> {
-  const base64 = Buffer.from(secret).toString('base64');
-  if ((await run({ service, account, secret: base64 })) !== base64) throw unavailable('it did not keep what it was given; is it locked?');
+  const kept = await run(account, secret);
+  const isSame = kept?.equals(secret) ?? false;
+  kept?.fill(0);
+  if (!isSame) throw unavailable('it did not keep what it was given; is it locked?');
 }
 
 const unavailable = (reason: string): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', { hint: `The OS keychain cannot be used: ${reason}` });
@@ -29,8 +30,9 @@ const unavailable = (reason: string): AgentError => new AgentError('ERR_STORE_UN
 /** The one line of a crash report that says what happened. */
 const reasonIn = (printed: string): string => /^\w*Error: (.*)$/m.exec(printed)?.[1] ?? printed.trim().split('\n').at(-1) ?? 'it ended without a word';
 
-function run(request: { service: string; account: string; secret?: string }): Promise<string | null> {
-  const { promise, resolve, reject } = Promise.withResolvers<string | null>();
+/** Secrets go both ways as bytes: text, which nobody can overwrite, is the process's own affair. */
+function run(account: string, secret?: Uint8Array): Promise<Buffer | undefined> {
+  const { promise, resolve, reject } = Promise.withResolvers<Buffer | undefined>();
   const child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program], { stdio: ['pipe', 'pipe', 'pipe'] });
   const [output, complaints]: [Buffer[], Buffer[]] = [[], []];
   const timer = setTimeout(() => child.kill('SIGKILL'), deadlineMs);
@@ -40,8 +42,7 @@ function run(request: { service: string; account: string; secret?: string }): Pr
   child.on('error', (error) => reject(unavailable(error.message)));
   child.on('close', (code, signal) => {
     clearTimeout(timer);
-    if (code === 0)
-      resolve((JSON.parse(Buffer.concat(output).toString()) as { secret: string | null }).secret); // written by keychain-process.ts
+    if (code === 0) resolve(takeSecret(output));
     else
       reject(
         unavailable(
@@ -49,6 +50,14 @@ function run(request: { service: string; account: string; secret?: string }): Pr
         ),
       );
   });
-  child.stdin.end(JSON.stringify(request));
+  child.stdin.write(`${JSON.stringify({ service, account, stores: secret !== undefined })}\n`);
+  child.stdin.end(secret);
   return promise;
+}
+
+/** Reads what keychain-process.ts wrote: nothing, or a byte and the secret. */
+function takeSecret(output: readonly Buffer[]): Buffer | undefined {
+  const answer = Buffer.concat(output);
+  for (const chunk of output) chunk.fill(0);
+  return answer.length === 0 ? undefined : answer.subarray(1);
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { AgentState, KeyslotType } from '../names.ts';
 import { agentStates, keyslotTypes } from '../names.ts';
-import { openEnum, schemaOf, text, timestamp, uuid } from '../schema.ts';
+import { openEnum, type SecretText, schemaOf, secretText, text, timestamp, uuid } from '../schema.ts';
 
 export const noParams = schemaOf<Record<string, never>>()(z.strictObject({}) as unknown as z.ZodType<Record<string, never>>); // {} in zod's words
 
@@ -129,14 +129,14 @@ export interface UnlockParams {
   passphrase?: string;
   /** Name of the token to log in to. */
   token?: string;
-  pin?: string;
+  pin?: SecretText;
 }
 export const unlockParams = schemaOf<UnlockParams>()(
   z.strictObject({
     keyslotId: uuid().exactOptional(),
     passphrase: secret().exactOptional(),
     token: text({ min: 1, max: 128 }).exactOptional(),
-    pin: secret().exactOptional(),
+    pin: secretText({ min: 1, max: 1024 }).exactOptional(),
   }),
 );
 

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net';
-import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError, parseFrame } from '@kms-agent/protocol';
+import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError } from '@kms-agent/protocol';
 import type { Peer } from '../../caller/identity.ts';
 import { checkEnvelope, type Response } from './envelope.ts';
+import { parseRequest } from './secrets.ts';
 import type { RpcServer } from './server.ts';
 
 /** Limits of the front; each is a setting of the same name. */
@@ -138,7 +139,7 @@ export class Connection {
 
   #parse(frame: Buffer): Pending | undefined {
     try {
-      const value = parseFrame(frame, this.#limits.maxDepth);
+      const value = parseRequest(frame, this.#limits.maxDepth);
       if (!Array.isArray(value)) return { entries: [value], batch: false };
       if (value.length === 0) throw new AgentError('ERR_INVALID_REQUEST');
       if (value.length > this.#limits.maxBatch) throw new AgentError('ERR_TOO_LARGE', { hint: `A batch has at most ${this.#limits.maxBatch} requests.` });

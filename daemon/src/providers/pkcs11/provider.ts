@@ -107,7 +107,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
 
   /** Connects with the PIN of a person, or the source's, and waits. @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`. */
   async logIn(pin: Uint8Array | undefined): Promise<void> {
-    const kept = pin && new Uint8Array(pin);
+    const kept = pin && Buffer.from(pin); // outside of the heap that a collection moves about
     try {
       await withAgentErrors(() => this.#link.logIn(pin));
       if (kept) await this.#savePin(kept);
