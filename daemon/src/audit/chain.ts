@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
+import { allocateSecret } from '../os/secret-bytes.ts';
 import type { AuditRecord } from './record.ts';
 
 /** Where a chain is: what the next record follows. */
@@ -74,7 +75,7 @@ export function decodeState(plaintext: Uint8Array): AuditState {
   const state = Buffer.from(plaintext.buffer, plaintext.byteOffset, plaintext.byteLength);
   if (state.length !== stateBytes || state[0] !== stateFormat) throw new TypeError('the state of the audit record has another format');
   const [number = 0, seq = 0, openSeq = 0] = [0, 8, 16].map((at) => Number(state.readBigUInt64BE(numbersAt + at)));
-  const key = Buffer.alloc(32);
-  state.copy(key, 0, keyAt, numbersAt);
+  const key = allocateSecret(32);
+  key.set(state.subarray(keyAt, numbersAt));
   return { key, number, seq, openSeq, hash: state.toString('hex', hashAt) };
 }

@@ -42,7 +42,10 @@ export class Witness {
   async open(vault: Vault, keyring: Keyring, { auditStartKey }: Pick<Opening, 'auditStartKey'>): Promise<void> {
     const state = keyring.auditState ?? (auditStartKey && firstState(auditStartKey));
     const anchor = { revision: () => vault.revision, keep: (kept: AuditState) => this.#keep(vault, kept) };
-    if (this.#audit.isKeyed || !state) return this.#audit.attach(undefined, anchor);
+    if (this.#audit.isKeyed || !state) {
+      state?.key.fill(0); // a key of the past by now
+      return this.#audit.attach(undefined, anchor);
+    }
     const { key, number, vaultRevision, openChanges, finding } = await resume(this.#audit.folder, state, this.#audit.end);
     if (vaultRevision > vault.revision && this.#acceptRollback !== vault.revision) throw rolledBack(vault.revision, vaultRevision);
     if (vaultRevision > vault.revision) {
@@ -51,7 +54,7 @@ export class Witness {
     }
     if (finding !== undefined) this.#report(finding);
     this.#audit.attach({ key, number }, anchor);
-    key.fill(0);
+    for (const copy of [key, state.key]) copy.fill(0);
     for (const begun of openChanges) this.#note(closeChange(begun, vault, keyring));
   }
 
