@@ -32,7 +32,8 @@ export function openingSealer(providers: readonly Provider[], only?: string): Pi
       try {
         await token.ready();
         const input = { algorithm: sealed.algorithm as 'AES_GCM', ciphertext: fromBase64(sealed.sealed), paddingMode: 'NO_PADDING' } as const; // as it was sealed below
-        return Buffer.from(await token.decrypt(refOf(keyslotId, sealed), sealed.iv === undefined ? input : { ...input, iv: fromBase64(sealed.iv) }));
+        const key = await token.decrypt(refOf(keyslotId, sealed), sealed.iv === undefined ? input : { ...input, iv: fromBase64(sealed.iv) });
+        return Buffer.from(key.buffer, key.byteOffset, key.byteLength); // no copy: whoever gets it overwrites it
       } catch (error) {
         if (only === undefined && isAgentError(error)) return undefined; // other slots may open; status says what the token is about
         throw error;

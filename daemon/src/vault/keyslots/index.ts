@@ -1,5 +1,6 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomBytes, randomFillSync, randomUUID } from 'node:crypto';
 import { AgentError, isAgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
+import { allocateSecret } from '../../os/secret-bytes.ts';
 import { deriveKey, seal, unseal } from '../seal.ts';
 import { isSealedByToken, type SealedByToken, type TokenSealer } from './hsm.ts';
 import { type Argon2Cost, type Argon2Queue, defaultCost } from './passphrase.ts';
@@ -158,17 +159,21 @@ export class Keyslots {
   async open(bodies: ReadonlyMap<string, string>, secret: Secret): Promise<OpenKeyslot> {
     const code = parseRecoveryCode(secret.passphrase);
     let failure: unknown;
-    for (const body of bodies.values()) {
-      const slot = parseBody(body);
-      if (!slot) continue; // the head names it when the vault is opened
-      if (secret.keyslotId !== undefined && secret.keyslotId !== slot.keyslotId) continue;
-      try {
-        const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
-        if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
-      } catch (error) {
-        if (!isAgentError(error) || error.code === 'ERR_BUSY') throw error;
-        failure = error;
+    try {
+      for (const body of bodies.values()) {
+        const slot = parseBody(body);
+        if (!slot) continue; // the head names it when the vault is opened
+        if (secret.keyslotId !== undefined && secret.keyslotId !== slot.keyslotId) continue;
+        try {
+          const wrappingKey = await this.#deriveFor(slot, code, secret.passphrase);
+          if (wrappingKey && this.#opens(body, wrappingKey)) return { keyslotId: slot.keyslotId, wrappingKey };
+        } catch (error) {
+          if (!isAgentError(error) || error.code === 'ERR_BUSY') throw error;
+          failure = error;
+        }
       }
+    } finally {
+      code?.fill(0);
     }
     throw failure ?? new AgentError('ERR_UNLOCK_FAILED');
   }
@@ -179,7 +184,7 @@ export class Keyslots {
       const slot = parseBody(body);
       if (slot?.type !== type || (keyslotId ?? slot.keyslotId) !== slot.keyslotId) continue;
       const wrappingKey = deriveKey(secret, `${type} keyslot`, fromBase64(slot.salt));
-      if (this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+      if (this.#opens(body, wrappingKey)) return { keyslotId: slot.keyslotId, wrappingKey };
     }
     return undefined;
   }
@@ -205,7 +210,7 @@ export class Keyslots {
       const slot = parseBody(body);
       if (!slot?.hsm || (keyslotId ?? slot.keyslotId) !== slot.keyslotId) continue;
       const wrappingKey = await sealer.open(slot.keyslotId, slot.hsm);
-      if (wrappingKey && this.unwrap(body, wrappingKey, 'root key')) return { keyslotId: slot.keyslotId, wrappingKey };
+      if (wrappingKey && this.#opens(body, wrappingKey)) return { keyslotId: slot.keyslotId, wrappingKey };
     }
     throw new AgentError('ERR_UNLOCK_FAILED', { hint: 'No keyslot opened without a person; give a passphrase, the recovery code, or the PIN of a token.' });
   }
@@ -221,6 +226,13 @@ export class Keyslots {
   rewrap(body: string, wrappingKey: Uint8Array, keys: Wrapped): string {
     const { wrappedRootKey: _root, wrappedAuditStartKey: _audit, ...parameters } = readBody(body); // lastUnlockTime goes along
     return wrapBoth(this.#vaultId, parameters, wrappingKey, keys);
+  }
+
+  #opens(body: string, wrappingKey: Buffer): boolean {
+    const rootKey = this.unwrap(body, wrappingKey, 'root key');
+    rootKey?.fill(0);
+    if (!rootKey) wrappingKey.fill(0);
+    return rootKey !== undefined;
   }
 
   async #deriveFor({ type, salt, cost }: SlotBody, code: Buffer | undefined, passphrase: string): Promise<Buffer | undefined> {
@@ -245,7 +257,7 @@ function deriveFromSecret({ type, secret }: NewKeyslot, salt: Uint8Array): Buffe
 /** A random wrapping key, and what a token made of it. @throws AgentError `ERR_UNSUPPORTED_OPERATION` without a token. */
 async function sealNewKey({ sealer }: NewKeyslot, keyslotId: string): Promise<{ wrappingKey: Buffer; hsm: SealedByToken }> {
   if (!sealer) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'An hsm keyslot is made by a running agent that has the token.' });
-  const wrappingKey = randomBytes(32);
+  const wrappingKey = randomFillSync(allocateSecret(32));
   return { wrappingKey, hsm: await sealer.seal(keyslotId, wrappingKey) };
 }
 
