@@ -222,7 +222,13 @@ test('lock: goes through while a reader beside the agent holds the log', async (
 describe('regressions', () => {
   /** A keyslot that Argon2 refuses to work for. */
   const saltless = JSON.stringify({
-    ...{ keyslotId: '0', type: 'passphrase', label: '', creationTime: '', salt: '', wrappedRootKey: '', wrappedAuditStartKey: '' },
+    keyslotId: '0',
+    type: 'passphrase',
+    label: '',
+    creationTime: '',
+    salt: '',
+    wrappedRootKey: '',
+    wrappedAuditStartKey: '',
     cost: argon2Cost,
   });
   const sidecars = ['-wal', '-shm', '-journal'];
