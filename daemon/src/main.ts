@@ -162,6 +162,7 @@ export async function startAgent({
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
   checkTokens(settings.tokens);
+  for (const { name, on, detail } of readProtections()) if (!on) log.warn(`the protection ${name} is off`, { detail });
   const software = new SoftwareProvider(settings);
   await runSelfTest(software);
   const agent = new Agent({
@@ -214,7 +215,7 @@ export async function startAgent({
   const warnings = (): string[] => [
     ...readProtections()
       .filter(({ on }) => !on)
-      .map(({ name }) => `The protection ${name} is off.`),
+      .map(({ name, detail }) => `The protection ${name} is off: ${detail}`),
     ...sessionLocks.warnings,
   ];
   const metrics = new Metrics(version, () => ({

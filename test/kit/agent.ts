@@ -72,13 +72,16 @@ export class TestAgent implements AsyncDisposable {
   readonly #clients: AgentClient[] = [];
   /** What the agent wrote to its log since it was ready. */
   log = '';
+  /** What it wrote before. */
+  readonly startLog: string;
 
-  private constructor(child: ChildProcess, socketPath: string) {
+  private constructor(child: ChildProcess, socketPath: string, startLog: string) {
     child.stderr?.on('data', (chunk: Buffer) => {
       this.log += chunk.toString();
     });
     this.child = child;
     this.socketPath = socketPath;
+    this.startLog = startLog;
   }
 
   /** Starts a program that prints its address when it is ready. */
@@ -97,7 +100,8 @@ export class TestAgent implements AsyncDisposable {
       if (path) resolve(path);
     });
     child.on('exit', (code) => reject(new Error(`the agent ended with ${code}: ${complaints}`)));
-    return new TestAgent(child, await promise);
+    const socketPath = await promise;
+    return new TestAgent(child, socketPath, complaints);
   }
 
   /** An agent with its vault in memory, unlocked. */

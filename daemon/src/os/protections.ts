@@ -1,11 +1,16 @@
 import { secureHeapUsed } from 'node:crypto';
+import { url as inspectorUrl } from 'node:inspector';
+import { canCollectGarbage, overwritesFreedMemory, restoreTunables } from './garbage.ts';
 import { forbidInspection, isInspectable } from './libc.ts';
+import { readLimit, readStatusField } from './proc.ts';
+import { findSwap } from './swap.ts';
 
 /** A protection of the process, read from the process itself and never assumed. */
 export interface Protection {
   readonly name: string;
   readonly on: boolean;
-  readonly detail?: string;
+  /** What it does; where it is off, what is wrong and how to mend it. */
+  readonly detail: string;
 }
 
 const privateMask = 0o077;
@@ -23,18 +28,103 @@ export function withInheritedMask<T>(work: () => T): T {
 
 /** Protects the process before any key is in its memory. SIGUSR1 would open Node's debugger; a listener of our own keeps it shut. */
 export function protectProcess(): void {
-  inheritedMask = process.umask(privateMask);
-  process.on('SIGUSR1', () => undefined);
   forbidInspection();
+  process.on('SIGUSR1', () => undefined);
+  inheritedMask = process.umask(privateMask);
+  restoreTunables();
 }
+
+/** Variables that change what runs with the keys; the bin refuses them. */
+const refusedVariables = ['NODE_OPTIONS', 'OPENSSL_CONF', 'LD_PRELOAD'];
+
+const own = 'start the agent with its own program, kms-agent, which sees to it';
+
+/** One look at one protection: `what` it does, whether it is on, and what to say where it is not. */
+type Look = () => { readonly on: boolean; readonly what: string; readonly wrong: string; readonly mend: string };
+
+const looks: Readonly<Record<string, Look>> = {
+  notInspectable: () => ({
+    on: !isInspectable(),
+    what: 'PR_SET_DUMPABLE 0: no other process of this user reads the memory or attaches',
+    wrong: 'other processes of this user can read the memory',
+    mend: own,
+  }),
+  notTraced: () => {
+    const tracer = readStatusField('TracerPid');
+    return {
+      on: tracer === '0',
+      what: 'no debugger is attached',
+      wrong: `process ${tracer} is attached and reads every key`,
+      mend: `end it and restart the agent`,
+    };
+  },
+  noCore: () => {
+    const { soft, hard } = readLimit('Max core file size');
+    return { on: hard === 0 && !isInspectable(), what: 'no core is written', wrong: `a core of ${soft} bytes may be written`, mend: own };
+  },
+  debuggerOff: () => {
+    const isShut = process.execArgv.includes('--disable-sigusr1') || process.listenerCount('SIGUSR1') > 0;
+    return { on: isShut && inspectorUrl() === undefined, what: 'SIGUSR1 opens no debugger', wrong: "Node's debugger is open, or SIGUSR1 opens it", mend: own };
+  },
+  cleanEnvironment: () => {
+    const there = refusedVariables.filter((name) => process.env[name]);
+    return {
+      on: there.length === 0,
+      what: 'no variable changes what runs with the keys',
+      wrong: `${there.join(' and ')} is set`,
+      mend: 'unset it and restart the agent',
+    };
+  },
+  privateFiles: () => {
+    const mask = readStatusField('Umask');
+    return { on: mask === '0077', what: 'umask 077: what the agent makes is its own', wrong: `the umask is ${mask}`, mend: own };
+  },
+  secureHeap: () => {
+    const { total, used } = secureHeapUsed();
+    return {
+      on: total > 0,
+      what: `private numbers are kept apart: ${used} of ${total} bytes in use`,
+      wrong: 'private numbers are among other memory',
+      mend: own,
+    };
+  },
+  secureHeapLocked: () => {
+    const { total } = secureHeapUsed();
+    const lockedBytes = Number.parseInt(readStatusField('VmLck') ?? '0', 10) * 1024;
+    return {
+      on: lockedBytes >= Math.max(total, 1),
+      what: 'private numbers are never swapped',
+      wrong: `${lockedBytes} bytes are locked, and the limit is ${readLimit('Max locked memory').soft}`,
+      mend: 'allow 8 MiB of locked memory: LimitMEMLOCK=8M in the unit, or ulimit -l 8192',
+    };
+  },
+  noSwap: () => {
+    const devices = findSwap();
+    return {
+      on: devices.length === 0,
+      what: 'nothing of the agent is swapped',
+      wrong: `the machine may swap keys to ${devices.join(', ')}`,
+      mend: 'MemorySwapMax=0 in the unit, or swapoff -a; or use a swap that is encrypted',
+    };
+  },
+  garbageCollection: () => ({
+    on: canCollectGarbage(),
+    what: 'lock collects what it dropped',
+    wrong: 'what lock drops stays in memory for a while',
+    mend: own,
+  }),
+  freedMemoryOverwritten: () => ({
+    on: overwritesFreedMemory(),
+    what: 'free(3) overwrites',
+    wrong: 'free(3) leaves what it takes back',
+    mend: `${own}, on a system with the GNU C library`,
+  }),
+};
 
 /** What really holds now. */
 export function readProtections(): Protection[] {
-  const heap = secureHeapUsed();
-  return [
-    { name: 'notInspectable', on: !isInspectable(), detail: 'PR_SET_DUMPABLE 0: other processes of the same user cannot read the memory' },
-    { name: 'secureHeap', on: heap.total > 0, detail: `${heap.used} of ${heap.total} bytes in use` },
-    { name: 'debuggerOff', on: process.execArgv.includes('--disable-sigusr1') || process.listenerCount('SIGUSR1') > 0, detail: 'SIGUSR1 opens no debugger' },
-    { name: 'garbageCollection', on: globalThis.gc !== undefined, detail: 'lock collects what it dropped' },
-  ];
+  return Object.entries(looks).map(([name, look]) => {
+    const { on, what, wrong, mend } = look();
+    return { name, on, detail: on ? what : `${wrong}. To mend it: ${mend}.` };
+  });
 }
