@@ -23,8 +23,8 @@ export class SoftHsm {
     this.env = cleanEnv({ SOFTHSM2_CONF: conf });
   }
 
-  initToken(label: string): void {
-    execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--so-pin', '87654321', '--pin', pin], { env: this.env, stdio: 'pipe' });
+  initToken(label: string, itsPin: string = pin): void {
+    execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--so-pin', '87654321', '--pin', itsPin], { env: this.env, stdio: 'pipe' });
   }
 
   /** What pkcs11-tool shows of all objects. It fails when one goes while it lists them, and is asked again. */
