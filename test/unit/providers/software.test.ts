@@ -54,3 +54,17 @@ test('encrypt: a raw AES-GCM ciphertext opens in node:crypto with the key, and w
   const foreign = Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
   expect(Buffer.from(await provider.decrypt(ref, { algorithm: 'AES_GCM', ciphertext: foreign, iv, aad })).equals(plaintext)).toBe(true);
 });
+
+test.each(['RSA_PSS_SHA_256', 'RSA_PKCS1_SHA_256'] as const)('verify: a signature by %s that begins with a zero is not valid without it', async (algorithm) => {
+  const provider = new SoftwareProvider();
+  const ids = { keyId: 'k', keyVersionId: algorithm, keySpec: 'RSA_2048', keyUsage: 'SIGN_VERIFY' } as const;
+  const ref = { ...ids, ...(await provider.generate(ids)) };
+  for (let count = 0; ; count += 1) {
+    const input = { algorithm, message: Buffer.from(`${count}`), messageType: 'RAW' } as const;
+    const signature = await provider.sign(ref, input);
+    if (signature[0] !== 0) continue; // one in 256 does
+    expect(await provider.verify(ref, { ...input, signature })).toBe(true);
+    expect(await provider.verify(ref, { ...input, signature: signature.subarray(1) })).toBe(false);
+    return;
+  }
+});

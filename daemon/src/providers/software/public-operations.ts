@@ -47,7 +47,9 @@ export class PublicOperations {
     return { ciphertext: new Uint8Array(await webcrypto.subtle.encrypt({ name: 'RSA-OAEP' }, key, new Uint8Array(plaintext))) };
   }
 
+  /** Whether a signature is the key's. One of RSA has as many bytes as the modulus (RFC 8017 section 8.1.2 step 1): libcrypto takes a PSS one without its leading zero as well. */
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
+    if (input.signature.length !== (modulusBytes[ref.keySpec] ?? input.signature.length)) return false;
     if (input.messageType === 'RAW') return await this.#verifyMessage(ref, input);
     const signature = input.signatureFormat === 'P1363' ? p1363ToDer(input.signature) : input.signature;
     return signature !== undefined && verifyDigest(this.#keys.evpKey(ref), evpSettings[input.algorithm], input.message, signature);
