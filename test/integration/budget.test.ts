@@ -92,6 +92,8 @@ test('kill -9 at any point: the count after it is never less than what was answe
         if (answered > 4 + round * 5) failed = true;
       }
     });
+    const first = answered;
+    if (round % 2 === 0) await expect.poll(() => answered, { interval: 1, timeout: 10_000 }).toBeGreaterThan(first); // on a busy machine no answer may come in time
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 6));
     await agent.end('SIGKILL');
     await Promise.all(workers);
