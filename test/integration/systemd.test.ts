@@ -18,7 +18,8 @@ interface Installed {
 }
 
 describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root and systemd)', { timeout: slow }, () => {
-  const folder = new TempFolder();
+  const made = new AsyncDisposableStack();
+  const folder = made.use(new TempFolder());
   let host: SystemdContainer;
   let prefix = '';
   let first: Installed;
@@ -50,12 +51,9 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
   beforeAll(async () => {
     prefix = installPackages(folder);
     cpSync(join(repository, 'test/kit/inside'), folder.join('inside'), { recursive: true });
-    host = await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`, `${folder.join('inside')}:/opt/inside`], env: [tpmVariable] });
-  }, slow);
-  afterAll(async () => {
-    await host[Symbol.asyncDispose]();
-    folder[Symbol.dispose]();
-  }, slow);
+    host = made.use(await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`, `${folder.join('inside')}:/opt/inside`], env: [tpmVariable] }));
+  }, 2 * slow);
+  afterAll(async () => await made.disposeAsync(), slow);
 
   test('install --system --dry-run: says what it would do, and does nothing', async () => {
     const planned = outcomes(await install('--dry-run'));
