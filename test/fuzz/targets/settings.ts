@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { decodePolicy, isAgentError } from '@kms-agent/protocol';
 import fc from 'fast-check';
 import { defaultSettings, readSettings, type Settings, settingsSchema } from '../../../daemon/src/config.ts';
@@ -28,6 +29,18 @@ function checkRanges(settings: Settings): void {
   }
 }
 
+/** Whether the settings are what the file says: nothing of it is ignored or put right in silence. */
+function checkSays(settings: Settings, text: string): void {
+  const { tokens = [], $schema: _, ...said } = JSON.parse(text) as Partial<Settings> & { $schema?: string }; // it was taken as such
+  for (const [name, value] of Object.entries(said))
+    must(
+      isDeepStrictEqual(settings[name as keyof Settings], value),
+      `${name} is ${JSON.stringify(settings[name as keyof Settings])}, not ${JSON.stringify(value)}`,
+    );
+  for (const [index, token] of tokens.entries())
+    must(isDeepStrictEqual({ ...settings.tokens[index], ...token }, { ...settings.tokens[index] }), `a token is ${JSON.stringify(settings.tokens[index])}`);
+}
+
 /** Settings files. */
 export const settings: Target = {
   name: 'settings',
@@ -37,10 +50,12 @@ export const settings: Target = {
     const folder = stack.use(new TempFolder());
     const path = folder.join('config.json');
     return prove(file, async ({ settings: wanted, changes, bytes }) => {
-      writeFileSync(path, changeBytes(Buffer.from(JSON.stringify(changeJson(wanted, changes)) ?? ''), bytes), { mode: 0o600 });
+      const text = changeBytes(Buffer.from(JSON.stringify(changeJson(wanted, changes)) ?? ''), bytes);
+      writeFileSync(path, text, { mode: 0o600 });
       try {
         const read = await readSettings(path, true);
         checkRanges(read);
+        checkSays(read, text.toString());
         checkTokens(read.tokens);
         decodePolicy(read.policy);
       } catch (error) {
