@@ -102,3 +102,15 @@ describe('parseRequest', () => {
     );
   });
 });
+
+test('parseRequest: a frame of nothing but PINs costs no more memory than it has bytes', () => {
+  const frame = Buffer.from(`{"a":[${Array.from({ length: 20_000 }, () => '{"pin":""}').join(',')}]}`);
+  const before = process.memoryUsage().arrayBuffers;
+  parseRequest(frame, 32);
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(4 * frame.length);
+});
+
+test('parseRequest: what is too long for a PIN is a string like any other', () => {
+  const pin = 'x'.repeat(5000);
+  expect(parseRequest(Buffer.from(JSON.stringify({ params: { pin } })), 32)).toEqual({ params: { pin } });
+});

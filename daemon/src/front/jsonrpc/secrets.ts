@@ -12,14 +12,30 @@ const whitespace: ReadonlySet<number | undefined> = new Set([0x20, 0x09, 0x0a, 0
 const member = 'pin';
 const memberBytes = Buffer.from(`"${member}"`);
 
+/** Longest text in a frame that can be a PIN: 1,024 bytes, each of which may be escaped. */
+const maxEncodedBytes = 2048;
+/** Texts of one frame that are looked at: as many as a batch has requests by default. A frame with more is parsed as any other. */
+const maxSecrets = 256;
+
+/** Where a JSON string ends, from its first quote; undefined for one that is not plain, or too long for a PIN. */
+function findEnd(frame: Buffer, start: number): number | undefined {
+  for (let at = start + 1; at <= Math.min(start + maxEncodedBytes, frame.length - 1); at += 1) {
+    const byte = frame[at] ?? 0;
+    if (byte === quote) return at;
+    if (byte < space) return undefined;
+    if (byte === backslash) at += 1;
+  }
+  return undefined;
+}
+
 /** The content of a JSON string, from its first quote. Undefined for one that is not plain: that is left to JSON.parse. */
 function readPlainString(frame: Buffer, start: number): { secret: Buffer; end: number } | undefined {
-  const secret = allocateSecret(frame.length - start);
+  const end = findEnd(frame, start);
+  if (end === undefined) return undefined;
+  const secret = allocateSecret(end - start - 1);
   let length = 0;
-  for (let at = start + 1; at < frame.length; at += 1) {
+  for (let at = start + 1; at < end; at += 1) {
     let byte = frame[at] ?? 0;
-    if (byte === quote) return isUtf8(secret.subarray(0, length)) ? { secret: secret.subarray(0, length), end: at } : undefined;
-    if (byte < space) return undefined;
     if (byte === backslash) {
       at += 1;
       byte = frame[at] ?? 0;
@@ -28,7 +44,7 @@ function readPlainString(frame: Buffer, start: number): { secret: Buffer; end: n
     secret[length] = byte;
     length += 1;
   }
-  return undefined;
+  return isUtf8(secret.subarray(0, length)) ? { secret: secret.subarray(0, length), end } : undefined;
 }
 
 /** A text that was taken out of a frame: from its quote to its last byte. */
@@ -74,8 +90,8 @@ function restore(value: unknown, secrets: Map<string, Buffer>): boolean {
  * @throws as parseFrame.
  */
 export function parseRequest(frame: Buffer, maxDepth: number): unknown {
-  const found = frame.includes(memberBytes) ? [...findSecrets(frame)] : [];
-  if (found.length === 0) return parseFrame(frame, maxDepth);
+  const found = frame.includes(memberBytes) ? [...findSecrets(frame).take(maxSecrets + 1)] : [];
+  if (found.length === 0 || found.length > maxSecrets) return parseFrame(frame, maxDepth);
   const secrets = new Map(found.map(({ secret }) => [randomUUID() as string, secret]));
   const names = [...secrets.keys()];
   const parts = found.flatMap(({ start }, index) => [frame.subarray(found[index - 1]?.end ?? 0, start), Buffer.from(`"${names[index]}`)]);
