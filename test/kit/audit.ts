@@ -14,6 +14,8 @@ export class TestAudit implements Disposable {
   readonly states: string[] = [];
   kept: AuditState | undefined;
   revision = 1n;
+  /** Whether the vault can be written. */
+  canKeep = true;
 
   constructor(folder: string, options: Partial<AuditOptions> = {}) {
     this.audit = new Audit({
@@ -35,7 +37,9 @@ export class TestAudit implements Disposable {
     this.audit.attach(firstState(startKey), {
       revision: () => this.revision,
       keep: (state) => {
+        if (!this.canKeep) return false;
         this.kept = { ...state, key: Buffer.from(state.key) };
+        return true;
       },
     });
     return this;

@@ -22,8 +22,8 @@ export type AuditHealth = 'ok' | 'failed';
 export interface AuditAnchor {
   /** Of the vault, as it is now. */
   revision(): bigint;
-  /** Keeps the state, sealed and durable. May fail: what is kept then is older. */
-  keep(state: AuditState): void;
+  /** Keeps the state, sealed and durable. @returns whether it could; else what is kept is older. */
+  keep(state: AuditState): boolean;
 }
 
 interface Pending {
@@ -58,6 +58,10 @@ export class Audit {
   #key: { key: Buffer; number: number } | undefined;
   #anchor: AuditAnchor | undefined;
   #revision = 0n;
+  /** The last record of those that are deleted, as the vault knows it. */
+  #droppedSeq = 0;
+  /** Files that go when the vault knows of it, and the last record of each. */
+  readonly #dropping = new Map<string, number>();
   #closed = false;
   /** Numbers of changes that have begun and not ended, by request: in the order of their beginning. */
   readonly #openChanges = new Map<string, number>();
@@ -109,11 +113,18 @@ export class Audit {
   }
 
   /** Ties the record to the vault that was opened. @param state - key and number of the next checkpoint; a process that has them goes on with its own. */
-  attach(state: Pick<AuditState, 'key' | 'number'> | undefined, anchor: AuditAnchor): void {
+  attach(state: Pick<AuditState, 'key' | 'number' | 'droppedSeq'> | undefined, anchor: AuditAnchor): void {
     if (state) this.#key ??= { key: Buffer.from(state.key), number: state.number };
+    this.#droppedSeq = Math.max(this.#droppedSeq, state?.droppedSeq ?? 0);
+    this.#revision = anchor.revision();
     this.#anchor = anchor;
     if (this.#end.seq > 0) this.#sinceCheckpoint = Math.max(this.#sinceCheckpoint, 1); // what was recorded before the unlock is keyed soon
     this.#planCheckpoint();
+  }
+
+  /** Of the vault, as the last checkpoint of this process saw it. */
+  get vaultRevision(): bigint {
+    return this.#revision;
   }
 
   /** Whether this process knows the key: the record needs no look at its files again. */
@@ -209,14 +220,24 @@ export class Audit {
   }
 
   /**
-   * Files past the limit go after the record that says so is written: what is missing at the beginning and not recorded was taken by somebody else.
-   * What cannot be dropped is no reason to record nothing; it is tried again with each new file.
+   * Files past the limit go after the record says so and the vault knows of it: what is missing at the beginning and not known there was taken by
+   * somebody else. While the vault is locked they wait. What cannot be dropped is no reason to record nothing; it is tried again with each new file.
    */
   #dropOldest(): void {
     for (const { file, firstSeq, lastSeq } of this.#findOldest()) {
-      const entry: AuditEntry = { operation: 'dropOldest', outcome: 'ok', detail: { firstSeq, lastSeq } };
       if (this.#undropped.has(file)) this.#drop(file);
-      else this.#push({ entry, written: () => this.#drop(file) }); // where it cannot be written nothing is dropped, and the next file asks again
+      if (this.#undropped.has(file) || this.#dropping.has(file)) continue;
+      const entry: AuditEntry = { operation: 'dropOldest', outcome: 'ok', detail: { firstSeq, lastSeq } };
+      this.#push({ entry, written: () => this.#dropping.set(file, lastSeq) }); // where it cannot be written nothing is dropped, and the next file asks again
+    }
+  }
+
+  /** Deletes what the vault knows to be deleted. */
+  #dropKnown(droppedSeq: number): void {
+    for (const [file, lastSeq] of this.#dropping) {
+      if (lastSeq > droppedSeq) continue;
+      this.#dropping.delete(file);
+      this.#drop(file);
     }
   }
 
@@ -261,7 +282,10 @@ export class Audit {
     this.#key = { key: nextKey(key), number: number + 1 };
     key.fill(0);
     this.#sinceCheckpoint = 0;
-    this.#anchor?.keep({ ...this.#key, ...this.#end, openSeq: this.#openSeq });
+    const droppedSeq = Math.max(this.#droppedSeq, ...this.#dropping.values());
+    if (!this.#anchor?.keep({ ...this.#key, ...this.#end, openSeq: this.#openSeq, droppedSeq })) return;
+    this.#droppedSeq = droppedSeq;
+    this.#dropKnown(droppedSeq);
   }
 
   #writeCheckpoint(key: Buffer, number: number): void {

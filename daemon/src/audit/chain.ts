@@ -16,6 +16,8 @@ export interface AuditState extends ChainEnd {
   readonly number: number;
   /** The first record that a walk must see to know which changes have begun and not ended; 0 when there was none. */
   readonly openSeq: number;
+  /** The last record of those that the agent deleted for want of space; 0 when there are none. */
+  readonly droppedSeq: number;
 }
 
 const nextInfo = Buffer.concat([Buffer.from('kms-agent audit key'), Buffer.from([1])]);
@@ -57,15 +59,15 @@ export function isCheckpointOf(key: Uint8Array, number: number, record: AuditRec
 const stateFormat = 1;
 const keyAt = 1;
 const numbersAt = keyAt + 32;
-const hashAt = numbersAt + 24;
+const hashAt = numbersAt + 32;
 const stateBytes = hashAt + 32;
 
-/** The state as the vault keeps it: format (1) ‖ key (32) ‖ u64 number ‖ u64 seq ‖ u64 openSeq ‖ hash (32). Bytes, because a key in a text could not be overwritten. */
-export function encodeState({ key, number, seq, openSeq, hash }: AuditState): Buffer {
+/** The state as the vault keeps it: format (1) ‖ key (32) ‖ u64 number ‖ u64 seq ‖ u64 openSeq ‖ u64 droppedSeq ‖ hash (32). Bytes, because a key in a text could not be overwritten. */
+export function encodeState({ key, number, seq, openSeq, droppedSeq, hash }: AuditState): Buffer {
   const state = Buffer.alloc(stateBytes);
   state.writeUInt8(stateFormat, 0);
   state.set(key, keyAt);
-  for (const [index, value] of [number, seq, openSeq].entries()) state.writeBigUInt64BE(BigInt(value), numbersAt + 8 * index);
+  for (const [index, value] of [number, seq, openSeq, droppedSeq].entries()) state.writeBigUInt64BE(BigInt(value), numbersAt + 8 * index);
   state.write(hash, hashAt, 'hex');
   return state;
 }
@@ -74,8 +76,8 @@ export function encodeState({ key, number, seq, openSeq, hash }: AuditState): Bu
 export function decodeState(plaintext: Uint8Array): AuditState {
   const state = Buffer.from(plaintext.buffer, plaintext.byteOffset, plaintext.byteLength);
   if (state.length !== stateBytes || state[0] !== stateFormat) throw new TypeError('the state of the audit record has another format');
-  const [number = 0, seq = 0, openSeq = 0] = [0, 8, 16].map((at) => Number(state.readBigUInt64BE(numbersAt + at)));
+  const [number = 0, seq = 0, openSeq = 0, droppedSeq = 0] = [0, 8, 16, 24].map((at) => Number(state.readBigUInt64BE(numbersAt + at)));
   const key = allocateSecret(32);
   key.set(state.subarray(keyAt, numbersAt));
-  return { key, number, seq, openSeq, hash: state.toString('hex', hashAt) };
+  return { key, number, seq, openSeq, droppedSeq, hash: state.toString('hex', hashAt) };
 }

@@ -8,6 +8,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   renameSync,
   rmSync,
@@ -227,7 +228,7 @@ export class AuditFolder {
   #putBack(content: Uint8Array): void {
     const [aside, path] = [join(this.#folder, restoredName), join(this.#folder, rotatedName(this.#firstSeq ?? 0))];
     writeWhole(aside, content);
-    if (existsSync(path)) throw new TypeError('the name of a file that was deleted is taken');
+    if (existsSync(path) && !isBeginningOf(readFileSync(path), content)) renameSync(path, `${path}.foreign`); // somebody else's: kept, and no part of the record
     renameSync(aside, path);
   }
 
@@ -304,6 +305,9 @@ function writeWhole(path: string, content: Uint8Array): void {
     closeSync(fd);
   }
 }
+
+/** Whether some bytes are the first of others: a copy of a file that went on. */
+const isBeginningOf = (bytes: Buffer, all: Uint8Array): boolean => bytes.length <= all.length && bytes.equals(all.subarray(0, bytes.length));
 
 /** The first record of a file. */
 export function readFirst(file: string): AuditRecord | undefined {

@@ -7,7 +7,7 @@ export interface Resumed {
   /** Key and number of the next checkpoint. */
   readonly key: Buffer;
   readonly number: number;
-  /** The newest revision of the vault that a proven checkpoint saw. */
+  /** The greatest revision of the vault that a proven checkpoint saw. */
   readonly vaultRevision: bigint;
   /** Changes that nobody knows the end of: they had begun when an earlier process ended. */
   readonly openChanges: readonly AuditRecord[];
@@ -75,7 +75,8 @@ class Walk {
     if (requestId !== undefined && outcome === 'begun') this.#openChanges.set(requestId, record);
     else if (requestId !== undefined) this.#openChanges.delete(requestId);
     if (record.seq <= this.#state.seq || !isCheckpointOf(this.#key, this.#number, record)) return;
-    this.#vaultRevision = BigInt(record.vaultRevision ?? 0);
+    const revision = BigInt(record.vaultRevision ?? 0);
+    if (revision > this.#vaultRevision) this.#vaultRevision = revision; // the greatest, not the last
     const used = this.#key;
     this.#key = nextKey(used);
     used.fill(0);
@@ -89,4 +90,4 @@ class Walk {
 }
 
 /** The state of a vault that was never attached to a record. */
-export const firstState = (key: Uint8Array): AuditState => ({ key, number: 0, seq: 0, openSeq: 0, hash: noHash });
+export const firstState = (key: Uint8Array): AuditState => ({ key, number: 0, seq: 0, openSeq: 0, droppedSeq: 0, hash: noHash });

@@ -22,8 +22,8 @@ export interface Verification {
 export interface VerifyOptions {
   /** The audit start key, out of a keyslot. */
   readonly startKey: Uint8Array;
-  /** Where the vault remembers the chain; a record that ends before it was cut off. */
-  readonly remembered?: Pick<AuditState, 'seq' | 'hash' | 'number'>;
+  /** Where the vault remembers the chain: a record that ends before it was cut off, and only the vault says which of the oldest records the agent deleted. */
+  readonly remembered?: Pick<AuditState, 'seq' | 'hash' | 'number' | 'droppedSeq'>;
   /** Hears how many records were read. */
   readonly onProgress?: (records: number) => void;
 }
@@ -69,8 +69,6 @@ class Check {
   #finding: Finding | undefined;
   /** The first checkpoint that did not prove itself, before one that did: of another vault, or forged. */
   #unproven: number | undefined;
-  /** The last record that the agent says it deleted for want of space. */
-  #droppedSeq = 0;
 
   constructor(options: VerifyOptions) {
     this.#options = options;
@@ -90,7 +88,8 @@ class Check {
     if (this.#pending && !this.#check(this.#pending, undefined)) return this.result();
     const { remembered } = this.#options;
     const [firstSeq, lastSeq] = [this.#firstSeq ?? 1, this.#last?.seq ?? 0];
-    if (firstSeq - 1 > this.#droppedSeq) this.#finding = { seq: this.#droppedSeq + 1, what: 'dropped' };
+    const droppedSeq = remembered?.droppedSeq ?? 0; // a line of the record itself could be anybody's
+    if (firstSeq - 1 > droppedSeq) this.#finding = { seq: droppedSeq + 1, what: 'dropped' };
     else if (remembered && lastSeq < remembered.seq) this.#finding = { seq: lastSeq + 1, what: 'cutOff' };
     else if (remembered && remembered.number > 0 && this.#checkpoints === 0 && this.#unproven !== undefined)
       this.#finding = { seq: this.#unproven, what: 'forged' };
@@ -108,7 +107,6 @@ class Check {
     this.#last = { seq, hash };
     this.#unkeyed += 1;
     const { remembered } = this.#options;
-    if (record.operation === 'dropOldest' && record.outcome === 'ok') this.#droppedSeq = Math.max(this.#droppedSeq, Number(record.detail?.['lastSeq']));
     if (record.operation === 'checkpoint') this.#takeCheckpoint(record, line, next);
     if (seq === remembered?.seq && hash !== remembered.hash) this.#finding ??= this.#explainForgetting({ seq, what: 'changed', file });
     return this.#finding === undefined;

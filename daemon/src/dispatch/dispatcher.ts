@@ -93,7 +93,7 @@ export class Dispatcher implements Dispatch {
       this.#authorize(call);
       const { changes } = specs[call.method];
       if (changes) await this.#options.audit.record(this.#begun(request));
-      const result = changes ? await this.#change(request, call) : await this.#run(call);
+      const result = changes ? await this.#change(request, call) : await this.#run(call, (late, error) => this.#noteLate(request, late, error));
       const unrecorded = changes ? undefined : await this.#record(request, result, undefined);
       return unrecorded ? this.#answerError(request, unrecorded) : this.#answer(request, result);
     } catch (error) {
@@ -115,11 +115,12 @@ export class Dispatcher implements Dispatch {
     policy.authorize(caller, method, params);
   }
 
-  async #run<M extends MethodName>({ caller, method, params }: Call<M>): Promise<MethodResult<M>> {
+  /** @param onLate - hears of the end of work that was answered ERR_TIMEOUT. @throws OverdueError. */
+  async #run<M extends MethodName>({ caller, method, params }: Call<M>, onLate: OnLate): Promise<MethodResult<M>> {
     const { gate, handlers } = this.#options;
     const handler = handlers[method] as (caller: Caller, params: MethodParams<M>) => Promise<MethodResult<M>> | MethodResult<M>; // the union over methods collapses to this one
     const work = specs[method].needsKeys ? gate.withKeys(() => handler(caller, params)) : handler(caller, params);
-    return work instanceof Promise ? await this.#withDeadline(work) : work;
+    return work instanceof Promise ? await this.#withDeadline(work, onLate) : work;
   }
 
   /** Runs what changes something; its end is recorded before it is answered, and if it cannot be, the answer says that it is done all the same. */
@@ -131,8 +132,9 @@ export class Dispatcher implements Dispatch {
     });
     let result: MethodResult<M>;
     try {
-      result = await this.#run(call);
+      result = await this.#run(call, (late, error) => audit.note(end(late, error)));
     } catch (error) {
+      if (error instanceof OverdueError) throw new RecordedError(error.answer); // it is still begun; its end is recorded when it comes
       await audit.record(end(undefined, error)).catch(() => audit.note(end(undefined, error))); // it is owed: the change is recorded as begun
       throw new RecordedError(error);
     }
@@ -145,14 +147,26 @@ export class Dispatcher implements Dispatch {
     return result;
   }
 
-  async #withDeadline<T>(work: Promise<T>): Promise<T> {
-    const { promise: late, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(new AgentError('ERR_TIMEOUT', { mayHaveRun: true })), this.#options.requestTimeoutMs);
+  async #withDeadline<T extends object>(work: Promise<T>, onLate: OnLate): Promise<T> {
+    const { promise: overdue, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reject(new OverdueError());
+      work.then(
+        (result) => onLate(result, undefined),
+        (error: unknown) => onLate(undefined, error),
+      );
+    }, this.#options.requestTimeoutMs);
     try {
-      return await Promise.race([work, late]);
+      return await Promise.race([work, overdue]);
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** What was answered ERR_TIMEOUT has ended all the same: an unlock, for example. */
+  #noteLate(request: Asked, result: object | undefined, error: unknown): void {
+    const failure = error === undefined ? {} : { error: isAgentError(error) ? error.code : 'ERR_INTERNAL' };
+    this.#options.audit.note({ ...this.#entry(request, result), outcome: error === undefined ? 'ok' : 'failed', ...failure, detail: { late: true } });
   }
 
   #entry({ requestId, caller, method, params, notification }: Asked, result: object | undefined): Omit<AuditEntry, 'outcome'> {
@@ -166,7 +180,9 @@ export class Dispatcher implements Dispatch {
   }
 
   #begun(request: Asked): AuditEntry {
-    return { ...this.#entry(request, undefined), outcome: 'begun', vaultRevision: this.#options.vaultRevision() };
+    const token = request.params && 'clientToken' in request.params ? request.params.clientToken : undefined;
+    const detail = typeof token === 'string' ? { detail: { clientToken: token } } : {};
+    return { ...this.#entry(request, undefined), outcome: 'begun', vaultRevision: this.#options.vaultRevision(), ...detail };
   }
 
   /** Records an answer. @returns the error that is answered in its place when it cannot be. */
@@ -188,7 +204,8 @@ export class Dispatcher implements Dispatch {
   }
 
   async #refuse(request: Asked, thrown: unknown): Promise<{ requestId: string; error: AgentError }> {
-    const cause = thrown instanceof RecordedError ? thrown.cause : thrown;
+    const inner = thrown instanceof RecordedError ? thrown.cause : thrown;
+    const cause = inner instanceof OverdueError ? inner.answer : inner;
     const error = isAgentError(cause) ? cause : new AgentError('ERR_INTERNAL', {}, { cause });
     if (error.code === 'ERR_INTERNAL') this.#options.onInternalError(request.requestId, request.method, error.cause ?? error);
     const unrecorded = thrown instanceof RecordedError ? undefined : await this.#record(request, undefined, error);
@@ -223,6 +240,14 @@ interface Asked {
 interface Request<M extends MethodName> extends Asked, Call<M> {
   readonly method: M;
   readonly params: MethodParams<M>;
+}
+
+/** Hears how work ended that nobody waited for any more. */
+type OnLate = (result: object | undefined, error: unknown) => void;
+
+/** Work takes longer than a request may; it goes on. */
+class OverdueError extends Error {
+  readonly answer = new AgentError('ERR_TIMEOUT', { mayHaveRun: true });
 }
 
 /** The failure of a change, whose end is recorded already. */

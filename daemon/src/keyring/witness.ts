@@ -44,23 +44,28 @@ export class Witness {
     const anchor = { revision: () => vault.revision, keep: (kept: AuditState) => this.#keep(vault, kept) };
     if (this.#audit.isKeyed || !state) {
       state?.key.fill(0); // a key of the past by now
+      this.#checkRevision(vault, keyring, this.#audit.vaultRevision);
       return this.#audit.attach(undefined, anchor);
     }
     const { key, number, vaultRevision, openChanges, finding } = await resume(this.#audit.folder, state, this.#audit.end);
-    if (vaultRevision > vault.revision && this.#acceptRollback !== vault.revision) throw rolledBack(vault.revision, vaultRevision);
-    if (vaultRevision > vault.revision) {
-      keyring.isRolledBack = true;
-      this.#note({ operation: 'acceptRollback', outcome: 'ok', detail: { vaultRevision: String(vault.revision), seen: String(vaultRevision) } });
-    }
+    this.#checkRevision(vault, keyring, vaultRevision);
     if (finding !== undefined) this.#report(finding);
-    this.#audit.attach({ key, number }, anchor);
+    this.#audit.attach({ key, number, droppedSeq: state.droppedSeq }, anchor);
     for (const copy of [key, state.key]) copy.fill(0);
     for (const begun of openChanges) this.#note(closeChange(begun, vault, keyring));
   }
 
+  /** An older vault than one that was seen opens only for an administrator who wants it. @throws AgentError `ERR_STATE_CONFLICT`. */
+  #checkRevision(vault: Vault, keyring: Keyring, seen: bigint): void {
+    if (seen <= vault.revision) return;
+    if (this.#acceptRollback !== vault.revision) throw rolledBack(vault.revision, seen);
+    keyring.isRolledBack = true;
+    this.#note({ operation: 'acceptRollback', outcome: 'ok', detail: { vaultRevision: String(vault.revision), seen: String(seen) } });
+  }
+
   /** Begins with a vault that lives in memory: its record is keyed for as long as it lives. */
   begin(vault: Vault): void {
-    this.#audit.attach(firstState(randomBytes(32)), { revision: () => vault.revision, keep: () => undefined });
+    this.#audit.attach(firstState(randomBytes(32)), { revision: () => vault.revision, keep: () => true });
   }
 
   /** What an administrator should know of the record. */
@@ -89,12 +94,14 @@ export class Witness {
   }
 
   /** A vault that cannot be written keeps an older state; the walk at the next start goes on from that. */
-  #keep(vault: Vault, state: AuditState): void {
+  #keep(vault: Vault, state: AuditState): boolean {
     const plaintext = encodeState(state);
     try {
       vault.commit([{ ...auditRecord, plaintext }]);
+      return true;
     } catch {
       this.#onWarning('the checkpoint of the audit record could not be kept in the vault; the one before it is');
+      return false;
     } finally {
       plaintext.fill(0);
     }
@@ -107,22 +114,35 @@ function rolledBack(revision: bigint, seen: bigint): AgentError {
   });
 }
 
-/** What the vault shows of a change that was begun when the process ended. */
-function closeChange({ seq, operation, keyId, requestId, vaultRevision = '0', time, caller }: AuditRecord, vault: Vault, keyring: Keyring): AuditEntry {
-  const before = BigInt(vaultRevision);
-  const made = operation === 'createKey' ? findCreated(keyring, Date.parse(time), `uid:${caller?.uid}`) : undefined;
-  const touched = made ?? (keyId !== undefined && (vault.revisionOf('key', keyId) ?? vault.revisionOf('tombstone', keyId) ?? 0n) > before ? keyId : undefined);
+/** What the vault shows of a change that was begun when the process ended; `unknown` where it shows nothing for certain. */
+function closeChange(begun: AuditRecord, vault: Vault, keyring: Keyring): AuditEntry {
+  const { seq, operation, requestId, keyId } = begun;
   return {
     operation,
-    outcome: touched === undefined ? 'failed' : 'done',
-    ...(touched === undefined ? { error: vault.revision > before ? 'unknown' : 'notDone' } : {}),
-    ...(touched === undefined ? (keyId === undefined ? {} : { keyId }) : { keyId: touched }),
+    ...(keyId === undefined ? {} : { keyId }),
+    ...findEnd(begun, vault, keyring),
     ...(requestId === undefined ? {} : { requestId }),
     detail: { begunSeq: seq },
   };
 }
 
-/** A key that was made since, by whoever began. */
-function findCreated(keyring: Keyring, sinceMs: number, creator: string): string | undefined {
-  return [...keyring.newestKeys(64)].find((key) => key.creationTime >= sinceMs && key.creator === creator)?.keyId;
+const notDone = { outcome: 'failed', error: 'notDone' } as const;
+
+/** A creation leaves its client token in its own transaction; a key that was not written since was not changed; and no key is made without a new one. */
+function findEnd(
+  { operation, keyId, vaultRevision = '0', time, caller, detail }: AuditRecord,
+  vault: Vault,
+  keyring: Keyring,
+): Pick<AuditEntry, 'outcome' | 'error' | 'keyId' | 'keyVersionId'> {
+  const token = detail?.['clientToken'];
+  if (typeof token === 'string') {
+    const made = keyring.clientTokens.get(`${caller?.uid}:${token}`);
+    return made ? { outcome: 'done', keyId: made.keyId, keyVersionId: made.keyVersionId } : notDone;
+  }
+  if (operation === 'createKey') return hasNewKey(keyring, Date.parse(time)) ? { outcome: 'unknown' } : notDone;
+  const revision = keyId === undefined ? undefined : (vault.revisionOf('key', keyId) ?? vault.revisionOf('tombstone', keyId));
+  return revision !== undefined && revision <= BigInt(vaultRevision) ? notDone : { outcome: 'unknown' };
 }
+
+/** Whether a key was made since; the newest one tells. */
+const hasNewKey = (keyring: Keyring, sinceMs: number): boolean => [...keyring.newestKeys(1)].some((key) => key.creationTime >= sinceMs);

@@ -48,7 +48,8 @@ interface NamesBlob {
 function sourcesOf(keyring: Keyring, { keyId, ciphertextBlob, iv }: NamesBlob): (Key | undefined)[] {
   const named = keyId === undefined ? [] : [find(keyring, keyId)];
   const blob = iv ? undefined : decodeBlob(ciphertextBlob);
-  return blob ? [...named, keyring.keyByVersion(blob.keyVersionId)] : named;
+  const ofBlob = blob && keyring.keyByVersion(blob.keyVersionId);
+  return !blob || (ofBlob !== undefined && named.includes(ofBlob)) ? named : [...named, ofBlob]; // one right, asked for and counted once
 }
 
 const namesBlob = (params: object): params is NamesBlob => 'ciphertextBlob' in params;

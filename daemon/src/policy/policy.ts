@@ -115,7 +115,11 @@ export class Policy implements Authority {
     const verdicts = demands.map((demand) => this.#judgeKey(caller, demand, isAdministrator, false));
     const refused = verdicts.find(({ allowed }) => !allowed);
     if (refused) return refused;
-    if (count) for (const demand of demands) this.#judgeKey(caller, demand, isAdministrator, true);
+    if (count)
+      for (const demand of demands) {
+        const counted = this.#judgeKey(caller, demand, isAdministrator, true); // another demand of this request may have taken the last one
+        if (!counted.allowed) return counted;
+      }
     return verdicts[0] ?? { allowed: false, rule: 'noStatement' };
   }
 

@@ -1,8 +1,11 @@
 import { z } from 'zod';
 import { openEnum, schemaOf, text, timestamp, uuid } from '../schema.ts';
 
-/** How a request went: what changes something is `begun` before it runs and `done` or `failed` after; everything else is `ok`, `denied` or `failed`. */
-export const auditOutcomes = ['begun', 'done', 'ok', 'denied', 'failed'] as const;
+/**
+ * How a request went: what changes something is `begun` before it runs and `done` or `failed` after; everything else is `ok`, `denied` or `failed`.
+ * `unknown` is the end of a change that a killed agent had begun, where the vault does not show what came of it.
+ */
+export const auditOutcomes = ['begun', 'done', 'ok', 'denied', 'failed', 'unknown'] as const;
 export type AuditOutcome = (typeof auditOutcomes)[number];
 
 /** Who asked: the process that connected. */

@@ -152,7 +152,7 @@ function entryOf(index: number): AuditEntry {
 async function makeRecord(folder: string, startKey: Buffer): Promise<AuditState[]> {
   const states: AuditState[] = [firstState(startKey)];
   const audit = new Audit(optionsFor(folder));
-  audit.attach(firstState(startKey), { revision: () => BigInt(states.length), keep: (state) => void states.push({ ...state, key: Buffer.from(state.key) }) });
+  audit.attach(firstState(startKey), { revision: () => BigInt(states.length), keep: (state) => states.push({ ...state, key: Buffer.from(state.key) }) > 0 });
   for (let index = 0; index < records; index += 1) await audit.record(entryOf(index));
   audit.close();
   return states;
@@ -166,7 +166,7 @@ async function goOn(folder: string, state: AuditState): Promise<void> {
   const audit = new Audit(optionsFor(folder));
   try {
     const { key, number } = await resume(folder, state, audit.end);
-    audit.attach({ key, number }, { revision: () => 1n, keep: () => undefined });
+    audit.attach({ key, number, droppedSeq: state.droppedSeq }, { revision: () => 1n, keep: () => true });
     await audit.record({ operation: 'start', outcome: 'ok' });
     must(audit.health === 'ok', 'the record cannot be written any more');
   } finally {

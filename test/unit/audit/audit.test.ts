@@ -1,13 +1,14 @@
-import { appendFileSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { isAgentError } from '@kms-agent/protocol';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { decodeState, encodeState } from '../../../daemon/src/audit/chain.ts';
+import { encodeRecord, hashLine } from '../../../daemon/src/audit/record.ts';
 import { firstState, resume } from '../../../daemon/src/audit/resume.ts';
 import { tailRecords } from '../../../daemon/src/audit/tail.ts';
 import { verifyAudit } from '../../../daemon/src/audit/verify.ts';
 import { TempFolder } from '../../kit/agent.ts';
-import { auditFiles, auditRecords, startKey, TestAudit } from '../../kit/audit.ts';
+import { auditFiles, auditLines, auditRecords, startKey, TestAudit } from '../../kit/audit.ts';
 
 let folder: TempFolder;
 let path: string;
@@ -48,10 +49,12 @@ test('the state that the vault keeps is read as it was written (property)', () =
       safe,
       safe,
       safe,
+      safe,
       fc.uint8Array({ minLength: 32, maxLength: 32 }),
-      (key, number, seq, openSeq, digest) => {
+      (key, number, seq, openSeq, droppedSeq, digest) => {
         const hash = Buffer.from(digest).toString('hex');
-        expect(decodeState(encodeState({ key, number, seq, openSeq, hash }))).toEqual({ key: Buffer.from(key), number, seq, openSeq, hash });
+        const state = { key: Buffer.from(key), number, seq, openSeq, droppedSeq, hash };
+        expect(decodeState(encodeState(state))).toEqual(state);
       },
     ),
   );
@@ -67,6 +70,41 @@ describe('rotation and retention', () => {
     expect(auditFiles(path).reduce((sum, name) => sum + statSync(folder.join('audit', name)).size, 0)).toBeLessThan(40_000 + 2 * 8192);
     expect(first?.seq).toBeGreaterThan(1);
     expect(await verify(kept)).toMatchObject({ ok: true, firstSeq: first?.seq, unkeyed: 0 });
+  });
+
+  test('a line that says that records were deleted, written by somebody else, hides nothing', async () => {
+    using kept = new TestAudit(path, { maxFileBytes: 8192 }).attach();
+    await kept.fill(100);
+    kept.audit.close();
+    const [first = '', second = ''] = auditFiles(path);
+    rmSync(folder.join('audit', first));
+    const lines = auditLines(path);
+    const [last = ''] = lines.slice(-1);
+    const { seq } = JSON.parse(last) as { seq: number };
+    const lastSeq = Number(/\d+/.exec(second)?.[0]) - 1;
+    for (const detail of [{ firstSeq: 1, lastSeq }, {}]) {
+      const forged = encodeRecord({ seq: seq + 1, time: '2030-01-01T00:00:00.000Z', operation: 'dropOldest', outcome: 'ok', detail, previous: hashLine(last) });
+      writeFileSync(
+        folder.join('audit', 'audit.jsonl'),
+        `${readFileSync(folder.join('audit', 'audit.jsonl'), 'utf8')
+          .split('\n')
+          .filter((line) => !line.includes('dropOldest'))
+          .join('\n')}${forged}\n`,
+      );
+      expect((await verify(kept)).finding).toMatchObject({ seq: 1, what: 'dropped' });
+    }
+  });
+
+  test('a file stays until the vault knows that it goes', async () => {
+    using kept = new TestAudit(path, { maxFileBytes: 8192, maxTotalBytes: 20_000, checkpointRecords: 10 }).attach();
+    kept.canKeep = false;
+    await kept.fill(300);
+    expect(auditRecords(path)[0]?.seq).toBe(1);
+    kept.canKeep = true;
+    await kept.fill(50);
+    expect(auditRecords(path)[0]?.seq).toBeGreaterThan(1);
+    kept.audit.close();
+    expect(await verify(kept)).toMatchObject({ ok: true });
   });
 
   test('the oldest file taken by somebody else is named as dropped', async () => {
@@ -113,6 +151,17 @@ describe('somebody else’s hands on the file', () => {
     rmSync(path, { recursive: true });
     await kept.fill(10);
     kept.audit.close();
+    expect(await verify(kept)).toMatchObject({ ok: true, records: 21 });
+  });
+
+  test('copied, then deleted: the copy is in nobody’s way', async () => {
+    using kept = new TestAudit(path).attach();
+    await kept.fill(10);
+    copyFileSync(folder.join('audit', 'audit.jsonl'), folder.join('audit', 'audit-000000000001.jsonl'));
+    rmSync(folder.join('audit', 'audit.jsonl'));
+    await kept.fill(10);
+    kept.audit.close();
+    expect(kept.states).toEqual([]);
     expect(await verify(kept)).toMatchObject({ ok: true, records: 21 });
   });
 

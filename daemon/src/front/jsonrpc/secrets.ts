@@ -90,7 +90,8 @@ function restore(value: unknown, secrets: Map<string, Buffer>): boolean {
  * @throws as parseFrame.
  */
 export function parseRequest(frame: Buffer, maxDepth: number): unknown {
-  const found = frame.includes(memberBytes) ? [...findSecrets(frame).take(maxSecrets + 1)] : [];
+  const found: Withheld[] = [];
+  for (const withheld of findSecrets(frame)) if (found.push(withheld) > maxSecrets) break;
   if (found.length === 0 || found.length > maxSecrets) return parseFrame(frame, maxDepth);
   const secrets = new Map(found.map(({ secret }) => [randomUUID() as string, secret]));
   const names = [...secrets.keys()];
