@@ -156,6 +156,12 @@ function linkOf(pid: number, fd: string): string {
   }
 }
 
+/** Whether a process has a handler for a signal: SigCgt of /proc/PID/status is a mask, the first signal its lowest bit (proc(5)). */
+function catches(pid: number, signal: number): boolean {
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
 test.skipIf(process.getuid?.() !== 0)('SIGUSR1: opens no debugger, in the agent or a process of its own (needs root to see the sockets)', async () => {
   await using agent = await TestAgent.dev();
   const programs = ['vault/keyslots/argon2-process.js', 'os/keychain-process.js', 'providers/pkcs11/process/main.js'];
@@ -163,6 +169,7 @@ test.skipIf(process.getuid?.() !== 0)('SIGUSR1: opens no debugger, in the agent 
   const control = start([process.execPath, '--inspect-port=127.0.0.1:0', '-e', 'process.stdin.resume()']);
   const pids = [agent.child.pid ?? 0, ...helpers];
   await until(() => pids.every((pid) => /^Max core file size +0 /m.test(readFileSync(`/proc/${pid}/limits`, 'utf8'))), 'each process protects itself');
+  await until(() => catches(control, 10), 'Node waits for SIGUSR1'); // before that it would end by it
   for (const pid of [...pids, control]) process.kill(pid, 'SIGUSR1');
   await until(() => listeningSockets(control).length === 1, "Node's debugger listens"); // that one would have been opened
   expect(pids.flatMap(listeningSockets)).toEqual([]);
