@@ -1,9 +1,10 @@
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, aad, utf8 } from '@kms-agent/client';
 import type { AuditRecord } from '@kms-agent/protocol';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { agentProgram, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { agentProgram, initByCommand, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { auditFiles, auditLines, auditRecords } from '../kit/audit.ts';
 import { ClockedAgent, dayMs } from '../kit/clocked.ts';
 import { importMaterial } from '../kit/material.ts';
@@ -199,26 +200,73 @@ describe('signals', () => {
   });
 });
 
-test('kill -9 after a change has begun: the next unlock closes it with what the vault shows', async () => {
+describe('kill -9 after a change has begun: the next unlock closes it with what the vault shows, and guesses nothing', () => {
+  /** Kills an agent in the middle of a slow creation, after `meanwhile`. @returns how the next unlock closed it, and the keys there are. */
+  async function killMaking(
+    own: TempFolder,
+    params: object,
+    meanwhile: (client: AgentClient) => Promise<unknown>,
+  ): Promise<{ end: AuditRecord | undefined; slow: number }> {
+    await initVault(own);
+    const path = own.join('vault', 'audit');
+    const first = await TestAgent.serve(own);
+    const client = await first.client();
+    await client.unlock({ passphrase });
+    using wire = await Wire.open(first.socketPath);
+    wire.send(`${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'createKey', params: { keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY', ...params } })}\n`);
+    await expect.poll(() => auditRecords(path).some(({ outcome }) => outcome === 'begun'), { interval: 1 }).toBe(true);
+    const begun = auditRecords(path).find(({ outcome }) => outcome === 'begun');
+    await meanwhile(client);
+    await first.end('SIGKILL');
+    await using second = await TestAgent.serve(own);
+    const again = await second.client();
+    await again.unlock({ passphrase });
+    const ends = (): AuditRecord[] => auditRecords(path).filter(({ requestId, outcome }) => requestId === begun?.requestId && outcome !== 'begun');
+    await expect.poll(ends).toHaveLength(1);
+    expect(ends()[0]).toMatchObject({ operation: 'createKey' });
+    expect((await verify(own, passphrase)).ok).toBe(true);
+    return { end: ends()[0], slow: (await again.listKeys()).keys.filter(({ keySpec }) => keySpec === 'RSA_3072').length };
+  }
+
+  test('a creation with a client token: done where the key is there, not done where it is not', async () => {
+    using own = new TempFolder();
+    const { end, slow } = await killMaking(own, { clientToken: 'once' }, () => Promise.resolve());
+    expect(end).toMatchObject(slow === 1 ? { outcome: 'done' } : { outcome: 'failed', error: 'notDone' });
+  });
+
+  test('a creation without one, and another key made by the same user meanwhile: unknown, and not that key', async () => {
+    using own = new TempFolder();
+    const { end, slow } = await killMaking(own, {}, (client) => client.createKey());
+    if (slow === 0) expect([end?.outcome, end?.keyId]).toEqual(['unknown', undefined]);
+    else expect(end?.outcome).toMatch(/^(done|unknown)$/); // it was quick enough to end, and to be recorded, before the kill
+  });
+});
+
+test('what outlasts its request is recorded when it ends: a change stays begun until then, and an unlock that was answered ERR_TIMEOUT is one', async () => {
   using own = new TempFolder();
-  await initVault(own);
-  const path = own.join('vault', 'audit');
-  const first = await TestAgent.serve(own);
-  const client = await first.client();
-  await client.unlock({ passphrase });
-  using wire = await Wire.open(first.socketPath);
-  wire.send('{"jsonrpc":"2.0","id":1,"method":"createKey","params":{"keySpec":"RSA_3072","keyUsage":"SIGN_VERIFY"}}\n');
-  await expect.poll(() => auditRecords(path).some(({ outcome }) => outcome === 'begun'), { interval: 1 }).toBe(true);
-  await first.end('SIGKILL');
-  const begun = auditRecords(path).find(({ outcome }) => outcome === 'begun');
-  await using second = await TestAgent.serve(own);
-  const again = await second.client();
-  await again.unlock({ passphrase });
-  const ends = (): AuditRecord[] => auditRecords(path).filter(({ requestId, outcome }) => requestId === begun?.requestId && outcome !== 'begun');
-  await expect.poll(ends).toHaveLength(1);
-  const keys = (await again.listKeys()).keys.filter(({ keySpec }) => keySpec === 'RSA_3072');
-  expect(ends()[0]).toMatchObject({ operation: 'createKey', outcome: keys.length === 1 ? 'done' : 'failed', detail: { begunSeq: begun?.seq } });
-  expect((await verify(own, passphrase)).ok).toBe(true);
+  await initByCommand(own);
+  writeFileSync(own.join('config.json'), JSON.stringify({ requestTimeoutMs: 100 }));
+  await using slow = await TestAgent.serve(own, '--config', own.join('config.json'));
+  const client = await slow.client();
+  const records = (operation: string): AuditRecord[] => auditRecords(own.join('vault', 'audit')).filter((record) => record.operation === operation);
+  await failing(client.unlock({ passphrase }));
+  await expect.poll(async () => (await client.status()).state, { timeout: 20_000 }).toBe('UNLOCKED');
+  await expect.poll(() => outcomes(records('unlock'))).toEqual(['unlock failed ERR_TIMEOUT', 'unlock ok']);
+  expect(records('unlock')[1]).toMatchObject({ detail: { late: true }, requestId: records('unlock')[0]?.requestId });
+  using wire = await Wire.open(slow.socketPath);
+  const make = (id: number): string =>
+    `${JSON.stringify({ jsonrpc: '2.0', id, method: 'createKey', params: { keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' } })}\n`;
+  wire.send([1, 2, 3, 4].map(make).join(''));
+  const answers = [await wire.answer(), await wire.answer(), await wire.answer(), await wire.answer()];
+  expect(answers.some(({ error }) => error?.data['code'] === 'ERR_TIMEOUT')).toBe(true);
+  await expect.poll(() => records('createKey').filter(({ outcome }) => outcome === 'done').length, { timeout: 30_000 }).toBe(4);
+  expect(records('createKey').filter(({ outcome }) => outcome === 'failed')).toEqual([]);
+  const made = (await client.listKeys()).keys.map(({ keyId }) => keyId);
+  expect(
+    records('createKey')
+      .flatMap(({ outcome, keyId }) => (outcome === 'done' ? [keyId ?? ''] : []))
+      .every((keyId) => made.includes(keyId)),
+  ).toBe(true);
 });
 
 /** What audit verify says, as JSON. */
@@ -310,6 +358,30 @@ describe('a vault that is put back without its record', () => {
     await expect
       .poll(() => auditRecords(own.join('vault', 'audit')).find(({ operation }) => operation === 'acceptRollback'))
       .toMatchObject({ outcome: 'ok', detail: { vaultRevision: revision } });
+  });
+
+  test('while the agent is locked: the unlock of the same process is refused too', async () => {
+    using own = new TempFolder();
+    await initVault(own);
+    await using served = await TestAgent.serve(own);
+    const client = await served.client();
+    await client.unlock({ passphrase });
+    const { keyId } = await client.createKey();
+    await client.lock();
+    copyFileSync(own.join('vault', 'vault.db'), own.join('old.db'));
+    await client.unlock({ passphrase });
+    await client.disableKey({ keyId });
+    await delay(1100); // a checkpoint sees it
+    await client.lock();
+    const db = new DatabaseSync(own.join('vault', 'vault.db'));
+    const tables = ['record', 'head', 'keyslot', 'meta'].map((name) => `DELETE FROM ${name}; INSERT INTO ${name} SELECT * FROM old.${name};`);
+    db.exec(`ATTACH '${own.join('old.db')}' AS old; BEGIN; ${tables.join(' ')} COMMIT;`);
+    db.close();
+    await expect(client.unlock({ passphrase })).rejects.toMatchObject({
+      code: 'ERR_STATE_CONFLICT',
+      details: { hint: expect.stringContaining('--accept-rollback') as string },
+    });
+    expect((await client.status()).state).toBe('LOCKED');
   });
 
   test('a record that ends before what the vault remembers is reported by status and in the record itself', async () => {

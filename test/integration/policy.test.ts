@@ -242,6 +242,24 @@ describe.skipIf(!asRoot)('who may do what (needs root, to be several users)', ()
     expect(await maker.outcome('createKey', { aliasName: 'alias/default' })).toBe('ERR_ACCESS_DENIED');
   });
 
+  test('limits: a key that is named and that its blob names is one use; what a request uses twice counts twice', async () => {
+    await using peer = await TestPeer.start(agent.socketPath, { uid: 4809 });
+    const limited = async (total: number): Promise<{ keyId: string; ciphertextBlob: string }> => {
+      const { keyId } = await kms.createKey();
+      const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: new Uint8Array([1]) });
+      await kms.setKeyPolicy({ keyId, policy: { statements: [{ effect: 'Allow', principals: ['uid:4809'], actions: ['use'], limits: { total } }] } });
+      return { keyId, ciphertextBlob: Buffer.from(ciphertextBlob).toString('base64') };
+    };
+    const two = await limited(2);
+    expect([await peer.outcome('advanceDecrypt', two), await peer.outcome('advanceDecrypt', two), await peer.outcome('advanceDecrypt', two)]).toEqual([
+      'ok',
+      'ok',
+      'ERR_LIMIT_EXCEEDED',
+    ]);
+    const { keyId, ciphertextBlob } = await limited(1);
+    expect(await peer.outcome('reEncrypt', { ciphertextBlob, destinationKeyId: keyId })).toBe('ERR_LIMIT_EXCEEDED');
+  });
+
   test('limits: so many a second, in total through a restart, and at hours; an Allow without them lets through', async () => {
     const use = { effect: 'Allow' as const, actions: ['use'] };
     const slow = await keyWith({ ...use, principals: ['uid:4808'], limits: { perSecond: 2 } });
