@@ -1,9 +1,10 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { DatabaseSync } from 'node:sqlite';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { ClockedAgent, hourMs, makeVault } from '../kit/clocked.ts';
+import { asRoot, TestPeer } from '../kit/peer.ts';
 import { Wire } from '../kit/wire.ts';
 
 test('unlock: past one running and eight waiting attempts, ERR_BUSY with retryAfterMs', async () => {
@@ -157,6 +158,56 @@ test.skipIf(process.getuid?.() !== 0)(
     for (const peer of peers) peer.destroy();
   },
 );
+
+/** Opens connections and keeps them; prints `open` for one that is answered, and else what it was told. */
+const openingScript = `
+use Socket; use IO::Handle; STDOUT->autoflush(1);
+print "ready $$\\n";
+my @kept;
+while (my $line = <STDIN>) {
+  socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die $!; connect($s, pack_sockaddr_un($ARGV[0])) or die "connect: $!";
+  $s->autoflush(1); print $s '{"jsonrpc":"2.0","id":1,"method":"status"}' . "\\n"; my $answer = <$s>; push @kept, $s;
+  print $answer =~ /"result"/ ? 'open' : $answer =~ /(ERR_[A-Z_]+)/, "\\n";
+}`;
+
+describe.skipIf(!asRoot)('connections of other users (needs root, to be them)', () => {
+  async function open(peer: TestPeer, count: number): Promise<string[]> {
+    for (let opened = 0; opened < count; opened += 1) peer.say('open');
+    return await Array.fromAsync({ length: count }, () => peer.line());
+  }
+  const outcomes = (opened: number, refused: number): string[] => [...Array<string>(opened).fill('open'), ...Array<string>(refused).fill('ERR_BUSY')];
+  const startPeer = (agent: TestAgent, uid: number): Promise<TestPeer> => TestPeer.start(agent.socketPath, { uid, script: openingScript });
+
+  test('maxConnectionsPerUid: who has so many gets no more, others do, and it gets them again when its own go', async () => {
+    using folder = new TempFolder();
+    chmodSync(folder.path, 0o755);
+    await using agent = await serveWith(folder, { socketMode: 0o666, maxConnections: 40, maxConnectionsPerUid: 5, reservedConnections: 4 });
+    await using other = await startPeer(agent, 4811);
+    {
+      await using greedy = await startPeer(agent, 4810);
+      expect(await open(greedy, 8)).toEqual(outcomes(5, 3));
+      expect(await open(other, 1)).toEqual(['open']);
+    }
+    const kms = await agent.client();
+    await expect.poll(async () => (await kms.status()).counts?.connections).toBe(3);
+    await using again = await startPeer(agent, 4810);
+    expect(await open(again, 6)).toEqual(outcomes(5, 1));
+    await using own = await startPeer(agent, 0);
+    expect(await open(own, 20)).toEqual(outcomes(20, 0));
+  });
+
+  test('reservedConnections: however many users take all they get, root gets in and locks', async () => {
+    using folder = new TempFolder();
+    chmodSync(folder.path, 0o755);
+    await using agent = await serveWith(folder, { socketMode: 0o666, maxConnections: 12, maxConnectionsPerUid: 6, reservedConnections: 3 });
+    await using first = await startPeer(agent, 4810);
+    await using second = await startPeer(agent, 4811);
+    expect(await open(first, 6)).toEqual(outcomes(6, 0));
+    expect(await open(second, 6)).toEqual(outcomes(2, 4)); // the ninth is that of who unlocked
+    const administrator = await agent.client();
+    expect(await administrator.lock()).toMatchObject({ state: 'LOCKED', counts: { connections: 10 } });
+  });
+});
 
 test('unlock: wrong secrets sent in parallel are one guess, and slow down one after the other', async () => {
   using folder = new TempFolder();

@@ -7,6 +7,7 @@ import { type ReadFacts, readPeer } from '../caller/process.ts';
 import type { Dispatch } from '../dispatch/request.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
 import { RpcServer } from './jsonrpc/server.ts';
+import { type ConnectionLimits, ConnectionQuota } from './quota.ts';
 
 /** Where to listen: a path, which is made and removed, or a socket that systemd has opened, with the path and mode that it was seen to have. */
 export type ListenAddress =
@@ -24,7 +25,7 @@ const backlog = 4096;
 /** What a listener works with. */
 export interface ListenerOptions {
   readonly dispatch: Dispatch;
-  readonly limits: FrontLimits;
+  readonly limits: FrontLimits & ConnectionLimits;
   /** Default: from the kernel. */
   readonly readFacts?: ReadFacts;
   /** Hears of a connection that could not be served; never fatal. */
@@ -36,6 +37,7 @@ export class Listener {
   readonly #server: Server;
   readonly #rpc: RpcServer;
   readonly #limits: FrontLimits;
+  readonly #quota: ConnectionQuota;
   readonly #connections = new Map<Socket, Connection>();
   readonly #readFacts: ReadFacts | undefined;
   readonly #onError: (error: unknown) => void;
@@ -45,6 +47,7 @@ export class Listener {
     this.#readFacts = readFacts;
     this.#rpc = new RpcServer(dispatch);
     this.#limits = limits;
+    this.#quota = new ConnectionQuota(limits, process.geteuid?.() ?? 0);
     this.#onError = onError;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
@@ -101,17 +104,21 @@ export class Listener {
     socket.on('error', this.#onError);
     try {
       const peer = readPeer(() => descriptorOf(socket), this.#readFacts);
-      if (this.#connections.size >= this.#limits.maxConnections) this.#turnAway(socket, peer);
-      else this.#serve(socket, peer);
+      const { uid } = peer.caller();
+      if (this.#quota.take(uid)) this.#serve(socket, peer, uid);
+      else this.#turnAway(socket, peer);
     } catch (error) {
       this.#onError(error);
       socket.destroy();
     }
   }
 
-  #serve(socket: Socket, peer: Peer): void {
+  #serve(socket: Socket, peer: Peer, uid: number): void {
+    socket.on('close', () => {
+      this.#connections.delete(socket);
+      this.#quota.release(uid);
+    });
     this.#connections.set(socket, new Connection(socket, peer, this.#rpc, this.#limits));
-    socket.on('close', () => this.#connections.delete(socket));
   }
 
   /** Says why, and closes: a peer that keeps its end open must not keep a descriptor of ours. */

@@ -5,7 +5,7 @@ import { checkEnvelope, type Response } from './envelope.ts';
 import { parseRequest } from './secrets.ts';
 import type { RpcServer } from './server.ts';
 
-/** Limits of the front; each is a setting of the same name. */
+/** Limits of one connection; each is a setting of the same name. */
 export interface FrontLimits {
   /** Longest frame in bytes, requests and answers. */
   readonly maxFrameBytes: number;
@@ -15,8 +15,6 @@ export interface FrontLimits {
   readonly maxInFlight: number;
   /** Requests in one batch. */
   readonly maxBatch: number;
-  /** Connections at a time. */
-  readonly maxConnections: number;
   /** Bytes of answers that may wait for a peer that does not read; beyond it the agent stops reading. */
   readonly maxUnreadBytes: number;
   /** Milliseconds that a peer may leave its answers unread before the connection is closed. */
