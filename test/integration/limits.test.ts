@@ -141,6 +141,27 @@ test('one client that pipelines thousands of requests: others are answered betwe
   expect(answered).toBeGreaterThan(20);
 });
 
+test('batches of many requests with long answers: others are answered between them, and the answers keep their order', async () => {
+  await using agent = await TestAgent.dev();
+  using greedy = await Wire.open(agent.socketPath);
+  const polite = await agent.client();
+  const [batches, size] = [4, 256];
+  const call = (id: number): object => ({ jsonrpc: '2.0', id, method: 'rpc.discover' });
+  const ids = Array.from({ length: batches * size }, (_, id) => id);
+  let isFinished = false;
+  const answers = (async () => {
+    const lines: string[] = [];
+    for (let sent = 0; sent < batches; sent += 1) greedy.send(`${JSON.stringify(ids.slice(sent * size, (sent + 1) * size).map(call))}\n`);
+    while (lines.length < batches) lines.push((await greedy.line()) ?? '');
+    isFinished = true;
+    return lines;
+  })();
+  let answered = 0;
+  for (; !isFinished; answered += 1) await polite.generateRandom({ numberOfBytes: 1 });
+  expect((await answers).flatMap((line) => (JSON.parse(line) as { id: number }[]).map(({ id }) => id))).toEqual(ids);
+  expect(answered).toBeGreaterThan(20); // a frame that is started or encoded at once lets two in
+});
+
 test.skipIf(process.getuid?.() !== 0)(
   'maxConnections: peers that are turned away and keep their end open hold no descriptor of the agent (needs root to count them)',
   async () => {

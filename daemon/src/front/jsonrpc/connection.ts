@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError } from '@kms-agent/protocol';
 import type { Peer } from '../../caller/identity.ts';
 import { checkEnvelope, type Response } from './envelope.ts';
@@ -24,16 +25,17 @@ export interface FrontLimits {
 /** Bytes that an error response may take, for what does not fit into a batch's answer. */
 const errorReserveBytes = 600;
 
-/** A frame that waits to run: its requests, and whether they came as a batch. */
+/** A frame whose requests are to run: they, whether they came as a batch, and the responses of those that have been started, in the same order. */
 interface Pending {
   readonly entries: readonly unknown[];
   readonly batch: boolean;
+  readonly responses: Promise<Response | undefined>[];
 }
 
-/** One peer on a socket: cuts its stream into requests, keeps the limits, and writes answers once per turn of the event loop. */
-/** Milliseconds of one turn of the event loop that one connection may start requests in: most are done within microseconds, without leaving the turn. */
+/** Milliseconds of one turn of the event loop that one connection may start requests and encode batches in: most requests take microseconds of it. */
 const sliceMs = 1;
 
+/** One peer on a socket: cuts its stream into requests, keeps the limits, and writes answers once per turn of the event loop. */
 export class Connection {
   #sliceStart: number | undefined;
   readonly #socket: Socket;
@@ -128,20 +130,35 @@ export class Connection {
     const frame = this.#held ? undefined : this.#frames.shift();
     this.#held ??= frame && this.#parse(frame);
     if (!this.#held) return frame !== undefined;
-    if (this.#inFlight > 0 && this.#inFlight + this.#held.entries.length > this.#limits.maxInFlight) return false;
-    const pending = this.#held;
+    return this.#startEntry(this.#held);
+  }
+
+  /** Starts the next request of a frame. All of them count as running from the first that starts until the frame is answered. */
+  #startEntry(held: Pending): boolean {
+    const { entries, responses } = held;
+    if (responses.length === 0) {
+      if (this.#inFlight > 0 && this.#inFlight + entries.length > this.#limits.maxInFlight) return false;
+      this.#inFlight += entries.length;
+    }
+    responses.push(this.#runEntry(entries[responses.length]).catch((error: Error) => this.#fail(error)));
+    if (responses.length < entries.length) return true;
     this.#held = undefined;
-    void this.#run(pending).catch((error: Error) => this.#socket.destroy(error)); // nothing there rejects; if it does, this peer alone loses its connection
+    void this.#answer(held).catch((error: Error) => this.#fail(error));
     return true;
+  }
+
+  /** Nothing of a request rejects; if it does, this peer alone loses its connection. */
+  #fail(error: Error): undefined {
+    this.#socket.destroy(error);
   }
 
   #parse(frame: Buffer): Pending | undefined {
     try {
       const value = parseRequest(frame, this.#limits.maxDepth);
-      if (!Array.isArray(value)) return { entries: [value], batch: false };
+      if (!Array.isArray(value)) return { entries: [value], batch: false, responses: [] };
       if (value.length === 0) throw new AgentError('ERR_INVALID_REQUEST');
       if (value.length > this.#limits.maxBatch) throw new AgentError('ERR_TOO_LARGE', { hint: `A batch has at most ${this.#limits.maxBatch} requests.` });
-      return { entries: value, batch: true };
+      return { entries: value, batch: true, responses: [] };
     } catch (error) {
       if (!isAgentError(error)) throw error;
       this.#refuse(error);
@@ -149,11 +166,10 @@ export class Connection {
     }
   }
 
-  async #run({ entries, batch }: Pending): Promise<void> {
-    this.#inFlight += entries.length;
+  async #answer({ entries, batch, responses }: Pending): Promise<void> {
     try {
-      const responses = (await Promise.all(entries.map((entry) => this.#runEntry(entry)))).filter((response) => response !== undefined);
-      if (responses.length > 0) this.#write(batch ? await this.#encodeBatch(responses) : await this.#encodeOne(responses[0]));
+      const answered = (await Promise.all(responses)).filter((response) => response !== undefined);
+      if (answered.length > 0) this.#write(batch ? await this.#encodeBatch(answered) : await this.#encodeOne(answered[0]));
     } finally {
       this.#inFlight -= entries.length;
     }
@@ -175,11 +191,12 @@ export class Connection {
     return encodeFrame(await this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response?.id));
   }
 
-  /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. */
+  /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. Takes as many turns as it needs. */
   async #encodeBatch(responses: readonly Response[]): Promise<string> {
     let free = this.#limits.maxFrameBytes - responses.length * errorReserveBytes;
     const texts: string[] = [];
     for (const response of responses) {
+      while (this.#isSpent) await nextTurn();
       const text = JSON.stringify(response);
       const bytes = Buffer.byteLength(text) + 1 - errorReserveBytes;
       const fits = bytes <= free;
