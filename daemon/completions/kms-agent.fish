@@ -72,4 +72,8 @@ complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_sub
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l config
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l socket
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l audit-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l json

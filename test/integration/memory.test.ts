@@ -5,7 +5,7 @@ import { type Counts, canReadMemory, forms, type Hits, MemoryScan, processTree }
 import { hasSoftHsm } from '../kit/softhsm.ts';
 
 const none: Counts = { bytes: 0, reversed: 0, hex: 0, base64: 0, utf16: 0 };
-const idleLockMs = 4000;
+const idleLockMs = 8000;
 
 /** Waits until a lock that nobody waits for is over: the time of the unlock goes last. */
 async function untilLocked(holder: Holder): Promise<void> {
@@ -112,6 +112,7 @@ describe.skipIf(!canReadMemory || !hasSoftHsm)('memory, read from outside (needs
   );
 
   test('deleteKeyMaterial: the key is gone when it is answered, without a lock', async () => {
+    using _awake = holder.stayAwake();
     await unlockAndUse();
     const scan = new MemoryScan([{ name: 'imported', bytes: holder.imported }]);
     expect(scan.of(holder.pid).get('imported')?.bytes).toBeGreaterThan(0);

@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { isAgentError } from '@kms-agent/protocol';
+import { isAgentError, systemSocketPath } from '@kms-agent/protocol';
 import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
 import { auditVerify } from './audit-commands.ts';
 import { checkConfig, printSchema, showConfig } from './config-commands.ts';
-import { doctor } from './doctor.ts';
+import { doctor } from './doctor/doctor.ts';
 import { listTokens } from './hsm-commands.ts';
-import { requireServiceUser } from './install/host.ts';
+import { requireServiceUser, systemPlaces } from './install/host.ts';
 import { addInstallCommands } from './install/options.ts';
 import { addKeyslotCommands } from './keyslot-options.ts';
 import { serve, serveDev } from './serve.ts';
@@ -24,6 +24,15 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 interface CommonOptions {
   dataDir: string;
   passphraseFd?: number;
+  json?: boolean;
+}
+
+interface DoctorCommandOptions {
+  config?: string;
+  dataDir: string;
+  socket: string;
+  auditDir?: string;
+  system?: boolean;
   json?: boolean;
 }
 
@@ -174,13 +183,18 @@ program
 
 program
   .command('doctor')
-  .description('say what is wrong with the settings and the tokens, and how to mend it')
+  .description('say what is wrong with the agent, its files, settings and tokens, and how to mend it')
   .option('--config <file>', 'settings file')
+  .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
+  .option('--socket <path>', 'socket of the agent', places.socketPath)
+  .option('--audit-dir <dir>', 'folder of the audit record (default: as for serve)')
+  .option('--system', "the places of the system's agent")
   .option('--json', 'answer as JSON')
-  .addHelpText('after', '\nExample:\n  $ kms-agent doctor --config ./config.json')
-  .action(async ({ config, json }: { config?: string; json?: boolean }) => {
-    const isWell = await doctor({ config: config ?? places.configFile, required: config !== undefined, ...(json ? { json } : {}) });
-    process.exitCode = isWell ? 0 : 1;
+  .addHelpText('after', '\nExamples:\n  $ kms-agent doctor\n  $ kms-agent doctor --system\n\nExit status: 0 well, 1 something is wrong.')
+  .action(async ({ config, dataDir, socket, auditDir, system = false, json = false }: DoctorCommandOptions) => {
+    const asked = { dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir), socket: resolve(socket), config: config ?? places.configFile };
+    const where = system ? { ...systemPlaces, config: systemPlaces.configFile, socket: systemSocketPath } : asked;
+    process.exitCode = (await doctor({ ...where, configRequired: config !== undefined, json })) ? 0 : 1;
   });
 
 /** Usage, and a start that settings or files forbid: 2, which the unit does not try again. Refused: 1. Locked or without a vault: 4. */
