@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import { collectGarbage } from '../os/garbage.ts';
 import { isToken, type Provider } from '../providers/provider.ts';
@@ -155,21 +156,21 @@ export class Agent {
   async lock(): Promise<void> {
     this.isUntouched = false;
     await this.#inTurn(async () => {
-      const open = this.#open;
-      if (!open) return collectGarbage(); // a PIN or a passphrase may have been given all the same
+      const wasOpen = this.#open !== undefined;
       const { lockTimeoutMs, onLockFailed } = this.#options;
       const overdue = setTimeout(onLockFailed, lockTimeoutMs);
-      const hurry = setTimeout(() => void this.#dropTokens(), lockTimeoutMs / 2);
       try {
-        await this.#forget(open, hurry);
+        await this.#forget();
+        await nextTurn(); // what waited for it holds the keys until then
+        collectGarbage(); // where it was locked too: a PIN or a passphrase may have been given all the same
+        this.unlockTime = undefined; // last: whoever sees it gone knows that the keys are
       } catch (error) {
         onLockFailed(error);
         throw error;
       } finally {
-        clearTimeout(hurry);
         clearTimeout(overdue);
       }
-      this.#options.onState?.();
+      if (wasOpen) this.#options.onState?.();
     });
   }
 
@@ -182,16 +183,16 @@ export class Agent {
     });
   }
 
-  async #forget(open: OpenKeyring, hurry: NodeJS.Timeout): Promise<void> {
+  async #forget(): Promise<void> {
+    const open = this.#open;
+    if (!open) return;
     open.watch.stop();
-    await this.#gate.close();
-    clearTimeout(hurry);
+    const hurry = setTimeout(() => void this.#dropTokens(), this.#options.lockTimeoutMs / 2);
+    await this.#gate.close().finally(() => clearTimeout(hurry));
     clearTimeout(this.#autoLockTimer);
     this.#open = undefined;
-    this.unlockTime = undefined;
     this.#options.witness.close();
     await open.keyring.lock(this.#options.limits.lockSettleMs);
-    collectGarbage();
   }
 
   /** A token that does not answer must not keep the agent from locking: what it was asked fails. */
