@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
@@ -179,6 +179,8 @@ async function importConf(): Promise<typeof import('conf').default> {
   return Conf;
 }
 
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
+
 /** @throws AgentError `ERR_STATE_CONFLICT` when others can write the file. */
 function checkPrivate(path: string): void {
   const { mode, uid } = statSync(path);
@@ -207,6 +209,7 @@ export async function readSettingsFile(file: string, required: boolean): Promise
     clearInvalidConfig: false,
   };
   try {
+    if (!isObject(JSON.parse(readFileSync(file, 'utf8')))) throw new TypeError('it is no JSON object'); // conf would take what an array holds for names
     const { $schema: _schema, ...said } = new Conf(options).store as Partial<Settings> & { $schema?: string }; // the schema has checked it
     return said;
   } catch (cause) {

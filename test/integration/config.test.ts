@@ -71,6 +71,10 @@ describe('kms-agent config check', () => {
     chmodSync(file, 0o600);
     writeFileSync(file, '{');
     expect(await config('check', '--config', file)).toMatchObject({ code: 1, stderr: expect.stringContaining('not valid') as string });
+    for (const text of ['[{"maxDepth":4}]', '5', '"maxDepth"', 'null']) {
+      writeFileSync(file, text);
+      expect(await config('check', '--config', file)).toMatchObject({ code: 1, stderr: expect.stringContaining('no JSON object') as string });
+    }
     expect(await config('check', '--config', folder.join('nothing.json'))).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('no settings file') as string,
