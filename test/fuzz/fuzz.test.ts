@@ -5,8 +5,8 @@ import { callsByMethod } from './schema.ts';
 import { must, prove } from './target.ts';
 import { targets } from './targets.ts';
 
-/** Another one each time; what a run found is found again with its seed. */
-const seed = Number(process.env['KMS_AGENT_FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+/** The same each time, so that one change is judged by it and not by luck; `npm run fuzz` takes another one each time. What a run found is found again with its seed. */
+const seed = Number(process.env['KMS_AGENT_FUZZ_SEED'] ?? 1_700_113_295);
 
 describe(`fuzzing, with seed ${seed}`, () => {
   test.each(targets)('$name: $promise', { timeout: 240_000 }, async ({ name, runs, open }) => {
