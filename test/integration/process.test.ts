@@ -20,10 +20,10 @@ afterEach(async () => {
   }
 });
 
-/** Starts a program that waits for its input. */
+/** Starts a program that waits for its input, or for messages over a channel. */
 function start(command: readonly string[]): number {
   const [program = '', ...args] = command;
-  const child = spawn(program, args, { cwd: '/', stdio: ['pipe', 'ignore', 'inherit'], env: cleanEnv() });
+  const child = spawn(program, args, { cwd: '/', stdio: ['pipe', 'ignore', 'inherit', 'ipc'], env: cleanEnv() });
   children.push(child);
   return child.pid ?? 0;
 }
@@ -157,10 +157,10 @@ function linkOf(pid: number, fd: string): string {
   }
 }
 
-/** Whether a process has a handler for a signal: SigCgt of /proc/PID/status is a mask, the first signal its lowest bit (proc(5)). */
-function catches(pid: number, signal: number): boolean {
-  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
-  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+/** Whether a process would outlive a signal: SigBlk, SigIgn and SigCgt of /proc/PID/status are masks, the first signal their lowest bit (proc(5)). */
+function outlives(pid: number, signal: number): boolean {
+  const masks = readFileSync(`/proc/${pid}/status`, 'utf8').matchAll(/^Sig(?:Blk|Ign|Cgt):\s*([0-9a-f]+)$/gm);
+  return [...masks].some(([, mask]) => ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n);
 }
 
 test.skipIf(process.getuid?.() !== 0)('SIGUSR1: opens no debugger, in the agent or a process of its own (needs root to see the sockets)', async () => {
@@ -170,7 +170,7 @@ test.skipIf(process.getuid?.() !== 0)('SIGUSR1: opens no debugger, in the agent 
   const control = start([process.execPath, '--inspect-port=127.0.0.1:0', '-e', 'process.stdin.resume()']);
   const pids = [agent.child.pid ?? 0, ...helpers];
   await until(() => pids.every((pid) => /^Max core file size +0 /m.test(readFileSync(`/proc/${pid}/limits`, 'utf8'))), 'each process protects itself');
-  await until(() => catches(control, 10), 'Node waits for SIGUSR1'); // before that it would end by it
+  await until(() => [...pids, control].every((pid) => outlives(pid, 10)), 'each waits for SIGUSR1'); // before that it would end by it
   for (const pid of [...pids, control]) process.kill(pid, 'SIGUSR1');
   await until(() => listeningSockets(control).length === 1, "Node's debugger listens"); // that one would have been opened
   expect(pids.flatMap(listeningSockets)).toEqual([]);

@@ -60,7 +60,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(Object.values(planned)).not.toContain('done');
     expect(planned).toMatchObject({ program: 'would', accounts: 'would', vault: 'would', credential: 'would', units: 'would', socket: 'would' });
     expect((await host.run(['ls', '-d', '/usr/lib/kms-agent', '/var/lib/kms-agent', '/etc/kms-agent', '/usr/bin/kms'])).stdout).toBe('');
-    expect(await host.sh(`ls ${repository}`).catch(() => 'no sources')).toBe('no sources');
+    expect(await host.sh(`ls -A ${repository} 2>/dev/null || true`)).toBe(''); // no sources, where the folder is at all
   });
 
   test('install --system: one command, and the host has an agent that unlocks by itself', async () => {
