@@ -36,18 +36,20 @@ export class ClockedAgent implements AsyncDisposable {
   readonly child: ChildProcess;
   readonly kms: AgentClient;
   readonly socketPath: string;
-  /** What it wrote to its log. */
-  log = '';
+  readonly #log: { text: string };
   #now: Required<Omit<ClockMessage, 'service'>>;
 
-  private constructor(child: ChildProcess, socketPath: string, kms: AgentClient, now: Required<Omit<ClockMessage, 'service'>>) {
+  private constructor(child: ChildProcess, socketPath: string, kms: AgentClient, now: Required<Omit<ClockMessage, 'service'>>, log: { text: string }) {
     this.child = child;
     this.socketPath = socketPath;
     this.kms = kms;
     this.#now = now;
-    child.stderr?.on('data', (chunk: Buffer) => {
-      this.log += chunk.toString();
-    });
+    this.#log = log;
+  }
+
+  /** What it wrote to its log. */
+  get log(): string {
+    return this.#log.text;
   }
 
   /** Starts it and unlocks the vault; with `from`, the clocks go on as they were there. */
@@ -61,19 +63,19 @@ export class ClockedAgent implements AsyncDisposable {
     const socketPath = folder.join(`clocked-${Math.random().toString(36).slice(2, 8)}.sock`);
     const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now), acceptRollback];
     const child = fork(program, args, { execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
-    let complaints = '';
+    const log = { text: '' };
     child.stderr?.on('data', (chunk: Buffer) => {
-      complaints += chunk.toString();
+      log.text += chunk.toString();
     });
     await Promise.race([
       once(child, 'message'),
       once(child, 'exit').then(() => {
-        throw new Error(`the agent ended: ${complaints}`);
+        throw new Error(`the agent ended: ${log.text}`);
       }),
     ]);
     const kms = await connect({ socketPath });
     if (unlock) await kms.unlock({ passphrase });
-    return new ClockedAgent(child, socketPath, kms, now);
+    return new ClockedAgent(child, socketPath, kms, now, log);
   }
 
   get now(): Required<Omit<ClockMessage, 'service'>> {

@@ -81,7 +81,7 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWar
     mayAct,
     intervalMs: limits.lookIntervalMs,
     onError: (error) => onWarning('what was due for a key could not be done; it is tried again', error),
-    onJump: (jumpMs) => onWarning(`the wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry wait for it`),
+    onJump: (jumpMs) => onWarning(describeJump(jumpMs)),
   });
   return {
     keyring,
@@ -98,4 +98,9 @@ export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWar
     pageTokens: new PageTokens(keyring.vault),
     nearlySpent: () => budget.nearlySpent(),
   };
+}
+
+function describeJump(jumpMs: number): string {
+  if (jumpMs === 0) return 'the wall clock can be believed again; destruction and expiry go on';
+  return `the wall clock jumped by ${Math.round(jumpMs / 60_000)} minutes; destruction and expiry wait for it`;
 }

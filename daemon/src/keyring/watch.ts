@@ -22,7 +22,7 @@ export interface WatchOptions {
   /** Longest time between two looks: a sleep, a set clock and a long wait are noticed within it. */
   readonly intervalMs: number;
   readonly onError: (error: unknown) => void;
-  /** Hears once of a wall clock that cannot be believed, and by how many milliseconds it jumped. */
+  /** Hears once when the wall clock can no longer be believed, and by how many milliseconds it jumped; and once, with 0, when it can be again. */
   readonly onJump: (jumpMs: number) => void;
 }
 
@@ -36,7 +36,8 @@ export class Watch {
   #looking = false;
   /** A look that was asked for during one: whether at all keys. */
   #askedAgain: { all: boolean } | undefined;
-  #saidOfJump = false;
+  /** Whether the clock was wrong at the last look; nothing before the first. */
+  #wasWrong: boolean | undefined;
 
   constructor(options: WatchOptions) {
     this.#options = options;
@@ -117,9 +118,9 @@ export class Watch {
     const { clock, keyring, onJump } = this.#options;
     const jumpMs = clock.observe();
     const isWrong = jumpMs !== 0;
-    if (isWrong && !this.#saidOfJump) onJump(jumpMs);
-    this.#saidOfJump = isWrong;
     const wasSet = (keyring.facts.clockWasWrong ?? false) !== isWrong;
+    if (isWrong !== (this.#wasWrong ?? (wasSet && !isWrong))) onJump(jumpMs);
+    this.#wasWrong = isWrong;
     if (isWrong && wasSet) this.keepClock({ clockWasWrong: true });
     else if (this.#isBehind()) this.keepClock();
     return wasSet;
