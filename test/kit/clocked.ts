@@ -1,9 +1,10 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type AgentClient, connect } from '@kms-agent/client';
 import { Vault } from '../../daemon/src/vault/vault.ts';
-import { passphrase, type TempFolder } from './agent.ts';
+import { passphrase, repository, type TempFolder } from './agent.ts';
 
 /** What a test may set of an agent's surroundings; what is absent stays. */
 export interface ClockMessage {
@@ -19,6 +20,9 @@ export interface ClockMessage {
 export const minuteMs = 60_000;
 export const hourMs = 60 * minuteMs;
 export const dayMs = 24 * hourMs;
+
+/** Tests start hundreds of these agents from their sources; the types are taken out once. */
+const compileCache = join(repository, 'node_modules', '.cache', 'kms-agent-tests');
 
 /** When tests begin. */
 export const startMs = Date.parse('2030-01-01T00:00:00.000Z');
@@ -62,7 +66,11 @@ export class ClockedAgent implements AsyncDisposable {
     const program = fileURLToPath(new URL('./clocked-process.ts', import.meta.url));
     const socketPath = folder.join(`clocked-${Math.random().toString(36).slice(2, 8)}.sock`);
     const args = [folder.join('vault'), socketPath, JSON.stringify({ lookIntervalMs: 20, ...settings }), JSON.stringify(now), acceptRollback];
-    const child = fork(program, args, { execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    const child = fork(program, args, {
+      execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'],
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+    });
     const log = { text: '' };
     child.stderr?.on('data', (chunk: Buffer) => {
       log.text += chunk.toString();
