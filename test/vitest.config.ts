@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
@@ -6,6 +7,7 @@ export default defineConfig({
   test: {
     include: ['**/*.test.ts'],
     pool: 'forks',
+    maxWorkers: Math.max(2, availableParallelism() - 1), // agents mostly wait: two files at once are faster on one core, too
     execArgv: ['--disable-warning=ExperimentalWarning', '--expose-gc'],
     testTimeout: 60_000,
     hookTimeout: 60_000,

@@ -59,6 +59,9 @@ describe.skipIf(!hasSoftHsm)('lock and unlock under load (needs SoftHSM and gcc)
     await kms.unlock({ passphrase });
     await load.stop();
     await kms.unlock({ passphrase });
+    rig.agent?.child.kill('SIGUSR2'); // one that surely finds it unlocked
+    await expect.poll(() => stateOf(kms)).toBe('LOCKED');
+    await kms.unlock({ passphrase });
     expect(load.wrong).toEqual([]);
     expect(load.right).toBeGreaterThan(100);
     expect(load.refused).toBeGreaterThan(10);

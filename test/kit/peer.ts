@@ -53,8 +53,9 @@ const defaultScript = `
 use Socket; use IO::Handle; $^F = 255; STDOUT->autoflush(1);
 socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die $!; connect($s, pack_sockaddr_un($ARGV[0])) or die "connect: $!";
 $s->autoflush(1);
+sub take { my $line = ''; while (sysread(STDIN, my $byte, 1)) { $line .= $byte; last if $byte eq "\\n"; } return $line; } # what was read ahead would be lost to the next program
 print "connected $$\\n";
-while (my $line = <STDIN>) {
+while (my $line = take()) {
   if ($line =~ /^exec/) { my $fd = fileno($s); exec('/bin/sh', '-c', "while read -r line; do printf '%s\\\\n' \\"\\$line\\" >&$fd; IFS= read -r answer <&$fd; printf '%s\\\\n' \\"\\$answer\\"; done"); }
   if ($line =~ /^orphan/) { my $pid = fork(); if ($pid) { print "orphaned $pid\\n"; require POSIX; POSIX::_exit(0); } sleep 1; next; }
   print $s $line; my $answer = <$s>; print $answer;
