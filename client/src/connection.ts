@@ -52,7 +52,7 @@ export class Connection {
 
   /** False once the connection has failed or was closed. */
   get isOpen(): boolean {
-    return this.#failure === undefined;
+    return this.#failure === undefined && !this.#socket.destroyed; // its end is announced only in the next turn
   }
 
   /**
@@ -60,7 +60,7 @@ export class Connection {
    * @throws AgentError as the agent answered; `ERR_DISCONNECTED` with `mayHaveRun`; `ERR_BUSY` with `mayHaveRun: false` when the agent turned the connection away; as the deadline ends.
    */
   async call(method: string, params: unknown, deadline: Deadline): Promise<unknown> {
-    if (this.#failure) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false }, { cause: this.#failure });
+    if (!this.isOpen) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false }, { cause: this.#failure });
     this.#hold(1);
     try {
       deadline.mayHaveRun = true;
@@ -109,8 +109,11 @@ export class Connection {
   }
 
   #hold(change: 1 | -1): void {
+    const wasBusy = this.#inFlight > 0;
     this.#inFlight += change;
-    if (this.#inFlight > 0) this.#socket.ref();
+    const isBusy = this.#inFlight > 0;
+    if (isBusy === wasBusy || this.#socket.destroyed) return; // one that is gone would keep a listener for each
+    if (isBusy) this.#socket.ref();
     else this.#socket.unref();
   }
 }

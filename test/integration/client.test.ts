@@ -67,6 +67,19 @@ describe('a connection that breaks', () => {
     expect(requests).toHaveLength(1);
   });
 
+  test('under many calls: each hears of it, and the process is not warned of listeners', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', note);
+    behave = (socket) => void (requests.length === 20 && socket.destroy());
+    const kms = await connect({ socketPath: socketPath(), retry: false });
+    const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => kms.whoAmI()));
+    await new Promise((resolve) => setImmediate(resolve)); // warnings come a turn later
+    process.off('warning', note);
+    expect(outcomes.map((outcome) => outcome.status === 'rejected' && (outcome.reason as { code: string }).code)).toEqual(Array(20).fill('ERR_DISCONNECTED'));
+    expect(warnings).toEqual([]);
+  });
+
   test('an agent that is gone for good after it got the request: the last error still says that it may have run', async () => {
     behave = (socket) => {
       server.close();
