@@ -1,68 +1,107 @@
-import { spawn } from 'node:child_process';
-import { createCipheriv, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
-import { once } from 'node:events';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { connect } from '@kms-agent/client';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { Peers } from './peers.ts';
+import { makeBench } from './rig.ts';
+import type { Line } from './row.ts';
+import { loadRows, measureRow } from './rows.ts';
+import type { Thoroughness } from './run-load.ts';
+import { manyConnections, manyKeys } from './scale.ts';
+import { start } from './start.ts';
+import { compareReports, describeMachine, markdownTable, printTable, type Report } from './table.ts';
 
-/*
- * `npm run bench`: operations a second through the real socket, beside node:crypto in one process, as ratios of one run.
- * Every answer is checked; slowness never fails.
- */
+const help = `npm run bench -- [options]
 
-const seconds = process.argv.includes('--quick') ? 0.5 : 2;
-const program = join(fileURLToPath(new URL('../..', import.meta.url)), 'daemon', 'bin', 'kms-agent.js');
-const agent = spawn(process.execPath, [program, 'dev'], { stdio: ['ignore', 'pipe', 'inherit'] });
-const [announced] = (await once(agent.stdout, 'data')) as [Buffer];
-const kms = await connect({
-  socketPath: announced
-    .toString()
-    .replace(/^export KMS_AGENT_SOCK=/, '')
-    .trim(),
+Measures kms-agent beside what people use today, in one run on this machine, and prints one table with the ratio beside each figure.
+It fails on a wrong answer, never on a slow one. Peers that are not installed are named and left out.
+
+  --quick         a minute's look: one round, short
+  --only TEXT     only rows whose name contains TEXT; may be repeated
+  --json          the report as JSON, for machines and for --compare
+  --compare FILE  what changed since the report in FILE
+  --save          writes the table into test/bench/README.md
+  --help          this text
+
+  npm run --silent bench -- --json > before.json
+  npm run bench -- --compare before.json --only RSA`;
+
+const { values } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', multiple: true, default: [] },
+    json: { type: 'boolean', default: false },
+    compare: { type: 'string' },
+    save: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
 });
-const message = randomBytes(1024);
-const { keyId } = await kms.createKey({ keySpec: 'EC_P256' });
 
-/** Operations a second with so many in flight. */
-async function measure(inFlight: number, operation: () => unknown): Promise<number> {
-  const end = performance.now() + seconds * 1000;
-  let count = 0;
-  await Promise.all(
-    Array.from({ length: inFlight }, async () => {
-      while (performance.now() < end) {
-        await operation();
-        count += 1;
-      }
-    }),
-  );
-  return count / seconds;
+const thorough: Thoroughness = { rounds: 5, seconds: 2, warmUpSeconds: 1 };
+const quick: Thoroughness = { rounds: 1, seconds: 0.7, warmUpSeconds: 0.3 };
+
+/** Says on a terminal what is being measured, and how often it was. */
+class Progress {
+  #done = 0;
+  readonly #name: string;
+
+  constructor(name: string) {
+    this.#name = name;
+    this.#show();
+  }
+
+  readonly step = (): void => {
+    this.#done += 1;
+    this.#show();
+  };
+
+  #show(): void {
+    if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${this.#name}: ${this.#done} measured`);
+  }
+
+  static end(): void {
+    if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+  }
 }
 
-const signed = await kms.sign({ keyId, message });
-await kms.assertValidSignature({ ...signed, message });
-const sealed = await kms.advanceEncrypt({ plaintext: message });
-if (!Buffer.from((await kms.advanceDecrypt(sealed)).plaintext).equals(message)) throw new Error('the agent decrypts to something else');
-
-const pair = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
-const key = randomBytes(32);
-const encryptHere = (): void => {
-  const cipher = createCipheriv('aes-256-gcm', key, randomBytes(12), { authTagLength: 16 });
-  cipher.update(message);
-  cipher.final();
-};
-const here = { sign: await measure(1, () => sign('sha256', message, pair.privateKey)), encrypt: await measure(1, encryptHere) };
-const rows = [];
-for (const inFlight of [1, 64]) {
-  const signs = await measure(inFlight, () => kms.sign({ keyId, message }));
-  const encrypts = await measure(inFlight, () => kms.advanceEncrypt({ plaintext: message }));
-  rows.push({ operation: 'sign EC_P256', inFlight, perSecond: signs, ofInProcess: signs / here.sign });
-  rows.push({ operation: 'advanceEncrypt 1 KiB', inFlight, perSecond: encrypts, ofInProcess: encrypts / here.encrypt });
+async function measureAll(thoroughness: Thoroughness, missing: string[]): Promise<Line[]> {
+  await using stack = new AsyncDisposableStack();
+  const peers = stack.use(new Peers());
+  const bench = await makeBench(stack, peers);
+  missing.push(...peers.missing);
+  const isWanted = (name: string): boolean => values.only.length === 0 || values.only.some((text) => name.includes(text));
+  const others: [string, (step: () => void) => Promise<Line[]>][] = [
+    ['1,000 connections, each one request a second', (step) => manyConnections(bench.agent, bench.keys.aes, thoroughness, step)],
+    ['a vault of very many keys', (step) => manyKeys(stack, [100, 100_000], thoroughness, step)],
+    ['start to ready, locked', (step) => start(2 * thoroughness.rounds + 1, step)],
+  ];
+  const all: typeof others = [
+    ...loadRows(bench).map((row) => [row.name, (step: () => void) => measureRow(row, thoroughness, step)] as (typeof others)[number]),
+    ...others,
+  ];
+  const lines: Line[] = [];
+  for (const [name, measure] of all.filter(([rowName]) => isWanted(rowName))) lines.push(...(await measure(new Progress(name).step)));
+  Progress.end();
+  return lines;
 }
-if (process.argv.includes('--json')) console.log(JSON.stringify(rows));
-else
-  for (const { operation, inFlight, perSecond, ofInProcess } of rows)
-    console.log(
-      `${operation.padEnd(22)} ${String(inFlight).padStart(3)} in flight ${perSecond.toFixed(0).padStart(8)}/s  ${ofInProcess.toFixed(2)} of node:crypto in process`,
-    );
-kms.close();
-agent.kill('SIGTERM');
+
+/** Puts the table between the marks of the page. */
+function save({ machine, node, date, lines }: Report): void {
+  const page = new URL('./README.md', import.meta.url);
+  const [begin, end] = ['<!-- results -->', '<!-- end of results -->'];
+  const text = readFileSync(page, 'utf8');
+  const table = `${begin}\n${date}, Node ${node}, ${machine}.\n\n${markdownTable(lines)}\n${end}`;
+  writeFileSync(page, text.slice(0, text.indexOf(begin)) + table + text.slice(text.indexOf(end) + end.length));
+}
+
+async function main(): Promise<void> {
+  if (values.help) return console.log(help);
+  const before = values.compare === undefined ? undefined : (JSON.parse(readFileSync(values.compare, 'utf8')) as Report);
+  const missing: string[] = [];
+  const lines = await measureAll(values.quick ? quick : thorough, missing);
+  const report: Report = { machine: describeMachine(), node: process.versions.node, date: new Date().toISOString().slice(0, 10), missing, lines };
+  if (missing.length > 0) console.error(`not installed, and left out: ${missing.join(', ')}`);
+  if (values.save) save(report);
+  if (values.json) console.log(JSON.stringify(report, undefined, 2));
+  else console.log(before ? compareReports(before, report) : printTable(lines));
+}
+
+await main();

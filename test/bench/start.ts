@@ -1,0 +1,38 @@
+import { execFileSync } from 'node:child_process';
+import { initVault, TempFolder, TestAgent } from '../kit/agent.ts';
+import { compare, type Line } from './row.ts';
+import { residentMiB } from './scale.ts';
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+
+/** From nothing to a locked agent that says it is ready, beside the least that Node does. */
+export async function start(rounds: number, onDone: () => void): Promise<Line[]> {
+  using folder = new TempFolder();
+  await initVault(folder);
+  const [ours, bare] = [
+    { ms: [] as number[], mib: [] as number[] },
+    { ms: [] as number[], mib: [] as number[] },
+  ];
+  for (let round = 0; round < rounds; round += 1) {
+    let started = performance.now();
+    const agent = await TestAgent.serve(folder);
+    ours.ms.push(performance.now() - started);
+    ours.mib.push(residentMiB(agent.child.pid ?? 0));
+    await agent.end();
+    started = performance.now();
+    execFileSync(process.execPath, ['-e', '']);
+    bare.ms.push(performance.now() - started);
+    bare.mib.push(Number(execFileSync(process.execPath, ['-p', 'process.memoryUsage.rss()']).toString()) / 1_048_576);
+    onDone();
+  }
+  const row = 'start to ready, locked';
+  const figures = ({ ms, mib }: typeof ours): Line['figures'] => ({ ms: median(ms), 'memory MiB': median(mib) });
+  const verdicts = [
+    compare(median(ours.ms), median(bare.ms), 'node -e "", time', { atMost: 8 }),
+    compare(median(ours.mib), median(bare.mib), 'node -e "", memory', { atMost: 2.5 }),
+  ];
+  return [
+    { row, name: 'kms-agent serve', figures: figures(ours), verdicts },
+    { row, name: 'node -e ""', figures: figures(bare), verdicts: [] },
+  ];
+}

@@ -1,0 +1,47 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+/** A bare Unix socket whose answers come in the order of the requests. */
+export class OrderedStream {
+  readonly #socket: Socket;
+  readonly #waiting: ((answer: Buffer) => void)[] = [];
+  readonly #take: (bytes: Buffer) => number;
+  #rest: Buffer = Buffer.alloc(0);
+
+  private constructor(socket: Socket, take: (bytes: Buffer) => number) {
+    this.#socket = socket;
+    this.#take = take;
+    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
+    socket.on('error', (error) => {
+      throw error;
+    });
+  }
+
+  /** @param take - the length of the first whole answer in what has come; 0 when there is none yet. */
+  static async open(path: string, take: (bytes: Buffer) => number): Promise<OrderedStream> {
+    const socket = connect(path);
+    await once(socket, 'connect');
+    return new OrderedStream(socket, take);
+  }
+
+  /** Waits for the next answer; with a request, sends that before. */
+  async ask(request?: Uint8Array | string): Promise<Buffer> {
+    const { promise, resolve } = Promise.withResolvers<Buffer>();
+    this.#waiting.push(resolve);
+    if (request !== undefined) this.#socket.write(request);
+    return await promise;
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #receive(chunk: Buffer): void {
+    this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    for (let length = this.#take(this.#rest); length > 0; length = this.#take(this.#rest)) {
+      const answer = this.#rest.subarray(0, length);
+      this.#rest = this.#rest.subarray(length);
+      this.#waiting.shift()?.(answer);
+    }
+  }
+}
