@@ -23,16 +23,15 @@ describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () =
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const bad = await makeBad(kms, keyId);
     for (let index = 0; index < 50; index += 1) expect(await codeOf(kms.advanceDecrypt({ ciphertextBlob: bad }))).toBe('ERR_INVALID_CIPHERTEXT');
-    const parallel = Array.from({ length: 30 }, (_, index) =>
-      codeOf(
-        index % 3 === 0
-          ? kms.createKeyVersion({ keyId })
-          : index % 3 === 1
-            ? kms.advanceDecrypt({ ciphertextBlob: bad })
-            : kms.advanceEncrypt({ keyId, plaintext: randomBytes(9) }),
-      ),
-    );
-    expect(new Set(await Promise.all(parallel))).toEqual(new Set(['no error', 'ERR_INVALID_CIPHERTEXT']));
+    const parallel = Array.from({ length: 30 }, (_, index) => index % 3).map(async (kind) => {
+      if (kind === 0) return await codeOf(kms.createKeyVersion({ keyId }));
+      return await codeOf(kind === 1 ? kms.advanceDecrypt({ ciphertextBlob: bad }) : kms.advanceEncrypt({ keyId, plaintext: randomBytes(9) }));
+    });
+    const outcomes = await Promise.all(parallel);
+    // SoftHSM answers CKR_GENERAL_ERROR to a generation now and then when others run beside it (SoftHSMv2 573); that makes no ciphertext a good one.
+    for (const outcome of outcomes.filter((_, index) => index % 3 === 0)) expect(['no error', 'ERR_HSM_UNAVAILABLE']).toContain(outcome);
+    expect(new Set(outcomes.filter((_, index) => index % 3 === 1))).toEqual(new Set(['ERR_INVALID_CIPHERTEXT']));
+    expect(new Set(outcomes.filter((_, index) => index % 3 === 2))).toEqual(new Set(['no error']));
     expect(fault.counts.peak).toBeLessThanOrEqual(5);
   });
 

@@ -10,6 +10,8 @@ import { Throttle } from './throttle.ts';
 export class WaysIn {
   readonly #agent: Agent;
   readonly #throttle = new Throttle(() => performance.now());
+  /** Tokens that somebody is opening the vault with, and how many are. */
+  readonly #used = new Map<Provider, number>();
 
   constructor(agent: Agent) {
     this.#agent = agent;
@@ -31,7 +33,8 @@ export class WaysIn {
   async unlockByItself(keyslotId?: string): Promise<void> {
     const { vault } = this.#agent;
     if (this.#agent.state === 'UNLOCKED') return;
-    await this.#agent.openWith(vault, await this.#openByItself(vault, keyslotId));
+    const opening = await this.#using(this.#agent.providers.filter(isToken), () => this.#openByItself(vault, keyslotId));
+    await this.#agent.openWith(vault, opening);
   }
 
   /** The same, asked for by a person. */
@@ -44,9 +47,22 @@ export class WaysIn {
     }
   }
 
-  /** Tokens that were woken for a vault that stays locked are put to sleep again. */
+  /** Tokens that were woken for a vault that stays locked are put to sleep again; not those that somebody else is logging in to. */
   async sleep(tokens: readonly Provider[] = this.#agent.providers.filter(isToken)): Promise<void> {
-    if (this.#agent.state !== 'UNLOCKED') await Promise.all(tokens.map((token) => token.lock()));
+    if (this.#agent.state !== 'UNLOCKED') await Promise.all(tokens.filter((token) => !this.#used.has(token)).map((token) => token.lock()));
+  }
+
+  async #using<T>(tokens: readonly Provider[], work: () => Promise<T>): Promise<T> {
+    for (const token of tokens) this.#used.set(token, (this.#used.get(token) ?? 0) + 1);
+    try {
+      return await work();
+    } finally {
+      for (const token of tokens) {
+        const others = (this.#used.get(token) ?? 1) - 1;
+        if (others > 0) this.#used.set(token, others);
+        else this.#used.delete(token);
+      }
+    }
   }
 
   /**
@@ -56,13 +72,16 @@ export class WaysIn {
   async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: SecretText; keyslotId?: string }): Promise<void> {
     const provider = findToken(this.#agent.providers, token);
     await this.#throttle.attempt(uid, async () => {
-      await provider.logIn(typeof pin === 'string' ? Buffer.from(pin) : pin);
-      const { vault, state } = this.#agent;
-      if (state === 'UNLOCKED') return;
+      let isIn = false;
       try {
-        await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
+        await this.#using([provider], async () => {
+          await provider.logIn(typeof pin === 'string' ? Buffer.from(pin) : pin);
+          isIn = true;
+          const { vault, state } = this.#agent;
+          if (state !== 'UNLOCKED') await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
+        });
       } finally {
-        await this.sleep([provider]);
+        if (isIn) await this.sleep([provider]);
       }
     });
   }

@@ -3,7 +3,7 @@ import { isAgentError } from '@kms-agent/protocol';
 import { AbilityCheck } from './ability-check.ts';
 import { Connection, changes, unrepeatable } from './connection.ts';
 import { Ladder, maxAttempts, type Step } from './ladder.ts';
-import { type CallName, type Calls, type Failure, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
 
@@ -111,9 +111,21 @@ export class TokenLink {
 
   /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. AgentError `ERR_BUSY`. */
   async call<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
-    if (call === 'judge') return await this.#verdicts.run(() => this.#run(call, params));
+    if (call === 'judge') return await this.#verdicts.run(() => this.#runWhenCalm(call, params));
     if (unrepeatable.has(call)) await this.#run('check', {}); // what has died of idleness is found by something that can be repeated
     return await this.#run(call, params);
+  }
+
+  /** A verdict on a ciphertext: where the token was sick a moment ago, another one later. Nothing is mended meanwhile: nobody knows of anything that is broken. */
+  async #runWhenCalm<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+    for (let attempt = 1; ; attempt += 1)
+      try {
+        return await this.#run(call, params);
+      } catch (error) {
+        if (!(error instanceof TokenFailure) || error.failure.kind !== 'doubtful') throw error;
+        if (attempt === maxAttempts) throw new TokenFailure({ kind: 'fault', rv: 'a token that is sick again and again', call });
+        await delay(suspiciousMs, undefined, { ref: false });
+      }
   }
 
   async #run<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type Calls, isAmbiguous, type KeyRef, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type Calls, isAmbiguous, type KeyRef, suspiciousMs, type TokenAbilities, TokenFailure } from '../messages.ts';
 import type { Judge } from './judge.ts';
 import type { Keys } from './keys.ts';
 import { aesMechanism, ivBytes, oaepMechanism, rawRsa, signMechanism } from './mechanism.ts';
@@ -10,8 +10,6 @@ import type { Token } from './token.ts';
 
 const blockBytes = 16;
 const tagBytes = 16;
-/** A fault within this time makes an ambiguous answer count as another fault. */
-const suspiciousMs = 1000;
 /** Times that a ciphertext fails, between showings that its key is well, before it counts as bad: a token may be sick now and then. */
 const verdictRounds = 3;
 const invalid = (): TokenFailure => new TokenFailure({ kind: 'invalid' });
@@ -59,7 +57,7 @@ export class TokenCipher {
   /**
    * Decrypts what was doubtful. It counts as a bad ciphertext only when it fails again and again on fresh sessions, its key is shown to be well
    * before and after each time, and nothing else was sick.
-   * @throws TokenFailure as decrypt, but for `doubtful`.
+   * @throws TokenFailure as decrypt; `doubtful` when something was sick so lately that this may be of it.
    */
   async judge(input: Ciphertext): Promise<{ plaintext: Uint8Array }> {
     const started = performance.now();
@@ -77,7 +75,7 @@ export class TokenCipher {
       return opened;
     }
     await this.#judge.show(key, algorithm);
-    if (this.#token.lastFaultTime > started - suspiciousMs) throw new TokenFailure({ kind: 'fault', rv: 'CKR_GENERAL_ERROR', call: 'C_Decrypt' });
+    if (this.#token.lastFaultTime > started - suspiciousMs) throw new TokenFailure({ kind: 'doubtful' });
     throw invalid();
   }
 
