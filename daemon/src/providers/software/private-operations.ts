@@ -4,7 +4,7 @@ import { signDigest } from '../../os/evp.ts';
 import type { DecryptInput, MaterialRef, SignInput } from '../provider.ts';
 import { derToP1363 } from './ecdsa-format.ts';
 import { PrivateKeys } from './private-keys.ts';
-import { evpSettings, modulusBytes, oaepHash, signatureOptions } from './public-operations.ts';
+import { evpSettings, keyInput, modulusBytes, oaepHash } from './public-operations.ts';
 
 /** Most bytes of an ECDSA signature in DER on a 256-bit curve. */
 const maxEcdsaBytes = 72;
@@ -26,7 +26,7 @@ export class PrivateOperations {
 
   async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
     if (input.messageType === 'DIGEST') return await this.#signDigest(ref, input);
-    const key = { key: this.#keys.privateKey(ref), ...signatureOptions(input) };
+    const key = keyInput(this.#keys.privateKey(ref), input);
     if (ref.keySpec === 'EC_P256') return signMessage('sha256', input.message, key);
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     signMessage('sha256', input.message, key, (error, signature) => (error ? reject(error) : resolve(signature)));

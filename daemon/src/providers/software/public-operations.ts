@@ -1,4 +1,4 @@
-import { constants, type VerifyKeyObjectInput, verify as verifyMessage, webcrypto } from 'node:crypto';
+import { constants, type KeyObject, type VerifyKeyObjectInput, verify as verifyMessage, webcrypto } from 'node:crypto';
 import { AgentError, type SigningAlgorithm } from '@kms-agent/protocol';
 import { type EvpSettings, ecdsaSettings, pkcs1Settings, pssSettings, verifyDigest } from '../../os/evp.ts';
 import type { EncryptInput, EncryptOutput, MaterialRef, SignInput, VerifyInput } from '../provider.ts';
@@ -26,11 +26,10 @@ export function oaepHash(algorithm: string): (typeof oaepHashes)[keyof typeof oa
   throw new AgentError('ERR_UNSUPPORTED_ALGORITHM');
 }
 
-/** Padding and form of a signature, as node:crypto takes them beside the key. */
-export function signatureOptions({ algorithm, signatureFormat }: SignInput): Omit<VerifyKeyObjectInput, 'key'> {
-  if (algorithm === 'RSA_PSS_SHA_256') return { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
-  if (algorithm === 'RSA_PKCS1_SHA_256') return { padding: constants.RSA_PKCS1_PADDING };
-  return { dsaEncoding: signatureFormat === 'P1363' ? 'ieee-p1363' : 'der' };
+/** A key with padding and form of a signature, as node:crypto takes them; the key alone where its defaults are meant, which is twice as fast for P-256. */
+export function keyInput(key: KeyObject, { algorithm, signatureFormat }: SignInput): KeyObject | VerifyKeyObjectInput {
+  if (algorithm === 'RSA_PSS_SHA_256') return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
+  return algorithm === 'ECDSA_SHA_256' && signatureFormat === 'P1363' ? { key, dsaEncoding: 'ieee-p1363' } : key;
 }
 
 /** What needs a public key only, wherever the private one lives. */
@@ -70,7 +69,7 @@ export class PublicOperations {
 
   /** On the thread pool, but for P-256, which takes less time than the way there. */
   #verifyMessage(ref: MaterialRef, input: VerifyInput): boolean | Promise<boolean> {
-    const key = { key: this.#keys.publicKey(ref), ...signatureOptions(input) };
+    const key = keyInput(this.#keys.publicKey(ref), input);
     if (ref.keySpec === 'EC_P256') return verifyMessage('sha256', input.message, key, input.signature);
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     verifyMessage('sha256', input.message, key, input.signature, (error, isValid) => (error ? reject(error) : resolve(isValid)));
