@@ -158,7 +158,8 @@ export async function startAgent({
   const onLockFailed = (error?: unknown): void => {
     log.error('lock did not come to its end; leaving, because keys may still be in memory', error === undefined ? {} : { detail: describeError(error) });
     audit.note({ operation: 'lock', outcome: 'failed', error: error === undefined ? 'overdue' : 'failed' });
-    process.nextTick(leaveNow, 70); // the record writes what it was given in this turn
+    audit.flush(); // there is no other turn
+    leaveNow(70);
   };
   const { idleLockMs, lockTimeoutMs, requestTimeoutMs } = settings;
   checkTokens(settings.tokens);

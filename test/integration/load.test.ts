@@ -186,7 +186,8 @@ describe('many peers', () => {
     await Promise.all(wires.map((wire) => new Promise((resolve) => wire.socket.write(half, resolve))));
     const kms = await agent.client();
     expect(await kms.status()).toMatchObject({ state: 'UNLOCKED' });
-    expect(residentMiB(agent) - before).toBeLessThan(64 * 3);
+    expect(residentMiB(agent) - before).toBeLessThan(64 * 6); // with what joining the pieces left behind
+    await expect.poll(async () => (await kms.status()) && residentMiB(agent) - before, { timeout: 20_000 }).toBeLessThan(64 * 3);
     for (const wire of wires.slice(1)) wire[Symbol.dispose]();
     wires[0]?.send('\n');
     expect(codeOf((await wires[0]?.answer()) ?? ({} as WireResponse))).toBe('ERR_PARSE');

@@ -134,14 +134,14 @@ export class Audit {
 
   /** The vault is about to be locked: one more checkpoint is kept in it. The key stays; it opens nothing. */
   detach(): void {
-    this.#flush();
+    this.flush();
     this.#checkpoint();
     this.#anchor = undefined;
   }
 
   /** Opens the file anew (SIGHUP). */
   reopen(): void {
-    this.#flush();
+    this.flush();
     try {
       this.#folder.reopen();
     } catch (error) {
@@ -151,7 +151,7 @@ export class Audit {
 
   close(): void {
     if (this.#closed) return;
-    this.#flush();
+    this.flush();
     this.#checkpoint();
     this.#closed = true;
     clearTimeout(this.#retryTimer);
@@ -162,11 +162,11 @@ export class Audit {
 
   #push(pending: Pending): void {
     this.#queue.push(pending);
-    if (this.#queue.length === 1) process.nextTick(() => this.#flush()); // after what else this turn records
+    if (this.#queue.length === 1) setImmediate(() => this.flush()); // after what else this turn of the event loop records: what comes from the thread pool has a tick each
   }
 
-  /** Writes what waits, in one write. */
-  #flush(): void {
+  /** Writes what waits, in one write. By itself that is done once in a turn of the event loop. */
+  flush(): void {
     if (this.#closed || this.#queue.length === 0) return;
     const batch = this.#queue;
     this.#queue = [];

@@ -226,7 +226,7 @@ export class Connection {
   #write(frame: string): void {
     this.#outgoing.push(frame);
     this.#outgoingChars += frame.length;
-    if (this.#outgoing.length === 1) setImmediate(() => this.#flush());
+    if (this.#outgoing.length === 1) process.nextTick(() => this.#flush()); // all that were recorded together are answered in one tick
   }
 
   #flush(): void {
