@@ -24,7 +24,7 @@ _kms() {
     'kms unlock') words='--keyslot --token --pin-fd --no-person --passphrase-fd';;
     'kms call') words='';;
     'kms key') words='create list show describe tag untag enable disable protect unprotect rotate rotation versions version set-primary import import-parameters delete-material delete cancel-deletion';;
-    'kms key create') words='--spec --usage --alias --description --tag --origin --hsm --token --rotate --protect';;
+    'kms key create') words='--spec --usage --alias --description --tag --origin --hsm --token --rotate --unlock-lifetime --protect';;
     'kms key list') words='--state --spec --alias --tag';;
     'kms key show') words='';;
     'kms key describe') words='';;

@@ -124,6 +124,7 @@ complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from create' -l hsm
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from create' -l token
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from create' -l rotate
+complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from create' -l unlock-lifetime
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from create' -l protect
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from list' -l state
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from list' -l spec

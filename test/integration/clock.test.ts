@@ -1,7 +1,7 @@
 import { copyFileSync, rmSync } from 'node:fs';
 import { type AgentClient, isAgentError, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mentionedBy } from '../../daemon/src/keyring/records.ts';
+import { boxIn, mentionedBy } from '../../daemon/src/keyring/records.ts';
 import { backupVault, restoreVault, salvageVault } from '../../daemon/src/vault/copies.ts';
 import { passphrase, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, type ClockMessage, dayMs, hourMs, makeVault, minuteMs, startMs } from '../kit/clocked.ts';
@@ -153,7 +153,7 @@ describe('a vault that was put back', () => {
   async function salvageBackup(): Promise<void> {
     await restoreVault(folder.join('backup.db'), folder.join('damaged'));
     const options = { dataDir: folder.join('damaged'), clock: () => agent.now.wallMs };
-    await salvageVault(options, { passphrase }, folder.join('vault'), mentionedBy);
+    await salvageVault(options, { passphrase }, folder.join('vault'), { mentions: mentionedBy, findBox: boxIn });
   }
 
   test.each(['restore', 'salvage'] as const)(

@@ -34,7 +34,6 @@ test('what a key cannot do: ERR_UNSUPPORTED_OPERATION, and an algorithm it has n
     kms.createKey({ protectionLevel: 'HSM' }),
     kms.createKey({ origin: 'EXTERNAL' }),
     kms.createKey({ keySpec: 'EC_P256', rotationInterval: '30d' }),
-    kms.createKey({ unlockLifetime: '1h' }),
     kms.updateRotationPolicy({ keyId: ec, enabled: true, rotationInterval: '30d' }),
     kms.getParametersForImport({ keyId: ec }),
     kms.deleteKeyMaterial({ keyId: ec }),

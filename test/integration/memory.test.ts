@@ -120,4 +120,21 @@ describe.skipIf(!canReadMemory || !hasSoftHsm)('memory, read from outside (needs
     expect(scan.of(holder.pid).get('imported')).toEqual(none);
     await holder.importMaterial();
   });
+
+  test('unlockLifetime: when it is over, keys, what they are sealed under and what opens that are gone, without a lock; others are still there', async () => {
+    using _awake = holder.stayAwake();
+    const others = await unlockAndUse();
+    const secrets = await holder.useLimitedKeys('25s');
+    const scan = new MemoryScan(secrets);
+    const other = new MemoryScan(others.filter(({ name }) => name === 'used AES_256'));
+    const before = scan.of(holder.pid);
+    for (const { name } of secrets) if (/^(wrapping|AES|private)/.test(name)) expect([name, before.get(name)?.bytes]).not.toEqual([name, 0]);
+    while (holder.drops < 5) await delay(100);
+    const after = scan.of(holder.pid);
+    addToTable('before the end of unlockLifetime', before);
+    addToTable('after the end of unlockLifetime', after);
+    for (const { name } of secrets) expect([name, after.get(name)]).toEqual([name, none]);
+    expect(other.of(holder.pid).get('used AES_256')?.bytes).toBeGreaterThan(0);
+    expect((await holder.kms.status()).state).toBe('UNLOCKED');
+  }, 120_000);
 });

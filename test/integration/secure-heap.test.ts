@@ -38,7 +38,7 @@ function copyOf(pattern: Key): Key {
 async function makeVault(dataDir: string): Promise<typeof ids> {
   const argon2Cost = { memoryKiB: 64, passes: 1, parallelism: 1 };
   const { vault } = await Vault.create({ dataDir, clock: Date.now, argon2Cost, slots: [{ type: 'passphrase', passphrase }] });
-  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0 });
+  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0, sinceBoot: () => 0 });
   const creation = new Creation(keyring, new Aliases(keyring), new TokenWork({ keyring, onWarning: () => undefined }), () => undefined);
   const copies = async (keyUsage: 'SIGN_VERIFY' | 'ENCRYPT_DECRYPT'): Promise<string[]> => {
     const pattern = await creation.createKey({ uid: process.getuid?.() ?? 0 }, { keySpec: 'RSA_2048', keyUsage });

@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AgentClient, type GetParametersForImportResult, isAgentError, type KeyMetadata, utf8 } from '@kms-agent/client';
+import { type AgentClient, type CreateKeyParams, type GetParametersForImportResult, isAgentError, type KeyMetadata, utf8 } from '@kms-agent/client';
 import { agentProgram, initVault, passphrase, run, TempFolder, TestAgent } from './agent.ts';
+import { readAudit } from './audit-lines.ts';
 import { wrapMaterial } from './material.ts';
 import type { Secret } from './memory.ts';
 import { privateNumbers, readVaultSecrets, type VaultSecrets } from './secrets.ts';
@@ -105,6 +106,38 @@ export class Holder implements AsyncDisposable {
     await this.kms.deleteKeyMaterial({ keyId: this.#key('imported').keyId });
   }
 
+  /** Makes keys of each kind that can be used for so long after an unlock, uses them, and answers what must be gone when that is over. */
+  async useLimitedKeys(unlockLifetime: string): Promise<Secret[]> {
+    const make = async (params: CreateKeyParams): Promise<KeyMetadata> => await this.kms.createKey({ ...params, unlockLifetime });
+    const encrypting = [await make({}), await make({ keySpec: 'RSA_2048', keyUsage: 'ENCRYPT_DECRYPT' })];
+    const signing = [await make({ keySpec: 'RSA_2048', keyUsage: 'SIGN_VERIFY' }), await make({ keySpec: 'EC_P256' }), await make({ keySpec: 'EC_P256K' })];
+    const [aes] = encrypting;
+    if (aes) await this.kms.createKeyVersion({ keyId: aes.keyId });
+    await this.kms.unlock({ passphrase }); // what was made opens what was boxed
+    for (const { keyId } of encrypting) await this.kms.decrypt(await this.kms.encrypt({ keyId, plaintext: message }));
+    if (aes) await this.kms.advanceEncrypt({ keyId: aes.keyId, plaintext: message });
+    for (const key of signing) await this.#sign(key);
+    const vault = await this.#readVault();
+    const keys = [...encrypting, ...signing];
+    const versions = await Promise.all(keys.map(async ({ keyId }) => (await this.kms.listKeyVersions({ keyId })).keyVersions));
+    const material = versions.flat().map(({ keyVersionId }) => vault.material.get(keyVersionId) ?? Buffer.alloc(0));
+    return [
+      { name: 'root key', bytes: vault.rootKey },
+      { name: 'derived key: boxes', bytes: vault.derive('boxes') },
+      ...vault.wrappingKeys.map((bytes, at) => ({ name: `wrapping key ${at}`, bytes })),
+      ...material.flatMap((bytes, at) =>
+        bytes.length === 32
+          ? [{ name: `AES ${at}`, bytes }]
+          : [...privateNumbers(bytes)].map(([number, its]) => ({ name: `private ${at}: ${number}`, bytes: its })),
+      ),
+    ];
+  }
+
+  /** How many keys have come to the end of their unlockLifetime. */
+  get drops(): number {
+    return readAudit(this.folder.join('vault', 'audit')).filter(({ operation }) => operation === 'drop').length;
+  }
+
   /** Keeps an agent that locks itself when it is idle from doing so, until it is disposed. */
   stayAwake(): Disposable {
     const ask = async (): Promise<unknown> => await this.kms.generateDataKeyWithoutPlaintext({ keyId: this.#wakefulKeyId });
@@ -131,11 +164,7 @@ export class Holder implements AsyncDisposable {
 
   /** Everything that must not be found when the agent is locked, and what is only counted. */
   async secrets(): Promise<Expected[]> {
-    const file = this.folder.join('backup.db');
-    rmSync(file, { force: true });
-    const { code, stderr } = await run(agentProgram, ['backup', file, '--data-dir', this.folder.join('vault')]);
-    if (code !== 0) throw new Error(stderr);
-    const vault = await readVaultSecrets(file, passphrase);
+    const vault = await this.#readVault();
     const keys = [...this.#keys].flatMap(([name, key]) => expectMaterial(name, vault.material.get(key.primaryKeyVersionId) ?? Buffer.alloc(0)));
     const pins = tokens.map((token) => expect(`PIN of a token, ${pinSources[token]}`, 'held', Buffer.from(this.#pins[token])));
     return [...expectVault(vault), ...keys, ...this.#expectWrappingPair(vault), ...pins, ...this.#expectUnpromised(vault)];
@@ -144,6 +173,14 @@ export class Holder implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end();
     this.folder[Symbol.dispose]();
+  }
+
+  async #readVault(): Promise<VaultSecrets> {
+    const file = this.folder.join('backup.db');
+    rmSync(file, { force: true });
+    const { code, stderr } = await run(agentProgram, ['backup', file, '--data-dir', this.folder.join('vault')]);
+    if (code !== 0) throw new Error(stderr);
+    return await readVaultSecrets(file, passphrase);
   }
 
   #key(name: string): KeyMetadata {
@@ -180,7 +217,7 @@ export class Holder implements AsyncDisposable {
     if (!this.#wrapping) return [];
     const note = vault.unseal('import token', `kms-agent import token 1 ${this.#key('imported').keyId}`, this.#wrapping.importToken);
     const numbers = privateNumbers(note.subarray(2 + note.readUInt16BE()));
-    return [...numbers].map(([number, bytes]) => expect(`wrapping pair of an import: ${number}`, 'passing', bytes));
+    return [...numbers].map(([number, bytes]) => expect(`wrapping pair of an import: ${number}`, 'dropped', bytes));
   }
 
   #expectUnpromised(vault: VaultSecrets): Expected[] {
@@ -209,11 +246,13 @@ function expectMaterial(name: string, material: Buffer): Expected[] {
 
 function expectVault(vault: VaultSecrets): Expected[] {
   return [
-    expect('root key', 'held', vault.rootKey),
+    expect('root key', 'dropped', vault.rootKey),
+    expect('derived key: boxes', 'dropped', vault.derive('boxes')),
     expect('derived key: records', 'held', vault.recordsKey),
     expect('derived key: head', 'held', vault.headSealingKey),
     expect('derived key: head sums', 'held', vault.headSumsKey),
-    ...['import token', 'import check value'].map((purpose) => expect(`derived key: ${purpose}`, 'passing', vault.derive(purpose))),
+    ...['import token', 'import check value', 'page token'].map((purpose) => expect(`derived key: ${purpose}`, 'held', vault.derive(purpose))),
+    ...vault.wrappingKeys.map((key) => expect('wrapping keys of keys with an unlockLifetime', 'held', key)),
     ...vault.sealKeys.map((key) => expect('keys of the seals of records', 'dropped', key)),
     expect('wrapping key of the passphrase keyslot', 'passing', vault.wrappingKey),
     ...vault.pastAuditKeys.map((key) => expect('audit keys of checkpoints that were made', 'passing', key)),

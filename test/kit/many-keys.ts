@@ -13,7 +13,7 @@ import { passphrase } from './agent.ts';
 export async function makeVaultWithKeys(dataDir: string, count: number): Promise<string[]> {
   const argon2Cost = { memoryKiB: 64, passes: 1, parallelism: 1 };
   const { vault } = await Vault.create({ dataDir, clock: Date.now, argon2Cost, slots: [{ type: 'passphrase', passphrase }] });
-  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0 });
+  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0, sinceBoot: () => 0 });
   const aliases = new Aliases(keyring);
   const creation = new Creation(keyring, aliases, new TokenWork({ keyring, onWarning: () => undefined }), () => undefined);
   const pattern = await creation.createKey({ uid: 0 }, { description: 'one of very many keys', tags: { lot: 'many' } });

@@ -25,6 +25,7 @@ export class MemoryKeyring {
       now: () => clock.nowMs,
       isBelievable: () => clock.isBelievable,
       runningMs: () => clock.runningMs,
+      sinceBoot: () => clock.runningMs,
     });
     const { keyring } = this;
     const tokenWork = new TokenWork({ keyring, onWarning: () => undefined });

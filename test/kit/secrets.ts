@@ -1,6 +1,8 @@
 import { createHmac, createPrivateKey } from 'node:crypto';
 import { decodeState, nextKey } from '../../daemon/src/audit/chain.ts';
+import type { Key } from '../../daemon/src/keyring/key.ts';
 import { decodeKey } from '../../daemon/src/keyring/record.ts';
+import { deriveBoxKey, type Unbox, unboxWith } from '../../daemon/src/vault/box.ts';
 import { Database } from '../../daemon/src/vault/database.ts';
 import { deriveState } from '../../daemon/src/vault/inspection.ts';
 import { Keyslots } from '../../daemon/src/vault/keyslots/index.ts';
@@ -26,6 +28,8 @@ export interface VaultSecrets {
   readonly headSumsKey: Buffer;
   /** The key of each record's seal. */
   readonly sealKeys: readonly Buffer[];
+  /** What the material of keys with an unlockLifetime is sealed under. */
+  readonly wrappingKeys: readonly Buffer[];
   /** Of each key version, by its id. */
   readonly material: ReadonlyMap<string, Buffer>;
   /** Keys of the checkpoints that were made. */
@@ -58,6 +62,11 @@ async function openSlot(db: Database, passphrase: string): Promise<{ wrappingKey
   return { wrappingKey, rootKey: unwrap('root key'), auditStartKey: unwrap('audit start key') };
 }
 
+/** What a key with an unlockLifetime is sealed under; undefined for another. */
+function wrappingKeyOf({ keyId, lifetime }: Key, unbox: Unbox): Buffer | undefined {
+  return lifetime && required(unbox(Buffer.from(`kms-agent unlock lifetime 1 ${keyId}`), lifetime.boxedKey), `the box of ${keyId}`);
+}
+
 /** Opens a backup of a vault in this process, to know what must not be found in another. */
 export async function readVaultSecrets(file: string, passphrase: string): Promise<VaultSecrets> {
   const db = Database.open(file, { frozen: true });
@@ -65,12 +74,22 @@ export async function readVaultSecrets(file: string, passphrase: string): Promis
   const { recordsKey, headSealingKey, headKey } = deriveState(rootKey);
   const sealKeys: Buffer[] = [];
   const material = new Map<string, Buffer>();
+  const wrappingKeys: Buffer[] = [];
+  const unbox = unboxWith(deriveBoxKey(rootKey));
   const pastAuditKeys: Buffer[] = [];
   let nextAuditKey = auditStartKey;
   for (const { kind, id, revision, sealed } of [...db.recordPages()].flat()) {
     sealKeys.push(sealKeyOf(recordsKey.export(), sealed));
     const plaintext = required(unseal(recordsKey, recordAad(db.vaultId, kind, id, revision), sealed), `${kind} ${id}`);
-    if (kind === 'key') for (const version of decodeKey(id, plaintext).versions) material.set(version.keyVersionId, Buffer.from(version.material));
+    if (kind === 'key') {
+      const key = decodeKey(id, plaintext);
+      const sealedUnder = wrappingKeyOf(key, unbox);
+      if (sealedUnder) wrappingKeys.push(sealedUnder);
+      for (const { keyVersionId, material: kept } of key.versions) {
+        const open = sealedUnder ? unseal(sealedUnder, Buffer.from(`kms-agent material 1 ${keyVersionId}`), kept) : Buffer.from(kept);
+        material.set(keyVersionId, required(open, keyVersionId));
+      }
+    }
     if (kind !== 'audit') continue;
     for (let left = decodeState(plaintext).number; left > 0; left -= 1) {
       pastAuditKeys.push(nextAuditKey);
@@ -86,6 +105,7 @@ export async function readVaultSecrets(file: string, passphrase: string): Promis
     headSealingKey,
     headSumsKey: Buffer.from(headKey.subarray(0, 32)),
     sealKeys,
+    wrappingKeys,
     material,
     pastAuditKeys,
     nextAuditKey,

@@ -26,7 +26,7 @@ function describeWait({ materialExpireTime = '', keyState }: KeyMetadata, nowMs:
 
 /** A key as a page that a person reads: what it is, how it is, what it can, and what comes. */
 export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
-  const { deletionTime, materialExpireTime, lastUsedTime, deletionProtection } = key;
+  const { deletionTime, materialExpireTime, lastUsedTime, deletionProtection, unlockLifetime } = key;
   const tags = Object.entries(key.tags).map(([name, value]) => `${name}=${value}`);
   const protection = deletionProtection.enabled ? `yes${deletionProtection.description ? `: ${deletionProtection.description}` : ''}` : 'no';
   return formatPage([
@@ -37,6 +37,7 @@ export function formatKeyPage(key: KeyMetadata, nowMs: number): string {
     ['State', key.keyState],
     deletionTime === undefined ? undefined : ['Destroyed', describeTime(deletionTime, nowMs)],
     materialExpireTime === undefined ? undefined : ['Expires', describeTime(materialExpireTime, nowMs) + describeWait(key, nowMs)],
+    unlockLifetime === undefined ? undefined : ['Usable', `${unlockLifetime} after each unlock`],
     ['Protected', protection],
     ['Material', key.origin === 'EXTERNAL' ? 'imported' : 'generated'],
     ['Versions', `${key.keyVersionCount}, primary ${key.primaryKeyVersionId}`],

@@ -25,7 +25,9 @@ async function addSlot(dataDir: string, passphrase: string, text: string): Promi
   if (!secret) throw new AgentError('ERR_INVALID_PARAMS', { reason: 'the secret of a credential keyslot is 32 bytes in base64' });
   const vault = Vault.open({ dataDir, clock: Date.now });
   try {
-    await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentionedBy, ({ plaintext }) => plaintext.fill(0));
+    const opening = await vault.openKeyslot({ passphrase });
+    await vault.unlockWith(opening, mentionedBy, ({ plaintext }) => plaintext.fill(0));
+    opening.wipe();
     const { keyslot } = await vault.addKeyslot({ type: 'credential', secret, proof: { passphrase } });
     return keyslot.keyslotId;
   } finally {

@@ -3,7 +3,7 @@ import { Aliases } from '../keyring/aliases.ts';
 import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
 import { Keyring } from '../keyring/keyring.ts';
-import { mentionedBy } from '../keyring/records.ts';
+import { boxIn, mentionedBy } from '../keyring/records.ts';
 import { TokenWork } from '../keyring/token-work.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
@@ -39,7 +39,7 @@ export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCom
 
 /** Makes the default key of a vault that is open and has none. */
 export async function makeDefaultKey(vault: Vault): Promise<Key> {
-  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0 });
+  const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0, sinceBoot: () => 0 });
   const tokenWork = new TokenWork({ keyring, onWarning: () => undefined }); // there is no token yet
   const creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
   return await creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
@@ -48,7 +48,7 @@ export async function makeDefaultKey(vault: Vault): Promise<Key> {
 /** Makes a new root key. */
 export async function rekey({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
   const passphrase = await readSecret('Passphrase of the vault: ', passphraseFd);
-  const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase });
+  const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase }, boxIn);
   if (json) return say(JSON.stringify({ recoveryCode, droppedKeyslots }));
   for (const { type, label } of droppedKeyslots) say(`Removed: keyslot ${label} (${type}), whose secret was not given; add it again with kms keyslot add.`);
   showRecoveryCode(recoveryCode);
@@ -71,7 +71,10 @@ export async function restore({ dataDir, json }: VaultCommandOptions, file: stri
 /** Saves what still opens of a damaged vault. @returns whether everything was saved. */
 export async function salvage({ dataDir, passphraseFd, json }: VaultCommandOptions, newDataDir: string): Promise<void> {
   const passphrase = await readSecret('Passphrase of the damaged vault: ', passphraseFd);
-  const { saved, findings, recoveryCode } = await salvageVault({ dataDir, clock: Date.now }, { passphrase }, newDataDir, mentionedBy);
+  const { saved, findings, recoveryCode } = await salvageVault({ dataDir, clock: Date.now }, { passphrase }, newDataDir, {
+    mentions: mentionedBy,
+    findBox: boxIn,
+  });
   if (json) return say(JSON.stringify({ newDataDir, saved, findings, recoveryCode }));
   for (const finding of findings) say(`Damaged: ${finding}`);
   say(`Saved ${saved} records to ${newDataDir}; the damaged vault was not touched.`);

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import { collectGarbage } from '../os/garbage.ts';
 import { isToken, type Provider } from '../providers/provider.ts';
-import type { Opening, Vault } from '../vault/vault.ts';
+import { type Opening, unboxerOf, type Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { AutoLock, type LockReason } from './auto-lock.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
@@ -104,34 +104,55 @@ export class Agent {
     if (state !== 'UNLOCKED') throw new AgentError(state === 'LOCKED' ? 'ERR_AGENT_LOCKED' : 'ERR_NOT_INITIALIZED');
   }
 
+  /** Whether an unlock while it is open means anything: there are keys whose time it begins anew. */
+  get hasLifetimes(): boolean {
+    return this.#open?.keyring.lifetimes.isUsed ?? false;
+  }
+
   async withKeys<T>(work: () => Promise<T> | T): Promise<T> {
     this.#lockIfDue();
+    this.#dropIfDue();
     this.requireUnlocked();
     this.#autoLock.touch();
     try {
       return await this.#gate.pass(work);
     } finally {
       this.#autoLock.touch();
+      this.#dropIfDue(); // what it used may have waited for its end
     }
   }
 
-  /** Opens the vault with a slot that opened; where it is open already, the secret was proven and that is all. */
+  /** Opens the vault with a slot that opened; where it is open already, the secret was proven, and the lifetimes of keys begin anew. */
   async openWith(vault: Vault, opening: Opening): Promise<void> {
     await this.#inTurn(async () => {
-      if (this.#open) return opening.wipe();
-      const keyring = this.#makeKeyring(vault);
       try {
-        await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
-        await this.#options.witness.open(vault, keyring, opening);
-        opening.auditStartKey?.fill(0);
-        this.#load(keyring);
-      } catch (error) {
-        keyring.wipe();
-        vault.lock();
-        throw error;
+        if (this.#open) await this.#renew(this.#open, opening);
+        else await this.#openWith(vault, opening);
+      } finally {
+        opening.wipe();
       }
-      this.#noteUnlock(vault, opening.keyslotId);
     });
+  }
+
+  async #openWith(vault: Vault, opening: Opening): Promise<void> {
+    const keyring = this.#makeKeyring(vault);
+    try {
+      await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
+      await this.#options.witness.open(vault, keyring, opening);
+      if (keyring.lifetimes.isUsed) await keyring.lifetimes.renew(unboxerOf(opening));
+      this.#load(keyring);
+    } catch (error) {
+      keyring.wipe();
+      vault.lock();
+      throw error;
+    }
+    this.#noteUnlock(vault, opening.keyslotId);
+  }
+
+  async #renew({ keyring, watch }: OpenKeyring, opening: Opening): Promise<void> {
+    if (!keyring.lifetimes.isUsed) return;
+    await keyring.lifetimes.renew(unboxerOf(opening));
+    watch.start(); // a rotation may have waited for this
   }
 
   /** What an administrator should know of the keys; one line each. */
@@ -234,7 +255,12 @@ export class Agent {
   #makeKeyring(vault: Vault): Keyring {
     const { time, providers } = this.#options;
     const clock = this.#clock;
-    return new Keyring(vault, providers, { now: () => time.wall(), isBelievable: () => clock.isBelievable(), runningMs: () => clock.runningMs() });
+    return new Keyring(vault, providers, {
+      now: () => time.wall(),
+      isBelievable: () => clock.isBelievable(),
+      runningMs: () => clock.runningMs(),
+      sinceBoot: () => time.sinceBoot(),
+    });
   }
 
   #load(keyring: Keyring): void {
@@ -275,11 +301,18 @@ export class Agent {
     if (because !== undefined) this.lockBecause(because).catch(() => undefined); // onLockFailed has heard of it
   }
 
+  /** Drops keys whose unlockLifetime is over, and says so. */
+  #dropIfDue(): void {
+    for (const keyId of this.#open?.keyring.lifetimes.dropOver() ?? []) this.#options.onAct({ act: 'drop', keyId });
+  }
+
   /** Looks again and again: keys must not stay in memory for want of a request. */
   #watchAutoLock(): void {
-    const inMs = Math.min(this.#autoLock.nextLookMs, this.#options.limits.lookIntervalMs);
+    const lifetimeMs = Math.max(this.#open?.keyring.lifetimes.nextEndMs ?? Number.POSITIVE_INFINITY, shortestLookMs);
+    const inMs = Math.min(this.#autoLock.nextLookMs, this.#options.limits.lookIntervalMs, lifetimeMs);
     this.#autoLockTimer = setTimeout(() => {
       this.#lockIfDue();
+      this.#dropIfDue();
       if (this.state === 'UNLOCKED') this.#watchAutoLock();
     }, inMs);
     this.#autoLockTimer.unref();
@@ -291,6 +324,9 @@ export class Agent {
     return result;
   }
 }
+
+/** While a key whose time is over is in use it is looked at again so soon. */
+const shortestLookMs = 10;
 
 /** Keys that a warning names. */
 const namedKeys = 20;

@@ -111,9 +111,10 @@ export class Cipher {
     if (input.iv && algorithm === 'AES_GCM') throw invalid('/iv', 'is made by the agent for AES_GCM: one IV used twice would break the key');
     checkApplies(algorithm, input);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
-    const current = this.#keyring.use(key, version);
-    if (isSymmetric(key.keySpec)) this.#budget.count(key, current);
-    const { ciphertext, iv } = await encrypter.encrypt(current, { ...input, algorithm, plaintext });
+    const sealed = { ...input, algorithm, plaintext };
+    const { ciphertext, iv } = isSymmetric(key.keySpec)
+      ? await this.#keyring.withSecret(key, this.#count(key, version), (ref) => encrypter.encrypt(ref, sealed))
+      : await encrypter.encrypt(this.#keyring.use(key, version, 'public'), sealed);
     return { key, version, algorithm, ciphertextBlob: own(ciphertext), ...(iv ? { iv: own(iv) } : {}) };
   }
 
@@ -125,7 +126,8 @@ export class Cipher {
     checkApplies(algorithm, input);
     if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
-    const plaintext = await encrypter.decrypt(this.#keyring.use(key, version), { ...input, algorithm, ciphertext });
+    const sealed = { ...input, algorithm, ciphertext };
+    const plaintext = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => encrypter.decrypt(ref, sealed));
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
 
@@ -136,7 +138,8 @@ export class Cipher {
     const counted = this.#budget.countPrimary(key);
     const version = this.#keyring.use(key, counted instanceof Promise ? await counted : counted);
     const header = encodeBlobHeader(version.keyVersionId, to.bound);
-    const { ciphertext, iv } = await encrypter.encrypt(version, { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, to.facts, aad]) });
+    const input = { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, to.facts, aad]) } as const;
+    const { ciphertext, iv } = await this.#keyring.withSecret(key, version, (ref) => encrypter.encrypt(ref, input));
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
     return { key, version, algorithm: 'AES_GCM', ciphertextBlob: encodeBlob(header, iv, ciphertext) };
   }
@@ -156,8 +159,16 @@ export class Cipher {
     const { encrypter, algorithm } = this.#choose(key, parsed.algorithm);
     const version = this.#keyring.use(key, findVersion(key, parsed.keyVersionId));
     const { ciphertext, iv, header } = parsed;
-    const plaintext = await encrypter.decrypt(version, { algorithm, ciphertext, iv, aad: Buffer.concat([header, facts, aad]) });
+    const input = { algorithm, ciphertext, iv, aad: Buffer.concat([header, facts, aad]) };
+    const plaintext = await this.#keyring.withSecret(key, version, (ref) => encrypter.decrypt(ref, input));
     return { key, version, algorithm, plaintext: own(plaintext) };
+  }
+
+  /** Lets a version be used for one encryption more. */
+  #count(key: Key, version: KeyVersionEntry): KeyVersionEntry {
+    const current = this.#keyring.use(key, version);
+    this.#budget.count(key, current);
+    return current;
   }
 
   #choose(key: Key, wanted: EncryptionAlgorithm | undefined): { algorithm: EncryptionAlgorithm; encrypter: Encrypter } {

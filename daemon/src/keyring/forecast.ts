@@ -68,6 +68,12 @@ function fitsUsage({ keySpec, keyUsage }: Key, method: MethodName): boolean {
   return keyUsage === 'ENCRYPT_DECRYPT';
 }
 
+/** Whether a method is one for which a key must be in its unlockLifetime: a public key is nothing to wait for. */
+function needsSecret({ keySpec }: Key, method: MethodName): boolean {
+  if (method === 'createKeyVersion' || method === 'importKeyMaterial') return true;
+  return acts[method] === 'cryptography' && method !== 'verify' && (method !== 'encrypt' || isSymmetric(keySpec));
+}
+
 /** What an allowed call to a key would be answered, as far as that can be known without making it; undefined if nothing stands in its way. */
 export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: MethodName): ErrorCode | undefined {
   const act = acts[method];
@@ -76,6 +82,7 @@ export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: Met
     const usesMaterial = act === 'cryptography' || act === 'publicKey';
     if (usesMaterial && !fitsUsage(key, method)) return 'ERR_UNSUPPORTED_OPERATION';
     if (act !== undefined) keyring.requireState(key, act);
+    if (needsSecret(key, method) && keyring.lifetimes.isOver(key.keyId)) return 'ERR_AGENT_LOCKED';
     if (act !== 'cryptography') return undefined;
     abilitiesOf(keyring, key);
   } catch (error) {

@@ -24,6 +24,13 @@ export interface RotationPolicy {
   readonly intervalMs?: number;
 }
 
+/** For how long a key can be used after an unlock. */
+export interface KeyLifetime {
+  readonly seconds: number;
+  /** What the material of its versions is sealed under, boxed for the root key; empty for a key in a token. */
+  readonly boxedKey: Uint8Array;
+}
+
 /** When a key was last used; written lazily, and shared by all copies of a key. */
 export interface Usage {
   lastUsedTime: number;
@@ -61,12 +68,14 @@ export interface Key {
   readonly windowEnd?: number;
   readonly deletionProtection: { readonly enabled: boolean; readonly description?: string };
   readonly rotation: RotationPolicy;
+  /** Absent for a key that can be used as long as the agent is unlocked. */
+  readonly lifetime?: KeyLifetime;
   readonly lastRotationTime: number;
   readonly materialExpireTime?: number;
   /** Keyed check value of the imported material, base64: only the same may be imported again. */
   readonly checkValue?: string;
   readonly primaryKeyVersionId: string;
-  /** The version of a key without material has an empty one. */
+  /** The version of a key without material has an empty one; with a lifetime, in software, it is sealed. */
   readonly versions: readonly KeyVersionEntry[];
   readonly usage: Usage;
   /** Who may do what, users and groups by number; undefined for the default. One object for as long as the policy is the same. */

@@ -1,12 +1,13 @@
 import { AgentError } from '@kms-agent/protocol';
 import { type AuditState, decodeState } from '../audit/chain.ts';
-import type { Provider } from '../providers/provider.ts';
+import type { MaterialRef, Provider } from '../providers/provider.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Vault } from '../vault/vault.ts';
 import { AliasBook, type AliasEntry, defaultAlias } from './alias-book.ts';
 import { ClientTokenBook } from './client-token-book.ts';
 import { dueTimeOf, findVersion, type Key, type KeyVersionEntry, storedStateOf, wipeKey } from './key.ts';
 import { afterEvent, type Happening } from './key-event.ts';
+import { Lifetimes } from './lifetimes.ts';
 import { decodeKey, type KeyIndex, readIndex } from './record.ts';
 import { RecordSlabs } from './record-slabs.ts';
 import { type ClientTokenEntry, decodeJson, encodeChanges, type KeyringChanges, type Tombstone, type VaultFacts } from './records.ts';
@@ -21,6 +22,8 @@ export interface LifeClock {
   isBelievable(): boolean;
   /** Milliseconds that have surely gone by since the vault was first open. @see BelievableClock */
   runningMs(): number;
+  /** Milliseconds since the machine started, suspension included. */
+  sinceBoot(): number;
 }
 
 /** All keys in memory while unlocked, and the one place that changes them: memory follows a durable commit, never the other way. */
@@ -30,6 +33,7 @@ export class Keyring {
   readonly tokens = new TokenBook();
   readonly clientTokens = new ClientTokenBook();
   readonly uses = new Uses(this);
+  readonly lifetimes: Lifetimes;
   /** Ids of keys in order; UUIDv7, so that is oldest first. */
   readonly keyIds = new SortedIds();
   /** When time alone changes a key, by id. */
@@ -50,6 +54,7 @@ export class Keyring {
     this.vault = vault;
     this.clock = clock;
     this.#providers = new Map(providers.map((provider) => [provider.name, provider]));
+    this.lifetimes = new Lifetimes({ box: () => vault.box, sinceBoot: () => clock.sinceBoot(), providers });
   }
 
   /** Takes over one record of the vault that is being opened; its plaintext is zeroed. */
@@ -65,8 +70,9 @@ export class Keyring {
   }
 
   #takeKey(keyId: string, plaintext: Uint8Array): void {
-    const index = readIndex(plaintext); // before the slab zeroes it
-    this.#index(keyId, this.#slabs.add(plaintext), index);
+    const { lifetime, ...index } = readIndex(plaintext); // before the slab zeroes it
+    const kept = lifetime ? { lifetime: { ...lifetime, boxedKey: Buffer.from(lifetime.boxedKey) } } : {};
+    this.#index(keyId, this.#slabs.add(plaintext), { ...index, ...kept });
   }
 
   /** What is to do once every record was taken and the vault is open. */
@@ -93,7 +99,18 @@ export class Keyring {
     this.#slabs.wipe();
     this.#auditState?.key.fill(0);
     this.#auditState = undefined;
-    const all = [this.#keys, this.#keyOfVersion, this.aliases, this.clientTokens, this.#tombstones, this.keyIds, this.dueTimes, this.tokens, this.uses];
+    const all = [
+      this.#keys,
+      this.#keyOfVersion,
+      this.aliases,
+      this.clientTokens,
+      this.#tombstones,
+      this.keyIds,
+      this.dueTimes,
+      this.tokens,
+      this.uses,
+      this.lifetimes,
+    ];
     for (const held of all) held.clear();
   }
 
@@ -220,16 +237,22 @@ export class Keyring {
   }
 
   /**
-   * Lets a version be used, and notes that it is; nothing is written on the way of a request. What it answers is good for this turn only:
+   * Lets a version be used, and notes that it is; nothing is written on the way of a request. What needs no more than the public key does not wait for an unlock. What it answers is good for this turn only:
    * a request that has waited since it found its key may hold one whose material is gone, or wiped, by now.
    * @returns the version as it is now.
-   * @throws AgentError what the key's state answers; `ERR_KEY_NOT_FOUND`.
+   * @throws AgentError what the key's state answers; `ERR_KEY_NOT_FOUND`; `ERR_AGENT_LOCKED` when its unlockLifetime is over.
    */
-  use(key: Key, { keyVersionId }: KeyVersionEntry): KeyVersionEntry {
+  use(key: Key, { keyVersionId }: KeyVersionEntry, part: 'secret' | 'public' = 'secret'): KeyVersionEntry {
     const now = this.keyById(key.keyId);
     this.requireState(now, 'cryptography');
+    if (part === 'secret' && now.lifetime) this.lifetimes.require(now.keyId);
     this.uses.note(now);
     return findVersion(now, keyVersionId);
+  }
+
+  /** Runs what needs the secret material of a version that `use` let through in this turn. */
+  withSecret<T>({ keyId, lifetime }: Key, version: KeyVersionEntry, work: (ref: MaterialRef) => Promise<T>): Promise<T> {
+    return lifetime ? this.lifetimes.run(keyId, version, work) : work(version); // no promise more on the way of every request
   }
 
   /** Remembers a key that an administrator is to be warned of; it is written when the time is. */
@@ -254,10 +277,12 @@ export class Keyring {
       keyVersionIds: key.versions.map(({ keyVersionId }) => keyVersionId),
       dueTime: dueTimeOf(key),
       isInToken: key.protectionLevel === 'HSM',
+      ...(key.lifetime ? { lifetime: key.lifetime } : {}),
     });
   }
 
-  #index(keyId: string, entry: Key | number, { keyVersionIds, dueTime, isInToken }: KeyIndex): void {
+  #index(keyId: string, entry: Key | number, { keyVersionIds, dueTime, isInToken, lifetime }: KeyIndex): void {
+    if (lifetime) this.lifetimes.know(keyId, lifetime);
     if (isInToken) this.tokens.keyIds.add(keyId);
     this.#keys.set(keyId, entry);
     this.keyIds.add(keyId);
@@ -274,6 +299,7 @@ export class Keyring {
     this.dueTimes.delete(keyId);
     this.tokens.keyIds.delete(keyId);
     this.uses.forget(keyId);
+    this.lifetimes.forget(keyId);
     this.#tombstones.set(keyId, tombstone);
   }
 }

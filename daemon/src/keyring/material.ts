@@ -91,6 +91,7 @@ export class ImportedMaterial {
   async #import(key: Key, token: Uint8Array, wrapped: Uint8Array, expireTime?: number): Promise<{ key: Key; unwrappedIn: 'TOKEN' | 'AGENT' }> {
     const importer = this.#importerOf(key);
     this.#keyring.requireState(key, 'importMaterial');
+    this.#keyring.lifetimes.require(key.keyId);
     checkExpiry(expireTime, this.#keyring.clock.now());
     requireNoEarlierEnd(key, expireTime);
     const { algorithm, state } = this.#openToken(key.keyId, token);
@@ -116,9 +117,12 @@ export class ImportedMaterial {
     const now = this.#keyring.keyById(keyId);
     this.#keyring.requireState(now, 'importMaterial');
     requireNoEarlierEnd(now, expireTime);
+    const check = checkValue ?? this.#checkValue(now, version.material);
+    const { keyVersionId } = initialVersion(now);
+    const { material } = this.#keyring.lifetimes.sealed(keyId, { keyVersionId, material: version.material });
     const imported: Imported = {
-      version,
-      checkValue: checkValue ?? this.#checkValue(now, version.material),
+      version: { ...version, material },
+      checkValue: check,
       ...(expireTime === undefined ? {} : { materialExpireTime: expireTime }),
     };
     const filled = this.#keyring.after(now, { event: 'importMaterial', imported });

@@ -78,6 +78,7 @@ export function describeKey(keyring: Keyring, key: Key): KeyMetadata {
     rotation: describeRotation(key, keyring.stateOf(key)),
     ...(deletionTime === undefined ? {} : { deletionTime: formatTime(deletionTime) }),
     deletionProtection: key.deletionProtection,
+    ...(key.lifetime ? { unlockLifetime: formatDuration(key.lifetime.seconds) } : {}),
     ...(materialExpireTime === undefined ? {} : { materialExpireTime: formatTime(materialExpireTime) }),
     encryptionAlgorithms: [...encryptionAlgorithms],
     signingAlgorithms: [...signingAlgorithms],

@@ -112,7 +112,8 @@ export class Scheduler {
       const corrected = correctTimes(key, clock);
       if (corrected !== key) return keyring.commit({ keys: [corrected] });
     }
-    if ((nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now && keyring.stateOf(key) === 'Enabled') await this.#rotate(key);
+    const isDue = (nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now;
+    if (isDue && keyring.stateOf(key) === 'Enabled' && !keyring.lifetimes.isOver(keyId)) await this.#rotate(key);
   }
 
   async #rotate(key: Key): Promise<void> {

@@ -47,7 +47,8 @@ export class Signer {
   async sign(key: Key, request: SignRequest): Promise<{ version: KeyVersionEntry; signature: Uint8Array<ArrayBuffer>; choices: SignChoices }> {
     const { signer, choices } = this.#choose(key, request);
     const version = request.keyVersionId === undefined ? primaryVersion(key) : findVersion(key, request.keyVersionId);
-    const signature = await signer.sign(this.#keyring.use(key, version), { ...choices, message: request.message });
+    const input = { ...choices, message: request.message };
+    const signature = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => signer.sign(ref, input));
     return { version, signature: new Uint8Array(signature), choices };
   }
 
@@ -60,7 +61,7 @@ export class Signer {
     const input: SignInput = { ...choices, message: request.message };
     const named = request.keyVersionId === undefined ? undefined : findVersion(key, request.keyVersionId);
     for (const version of named ? [named] : key.versions.slice(-maxVerifyVersions).reverse()) {
-      if (await signer.verify(this.#keyring.use(key, version), { ...input, signature: request.signature })) return { version, valid: true, choices };
+      if (await signer.verify(this.#keyring.use(key, version, 'public'), { ...input, signature: request.signature })) return { version, valid: true, choices };
       if (!named) await setImmediate(); // 32 versions in one go would keep everybody waiting
     }
     return { version: named, valid: false, choices };

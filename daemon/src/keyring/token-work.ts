@@ -102,7 +102,10 @@ export class TokenWork {
       if (token) for (const { keyVersionId } of key.versions) await this.#finish(token, keyVersionId);
       return; // without its token in the settings it waits for that
     }
-    for (const version of key.versions) await this.#keyring.providerOf(key).destroy(version);
+    for (const version of key.versions) {
+      this.#keyring.lifetimes.forgetVersion(key.keyId, version.keyVersionId);
+      await this.#keyring.providerOf(key).destroy(version);
+    }
   }
 
   /** A keyslot that was removed takes its key out of the token with it. */

@@ -27,12 +27,12 @@ export class WaysIn {
   }
 
   /**
-   * Opens the vault with a slot that needs no person; where it is open, that is all. A token that this wakes stays awake until `sleep`.
+   * Opens the vault with a slot that needs no person; where it is open already, that is all, but for the lifetimes of keys. A token that this wakes stays awake until `sleep`.
    * @throws AgentError `ERR_UNLOCK_FAILED` when neither a credential nor a token opens one.
    */
   async unlockByItself(keyslotId?: string): Promise<void> {
     const { vault } = this.#agent;
-    if (this.#agent.state === 'UNLOCKED') return;
+    if (this.#agent.state === 'UNLOCKED' && !(this.#agent.hasLifetimes && this.hasOwnKeyslot)) return;
     const opening = await this.#using(this.#agent.providers.filter(isToken), () => this.#openByItself(vault, keyslotId));
     await this.#agent.openWith(vault, opening);
   }
@@ -78,7 +78,9 @@ export class WaysIn {
           await provider.logIn(typeof pin === 'string' ? Buffer.from(pin) : pin);
           isIn = true;
           const { vault, state } = this.#agent;
-          if (state !== 'UNLOCKED') await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
+          const opens = [...vault.hsmKeyslots.values()].some((part) => part.token === token);
+          if (state === 'UNLOCKED' && !(this.#agent.hasLifetimes && opens)) return;
+          await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
         });
       } finally {
         if (isIn) await this.sleep([provider]);

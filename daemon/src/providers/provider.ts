@@ -134,6 +134,12 @@ export interface Importer {
   unwrap(made: NewMaterial, input: UnwrapInput): Promise<UnwrappedMaterial>;
 }
 
+/** Keeps in memory what it makes of key material. */
+export interface Forgetter {
+  /** Drops what is kept for a version; it is made again when the version is used again. @returns whether a key object was among it. */
+  forget(keyVersionId: string): boolean;
+}
+
 /**
  * Where key material lives. A narrow required core; what else it can do is asked for with `canEncrypt`, `canSign` and `canImport`.
  * Providers throw only AgentError.
@@ -205,6 +211,11 @@ export function canSign(provider: Provider): provider is Provider & Signer {
 /** Narrows to a provider that can take material from outside. */
 export function canImport(provider: Provider): provider is Provider & Importer {
   return 'unwrap' in provider && 'makeWrappingPair' in provider;
+}
+
+/** Narrows to a provider that keeps what it makes of key material. */
+export function canForget(provider: Provider): provider is Provider & Forgetter {
+  return 'forget' in provider;
 }
 
 export type { ProviderStatus };

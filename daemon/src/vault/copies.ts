@@ -6,7 +6,7 @@ import { claimFolder, nameFinished, removeUnfinished, startFile, unfinishedPath,
 import type { Mentions, OpenRecord } from './inspection.ts';
 import type { NewKeyslot, Secret } from './keyslots/index.ts';
 import { parseRecoveryCode } from './keyslots/recovery.ts';
-import { Vault, type VaultOptions } from './vault.ts';
+import { type FindBox, rebox, unboxerOf, Vault, type VaultOptions } from './vault.ts';
 
 /** Copies a database whole, log included, into a new 0600 file that appears only when it is complete, and durable. */
 async function copyDatabase(source: Database, into: string, finish: (copy: Database) => void): Promise<void> {
@@ -47,10 +47,14 @@ export async function restoreVault(file: string, dataDir: string): Promise<void>
 }
 
 /** Makes a new root key and seals everything anew. @returns the new recovery code, and the slots that are gone. */
-export async function rekeyVault(options: VaultOptions & { dataDir: string }, proof: Secret): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
+export async function rekeyVault(
+  options: VaultOptions & { dataDir: string },
+  proof: Secret,
+  findBox: FindBox,
+): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
   const vault = Vault.open(options);
   try {
-    return await vault.rekey(proof);
+    return await vault.rekey(proof, findBox);
   } finally {
     vault.close();
   }
@@ -77,10 +81,16 @@ function dropDangling(records: readonly OpenRecord[], mentions: Mentions): { kep
 }
 
 /** Opens what can be opened of a damaged vault and writes it to a new one, under the same passphrase, if that was the proof, and a new recovery code. The old one is not touched. */
-export async function salvageVault(options: VaultOptions & { dataDir: string }, proof: Secret, newDataDir: string, mentions: Mentions): Promise<SalvageReport> {
+export async function salvageVault(
+  options: VaultOptions & { dataDir: string },
+  proof: Secret,
+  newDataDir: string,
+  { mentions, findBox }: { mentions: Mentions; findBox: FindBox },
+): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
-    const { findings, records } = await damaged.salvageWith(await damaged.openKeyslot(proof), mentions);
+    const opening = await damaged.openKeyslot(proof);
+    const { findings, records } = await damaged.salvageWith(opening, mentions);
     const { kept, findings: dangling } = dropDangling(
       records.filter(({ kind }) => kind !== 'audit'), // the new vault begins a record of its own
       mentions,
@@ -88,6 +98,8 @@ export async function salvageVault(options: VaultOptions & { dataDir: string }, 
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });
+    rebox(kept, findBox, unboxerOf(opening), vault.box);
+    opening.wipe();
     vault.commit(kept);
     vault.markRestored(); // what was saved may be older than it was
     vault.close();
@@ -103,7 +115,9 @@ export async function salvageVault(options: VaultOptions & { dataDir: string }, 
 async function checkOpens(options: VaultOptions & { dataDir: string }, passphrase: string, mentions: Mentions): Promise<void> {
   const vault = Vault.open(options);
   try {
-    await vault.unlockWith(await vault.openKeyslot({ passphrase }), mentions, ({ plaintext }) => plaintext.fill(0));
+    const opening = await vault.openKeyslot({ passphrase });
+    await vault.unlockWith(opening, mentions, ({ plaintext }) => plaintext.fill(0));
+    opening.wipe();
   } finally {
     vault.close();
   }

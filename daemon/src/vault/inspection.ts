@@ -1,5 +1,6 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
+import { type Box, boxFor, deriveBoxKey, publicPartOf } from './box.ts';
 import type { Finding } from './damage.ts';
 import type { Database, RecordRow } from './database.ts';
 import { Head, type HeadKey, hashKeyslots, makeHeadKey } from './head.ts';
@@ -19,27 +20,37 @@ export type Mentions = (record: OpenRecord) => readonly { kind: string; id: stri
 /** Gets each record as it is opened; the plaintext is its to zero. */
 export type Visit = (record: OpenRecord) => void;
 
-/** What an open vault holds in memory. */
+/** What keys are derived for, beside the vault's own records. The names are part of the format. */
+const purposes = ['page token', 'import check value', 'import token'] as const;
+
+export type Purpose = (typeof purposes)[number];
+
+/** What an open vault holds in memory. Not the root key: from it follows what must not be had again before the next unlock. */
 export interface OpenState {
-  readonly rootKey: Buffer;
   /** Used for every record; dropped at lock, and collected. */
   readonly recordsKey: KeyObject;
   readonly headSealingKey: Buffer;
   readonly headKey: HeadKey;
+  /** Makes what the root key alone opens. */
+  readonly box: Box;
+  readonly purposeKeys: ReadonlyMap<Purpose, Buffer>;
   head: Head;
   readonly index: RecordIndex;
 }
 
-export function deriveState(rootKey: Buffer): OpenState {
+/** @param rootKey - stays the caller's to wipe. */
+export function deriveState(rootKey: Uint8Array): OpenState {
   const [records, headSealingKey, sums] = [deriveKey(rootKey, 'records'), deriveKey(rootKey, 'head'), deriveKey(rootKey, 'head sums')];
   const [recordsKey, headKey] = [createSecretKey(records), makeHeadKey(sums)];
   records.fill(0);
   sums.fill(0);
-  return { rootKey, recordsKey, headSealingKey, headKey, head: new Head(headKey), index: new RecordIndex() };
+  const box = boxFor(publicPartOf(deriveBoxKey(rootKey)));
+  const purposeKeys = new Map(purposes.map((purpose) => [purpose, deriveKey(rootKey, purpose)]));
+  return { recordsKey, headSealingKey, headKey, box, purposeKeys, head: new Head(headKey), index: new RecordIndex() };
 }
 
-export function wipeState({ rootKey, headSealingKey, headKey }: OpenState): void {
-  for (const key of [rootKey, headSealingKey, headKey]) key.fill(0);
+export function wipeState({ headSealingKey, headKey, purposeKeys }: OpenState): void {
+  for (const key of [headSealingKey, headKey, ...purposeKeys.values()]) key.fill(0);
 }
 
 const changed = 'was changed or swapped';

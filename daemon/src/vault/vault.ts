@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { type AddKeyslotResult, AgentError, type Keyslot, type KeyslotType } from '@kms-agent/protocol';
+import { allocateSecret } from '../os/secret-bytes.ts';
+import { type Box, deriveBoxKey, type Unbox, unboxWith } from './box.ts';
 import { type Finding, VaultDamagedError } from './damage.ts';
 import { Database, type DeletedRow, type RecordRow } from './database.ts';
 import { claimFolder, type FolderClaim, nameFinished, removeUnfinished, startFile, vaultPath } from './folder.ts';
 import { type Head, hashKeyslots } from './head.ts';
-import { deriveState, inspect, type Mentions, type OpenRecord, type OpenState, type Visit, wipeState } from './inspection.ts';
+import { deriveState, inspect, type Mentions, type OpenRecord, type OpenState, type Purpose, type Visit, wipeState } from './inspection.ts';
 import type { SealedByToken, TokenSealer } from './keyslots/hsm.ts';
 import {
   describeKeyslot,
@@ -20,7 +22,7 @@ import {
   withUnlockTime,
 } from './keyslots/index.ts';
 import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
-import { deriveKey, recordAad, seal, tagOf } from './seal.ts';
+import { recordAad, seal, tagOf } from './seal.ts';
 
 /** A record to write or to delete. */
 export type Change = OpenRecord | DeletedRow;
@@ -32,6 +34,23 @@ export interface Opening {
   /** There only for a vault that has never been open beside an audit record. */
   readonly auditStartKey?: Buffer;
   wipe(): void;
+}
+
+/** Opens the boxes of a vault with what a keyslot gave; of use as long as that is not wiped. */
+export const unboxerOf = ({ rootKey }: Pick<Opening, 'rootKey'>): Unbox => unboxWith(deriveBoxKey(rootKey));
+
+/** The box in a record, if there is one: a part of its plaintext, and what it is bound to. */
+export type FindBox = (record: OpenRecord) => { readonly aad: Uint8Array; readonly boxed: Uint8Array } | undefined;
+
+/** Boxes anew what records hold, for another root key: a box has the same length for the same content. */
+export function rebox(records: readonly OpenRecord[], findBox: FindBox, unbox: Unbox, box: Box): void {
+  for (const found of records.map(findBox)) {
+    const plaintext = found && unbox(found.aad, found.boxed);
+    if (!found) continue;
+    if (!plaintext) throw new AgentError('ERR_INTERNAL', {}, { cause: new RangeError('a box does not open') });
+    found.boxed.set(box(found.aad, plaintext));
+    plaintext.fill(0);
+  }
 }
 
 export interface VaultOptions {
@@ -76,6 +95,7 @@ export class Vault {
       const keyslots = new Keyslots(vaultId, new Argon2Queue(), options.argon2Cost);
       const made = await Promise.all(options.slots.map((slot) => keyslots.make(slot, keys, options.clock())));
       const vault = Vault.#build(options, claim, vaultId, keys.rootKey, new Map(made.map(({ keyslotId, body }) => [keyslotId, body])));
+      keys.rootKey.fill(0);
       keys.auditStartKey.fill(0);
       const recoveryCode = made.find((slot) => slot.recoveryCode !== undefined)?.recoveryCode;
       return { vault, ...(recoveryCode === undefined ? {} : { recoveryCode }) };
@@ -172,6 +192,7 @@ export class Vault {
 
   /**
    * Opens the vault with a root key and checks every record against the head.
+   * @param opening - stays the caller's to wipe: the vault keeps what it needs from day to day, and not the root key.
    * @param visit - gets each record as it is opened, and zeroes its plaintext; what it got is void when this throws.
    * @throws VaultDamagedError that names what is wrong; the vault stays locked.
    */
@@ -222,9 +243,17 @@ export class Vault {
     this.#db.scrub();
   }
 
-  /** A 32-byte key for one purpose, bound to this vault. @throws AgentError `ERR_AGENT_LOCKED`. */
-  deriveKey(purpose: string): Buffer {
-    return deriveKey(this.#requireOpen().rootKey, purpose);
+  /** A 32-byte key for one purpose, bound to this vault; the caller's to wipe. @throws AgentError `ERR_AGENT_LOCKED`. */
+  deriveKey(purpose: Purpose): Buffer {
+    const key = this.#requireOpen().purposeKeys.get(purpose);
+    const copy = allocateSecret(32);
+    copy.set(key ?? []);
+    return copy;
+  }
+
+  /** Boxes what can be opened at an unlock only. @throws AgentError `ERR_AGENT_LOCKED`. */
+  get box(): Box {
+    return this.#requireOpen().box;
   }
 
   /** Zeroes every key and moves the log into the file. */
@@ -284,7 +313,7 @@ export class Vault {
    * Makes a new root key and seals everything anew, in one transaction. Only the slot of the proof is kept, and a new recovery slot is made:
    * the other slots' secrets are not known, and old copies of them open only the old root key.
    */
-  async rekey(proof: Secret): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
+  async rekey(proof: Secret, findBox: FindBox): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
     const slot = await this.#slots.open(this.#bodies, proof);
     const old = this.#slots.unwrapBoth(this.#bodies, { ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
     const records: OpenRecord[] = [];
@@ -302,6 +331,7 @@ export class Vault {
     this.lock();
     this.#open = deriveState(keys.rootKey);
     this.#open.head.revision = revision;
+    rebox(records, findBox, unboxerOf(opening), this.box);
     this.#write(
       records,
       new Map([
@@ -309,7 +339,7 @@ export class Vault {
         [recovery.keyslotId, recovery.body],
       ]),
     );
-    for (const secret of [slot.wrappingKey, old.auditStartKey, ...records.map(({ plaintext }) => plaintext)]) secret.fill(0);
+    for (const secret of [slot.wrappingKey, old.rootKey, old.auditStartKey, keys.rootKey, ...records.map(({ plaintext }) => plaintext)]) secret.fill(0);
     return { recoveryCode: recovery.recoveryCode ?? '', droppedKeyslots };
   }
 

@@ -32,10 +32,11 @@ const key: fc.Arbitrary<Key> = fc
     inToken: fc.boolean(),
     rotation: fc.oneof(fc.constant({ enabled: false }), fc.record({ enabled: fc.constant(true), intervalMs: time })),
     deletionTime: fc.option(time, { nil: undefined }),
+    lifetime: fc.option(fc.record({ seconds: fc.nat(365 * 86_400), boxedKey: fc.uint8Array({ maxLength: 255 }) }), { nil: undefined }),
     lastUsedTime: time,
   })
   .map(
-    ({ versions, primary, inToken, deletionTime, lastUsedTime, ...rest }): Key => ({
+    ({ versions, primary, inToken, deletionTime, lifetime, lastUsedTime, ...rest }): Key => ({
       ...rest,
       keyId,
       keySpec: 'AES_256',
@@ -48,6 +49,7 @@ const key: fc.Arbitrary<Key> = fc
       lastRotationTime: 1,
       deletionProtection: { enabled: false },
       ...(deletionTime === undefined ? {} : { deletionTime }),
+      ...(lifetime === undefined ? {} : { lifetime }),
       primaryKeyVersionId: versions[primary % versions.length]?.keyVersionId ?? '',
       versions: versions.map((one) => ({ ...one, keySpec: 'AES_256', reservedUses: one.useCount })),
       usage: { lastUsedTime, writtenTime: lastUsedTime },

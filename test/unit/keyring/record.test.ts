@@ -5,9 +5,9 @@ import { decodeKey, readIndex } from '../../../daemon/src/keyring/record.ts';
 const id = '018f3c5e1b2a7c3d8e4f5a6b7c8d9e0f';
 
 /** A sealed form: fixed part with a number of versions, ids, length and JSON. */
-const record = (versions: number, ids: string, json = ''): Uint8Array => {
+const record = (versions: number, ids: string, json = '', format = 1): Uint8Array => {
   const head = Buffer.alloc(9);
-  head.writeUInt8(1, 0);
+  head.writeUInt8(format, 0);
   head.writeUInt16BE(versions, 7);
   const length = Buffer.alloc(4);
   length.writeUInt32BE(json.length);
@@ -18,6 +18,7 @@ test.each([
   ['nothing', new Uint8Array()],
   ['another format', new Uint8Array(64)],
   ['fewer ids than it says', record(3, id)],
+  ['a lifetime without room', record(1, id, '', 2)],
   ['no JSON', record(1, id, '{"material')],
   ['JSON that is no object', record(1, id, 'null')],
   ['more versions than ids', record(0, '', '{"versions":[[0,0,0,0,0]]}')],

@@ -15,6 +15,9 @@ const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const mentions = (record: OpenRecord): { kind: string; id: string }[] =>
   record.kind === 'alias' ? [{ kind: 'key', id: Buffer.from(record.plaintext).toString() }] : [];
 
+/** Nothing is boxed here. */
+const findBox = (): undefined => undefined;
+
 let folder: TempFolder;
 let dataDir: string;
 let recoveryCode: string;
@@ -108,7 +111,7 @@ describe('Vault', () => {
     );
     expect(error).toBeInstanceOf(VaultDamagedError);
     expect(JSON.stringify((error as VaultDamagedError).details)).toContain(words);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
     expect(report.findings.join('\n')).toContain(words);
     dataDir = folder.join('rescued');
     const rescued = await readAll();
@@ -149,14 +152,25 @@ describe('Vault', () => {
     expect(await readAll()).toEqual(everything);
   });
 
-  test('lock: commit and deriveKey answer ERR_AGENT_LOCKED, and the root key is overwritten', async () => {
+  test('unlockWith: needs the root key no more when it returns, neither to write nor to derive keys, and a backup of that opens', async () => {
+    const vault = Vault.open(options());
+    const opening = await vault.openKeyslot({ passphrase });
+    await vault.unlockWith(opening, mentions, () => undefined);
+    opening.wipe();
+    expect(opening.rootKey.every((byte) => byte === 0)).toBe(true);
+    expect(vault.deriveKey('page token').some((byte) => byte !== 0)).toBe(true);
+    vault.commit([{ kind: 'key', id: 'd', plaintext: text('secret of d') }]);
+    vault.close();
+    expect(await readAll()).toEqual(new Map([...everything, ['key d', 'secret of d']]));
+  });
+
+  test('lock: commit and deriveKey answer ERR_AGENT_LOCKED', async () => {
     const vault = Vault.open(options());
     const opening = await vault.openKeyslot({ passphrase });
     await vault.unlockWith(opening, mentions, () => undefined);
     vault.lock();
-    expect(opening.rootKey.every((byte) => byte === 0)).toBe(true);
     expect(() => vault.commit([])).toThrow(expect.objectContaining({ code: 'ERR_AGENT_LOCKED' }));
-    expect(() => vault.deriveKey('x')).toThrow(expect.objectContaining({ code: 'ERR_AGENT_LOCKED' }));
+    expect(() => vault.deriveKey('page token')).toThrow(expect.objectContaining({ code: 'ERR_AGENT_LOCKED' }));
     vault.close();
   });
 
@@ -186,7 +200,7 @@ describe('copies', () => {
     const old = new DatabaseSync(folder.join('vault', 'vault.db'));
     const slots = old.prepare('SELECT id, body FROM keyslot').all();
     old.close();
-    const { recoveryCode: newCode, droppedKeyslots } = await rekeyVault(options(), { passphrase });
+    const { recoveryCode: newCode, droppedKeyslots } = await rekeyVault(options(), { passphrase }, findBox);
     expect(droppedKeyslots.map(({ type }) => type)).toEqual(['recovery']);
     expect(await readAll()).toEqual(everything);
     expect(await readAll(newCode)).toEqual(everything);
@@ -200,7 +214,7 @@ describe('copies', () => {
 });
 
 test('salvage: opened with the recovery code, the new vault opens with its own new code', async () => {
-  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), mentions);
+  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), { mentions, findBox });
   dataDir = folder.join('rescued');
   expect(await readAll(newCode)).toEqual(everything);
 });
@@ -245,7 +259,7 @@ describe('regressions', () => {
 
   test('salvage: a key that is left out takes its alias along, and the new vault opens', async () => {
     tamper("UPDATE record SET sealed = zeroblob(length(sealed)) WHERE id = 'c'");
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
     expect(report.findings.join()).toContain('alias alias/to-c is left out');
     dataDir = folder.join('rescued');
     expect([...(await readAll()).keys()].sort()).toEqual(['key a', 'key b']);
@@ -258,7 +272,7 @@ describe('regressions', () => {
       await expect(readAll()).rejects.toMatchObject({ details: { findings: [expect.stringContaining('keyslots')] } });
       for (const secret of [passphrase, recoveryCode]) {
         const rescued = folder.join(`rescued ${secret.length}`);
-        expect(await salvageVault(options(), { passphrase: secret }, rescued, mentions)).toMatchObject({ saved: everything.size });
+        expect(await salvageVault(options(), { passphrase: secret }, rescued, { mentions, findBox })).toMatchObject({ saved: everything.size });
       }
     },
   );
@@ -273,7 +287,7 @@ describe('regressions', () => {
     const pageOf = (id: string): number => Math.floor(pages.indexOf(id) / 4096);
     pages.fill(0xff, pageOf('many 150') * 4096, pageOf('many 150') * 4096 + 8);
     writeFileSync(file, pages);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), mentions);
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
     expect(report.findings.join()).toContain('cannot be read');
     expect(report.saved).toBeGreaterThan(200);
     expect(report.saved).toBeLessThan(304);

@@ -36,6 +36,7 @@ interface CreateOptions {
   readonly hsm?: boolean;
   readonly token?: string;
   readonly rotate?: string;
+  readonly unlockLifetime?: string;
   readonly protect?: boolean;
 }
 
@@ -52,13 +53,14 @@ function addCreation(key: Command): void {
     .option('--hsm', 'make it in a token')
     .option('--token <name>', 'the token, where there are several; implies --hsm')
     .option('--rotate <interval>', 'new version by itself, every 7d to 730d')
+    .option('--unlock-lifetime <time>', 'usable for so long after each unlock, 1s to 365d')
     .option('--protect', 'protect it against deletion')
     .addHelpText(
       'after',
-      '\nExamples:\n  $ kms key create --spec EC_P256 --alias alias/release\n  $ kms key create --alias alias/app --rotate 90d --protect\n  $ kms key create --hsm --spec EC_P256 --alias alias/signing',
+      '\nExamples:\n  $ kms key create --spec EC_P256 --alias alias/release\n  $ kms key create --alias alias/app --rotate 90d --protect\n  $ kms key create --hsm --spec EC_P256 --alias alias/signing\n  $ kms key create --alias alias/payroll --unlock-lifetime 15m',
     )
     .action(async (_options: object, command: Command) => {
-      const { spec, usage, alias, description, tag, origin, hsm, token, rotate, protect } = optionsOf<CreateOptions>(command);
+      const { spec, usage, alias, description, tag, origin, hsm, token, rotate, unlockLifetime, protect } = optionsOf<CreateOptions>(command);
       await showKey(command, (client) =>
         client.createKey({
           keySpec: spec,
@@ -69,6 +71,7 @@ function addCreation(key: Command): void {
           ...(hsm || token !== undefined ? { protectionLevel: 'HSM' } : {}),
           ...(token === undefined ? {} : { token }),
           ...(rotate ? { rotationInterval: rotate } : {}),
+          ...(unlockLifetime ? { unlockLifetime } : {}),
           ...(protect ? { deletionProtection: true } : {}),
           ...(tag ? { tags: parseTags(tag) } : {}),
         }),

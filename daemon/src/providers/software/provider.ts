@@ -8,6 +8,7 @@ import type {
   Encrypter,
   EncryptInput,
   EncryptOutput,
+  Forgetter,
   GeneratedMaterial,
   Importer,
   MaterialRef,
@@ -46,7 +47,7 @@ const offers: { readonly [S in KeySpec]?: { readonly [U in KeyUsage]?: Abilities
 };
 
 /** Keys made by the agent, in its memory while unlocked, with OpenSSL through node:crypto. */
-export class SoftwareProvider implements Provider, Encrypter, Signer, Importer {
+export class SoftwareProvider implements Provider, Encrypter, Signer, Importer, Forgetter {
   readonly name = 'software';
   readonly kind = 'software';
   readonly #symmetric = new Symmetric();
