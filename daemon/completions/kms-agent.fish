@@ -17,6 +17,8 @@ complete -c kms-agent -n '__fish_seen_subcommand_from init' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l no-default-key
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l keychain
+complete -c kms-agent -n '__fish_seen_subcommand_from init' -l no-keychain
 complete -c kms-agent -n '__fish_seen_subcommand_from init' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l config
 complete -c kms-agent -n '__fish_seen_subcommand_from serve' -l data-dir
@@ -49,7 +51,11 @@ complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l user
 complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l dry-run
 complete -c kms-agent -n '__fish_seen_subcommand_from uninstall' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot' -f -a add
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add' -f -a keychain
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add' -f -a credential
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l data-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l passphrase-fd
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l secret-fd

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
+import { defaultKeychainTimeoutMs } from './os/keychain.ts';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
 /** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
@@ -13,6 +14,7 @@ export const defaultSettings = {
   lockOnScreenLock: 'auto' as WhereThereIsOne,
   requestTimeoutMs: 30_000,
   lockTimeoutMs: 10_000,
+  keychainTimeoutMs: defaultKeychainTimeoutMs,
   shutdownTimeoutMs: 5000,
   maxFrameBytes: defaultMaxFrameBytes,
   maxDepth: defaultMaxDepth,
@@ -89,6 +91,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   lockOnScreenLock: whereThereIsOne,
   requestTimeoutMs: integer(100, 3_600_000),
   lockTimeoutMs: integer(100, 600_000),
+  keychainTimeoutMs: integer(100, 600_000),
   shutdownTimeoutMs: integer(100, 600_000),
   maxFrameBytes: integer(262_144, 16_777_216),
   maxDepth: integer(8, 256),

@@ -14,7 +14,7 @@ import { describeError, type Log } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
-import { readKeychain, writeKeychain } from './os/keychain.ts';
+import { Keychain } from './os/keychain.ts';
 import { leaveNow } from './os/libc.ts';
 import { canReadExecutables, readMachineId } from './os/machine.ts';
 import { readProtections } from './os/protections.ts';
@@ -69,16 +69,16 @@ const isPrivate = (listen: ListenAddress): boolean => ((listen.mode ?? ('path' i
 const pinAccount = (token: string): string => `pin of token ${token}`;
 
 /** Each change of a token's state is logged once: while it is down nobody needs to read of every call. */
-function makeTokenProvider(settings: TokenSettings, log: Log, audit: Audit): Pkcs11Provider {
+function makeTokenProvider(settings: TokenSettings, keychain: Keychain, log: Log, audit: Audit): Pkcs11Provider {
   const { name } = settings;
   return new Pkcs11Provider({
     settings,
     readPin: async ({ pin }) => {
-      if (pin === 'keychain') return await readKeychain(pinAccount(name));
+      if (pin === 'keychain') return await keychain.read(pinAccount(name));
       return pin.startsWith('credential:') ? readCredential(pin.slice('credential:'.length)) : undefined;
     },
     savePin: async ({ pin: source }, pin) => {
-      if (source === 'keychain') await writeKeychain(pinAccount(name), pin);
+      if (source === 'keychain') await keychain.write(pinAccount(name), pin);
     },
     onState: (state, failure) => {
       audit.note({ operation: 'token', outcome: failure ? 'failed' : 'ok', detail: { token: name, state } });
@@ -166,8 +166,10 @@ export async function startAgent({
   for (const { name, on, detail } of readProtections()) if (!on) log.warn(`the protection ${name} is off`, { detail });
   const software = new SoftwareProvider(settings);
   await runSelfTest(software);
+  const keychain = new Keychain(settings.keychainTimeoutMs);
   const agent = new Agent({
-    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, log, audit))],
+    keychain,
+    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, keychain, log, audit))],
     time,
     openVault: () => {
       const vault = found ?? openVault();

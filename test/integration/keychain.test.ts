@@ -10,7 +10,7 @@ const keychain = join(repository, 'daemon/dist/os/keychain.js');
 
 /** Runs a few lines beside the keychain module. */
 function runLines(env: NodeJS.ProcessEnv, lines: string): string {
-  const script = `import { readKeychain, writeKeychain } from '${keychain}';\n${lines}`;
+  const script = `import { Keychain } from '${keychain}';\nconst keychain = new Keychain();\n${lines}`;
   return spawnSync(process.execPath, ['--no-warnings', '--input-type=module', '-e', script], { env: cleanEnv(env), encoding: 'utf8' }).stdout;
 }
 
@@ -19,14 +19,14 @@ describe.skipIf(!hasKeyring)('the OS keychain (needs gnome-keyring, a compiled k
     using folder = new TempFolder();
     {
       await using session = await SecretService.start(folder);
-      const lines = `await writeKeychain('a', Buffer.from([1, 0, 255])); console.log(await readKeychain('b'));`;
+      const lines = `await keychain.write('a', Buffer.from([1, 0, 255])); console.log(await keychain.read('b'));`;
       expect(runLines(session.env, lines)).toBe('undefined\n');
     }
     {
       await using session = await SecretService.start(folder);
-      expect(runLines(session.env, `console.log((await readKeychain('a')).toString('hex'));`)).toBe('0100ff\n');
+      expect(runLines(session.env, `console.log((await keychain.read('a')).toString('hex'));`)).toBe('0100ff\n');
     }
-    const refused = `await readKeychain('a').catch((error) => console.log(error.code, error.details.hint));`;
+    const refused = `await keychain.read('a').catch((error) => console.log(error.code, error.details.hint));`;
     const answer = runLines({ DBUS_SESSION_BUS_ADDRESS: 'unix:path=/nowhere' }, refused);
     expect(answer).toMatch(/^ERR_STORE_UNAVAILABLE The OS keychain cannot be used: /);
   });

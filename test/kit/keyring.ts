@@ -37,14 +37,15 @@ export class SecretService implements AsyncDisposable {
     this.env = env;
   }
 
-  static async start(folder: TempFolder, password = 'pw'): Promise<SecretService> {
+  /** @param isLocked - nobody gave the password: what was stored before cannot be had. */
+  static async start(folder: TempFolder, { password = 'pw', isLocked = false } = {}): Promise<SecretService> {
     const [home, runtime] = [folder.join('home'), folder.join('run')];
     for (const path of [home, runtime]) if (!existsSync(path)) mkdirSync(path, { mode: 0o700 });
     const bus = join(runtime, 'bus');
     const service = new SecretService({ HOME: home, XDG_RUNTIME_DIR: runtime, DBUS_SESSION_BUS_ADDRESS: `unix:path=${bus}` });
     service.#spawn('dbus-daemon', '--session', '--nofork', '--nopidfile', `--address=unix:path=${bus}`);
     await waitFor(bus);
-    const keyring = service.#spawn('gnome-keyring-daemon', '--foreground', '--unlock', '--components=secrets');
+    const keyring = service.#spawn('gnome-keyring-daemon', '--foreground', ...(isLocked ? [] : ['--unlock']), '--components=secrets');
     keyring.stdin?.end(password);
     await waitFor(join(home, '.local/share/keyrings'));
     await delay(200); // until it has its name on the bus

@@ -1,12 +1,14 @@
 import { statSync } from 'node:fs';
 import { AgentError } from '@kms-agent/protocol';
 import { readSecret } from '@kms-agent/protocol/terminal';
+import { KeychainKeyslots } from '../keyring/keychain-keyslot.ts';
 import { mentionedBy } from '../keyring/records.ts';
 import { type CredentialKey, encryptRootCredential } from '../os/credential-store.ts';
 import { hasVault } from '../vault/folder.ts';
 import { makeCredentialSecret, parseCredentialSecret } from '../vault/keyslots/credential.ts';
 import { Vault } from '../vault/vault.ts';
 import { type AsUserOptions, runAsUser } from './as-user.ts';
+import { requireKeychain } from './offer-keychain.ts';
 import type { VaultCommandOptions } from './vault-commands.ts';
 
 /** What `keyslot add credential` takes. */
@@ -19,21 +21,35 @@ export interface AddCredentialOptions extends VaultCommandOptions {
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
-/** Adds a slot for a secret to a vault whose agent is stopped. @returns the slot's id. @throws as Vault.open, openKeyslot and unlockWith. */
-async function addSlot(dataDir: string, passphrase: string, text: string): Promise<string> {
-  const secret = parseCredentialSecret(Buffer.from(text));
-  if (!secret) throw new AgentError('ERR_INVALID_PARAMS', { reason: 'the secret of a credential keyslot is 32 bytes in base64' });
+/** Opens a vault whose agent is stopped, and works on it. @throws as Vault.open, openKeyslot and unlockWith. */
+async function withOpenVault<T>(dataDir: string, passphrase: string, work: (vault: Vault) => Promise<T>): Promise<T> {
   const vault = Vault.open({ dataDir, clock: Date.now });
   try {
     const opening = await vault.openKeyslot({ passphrase });
     await vault.unlockWith(opening, mentionedBy, ({ plaintext }) => plaintext.fill(0));
     opening.wipe();
-    const { keyslot } = await vault.addKeyslot({ type: 'credential', secret, proof: { passphrase } });
-    return keyslot.keyslotId;
+    return await work(vault);
   } finally {
-    secret.fill(0);
     vault.close();
   }
+}
+
+/** Adds a slot for a secret. @returns its id. @throws as withOpenVault. */
+async function addSlot(dataDir: string, passphrase: string, text: string): Promise<string> {
+  const secret = parseCredentialSecret(Buffer.from(text));
+  if (!secret) throw new AgentError('ERR_INVALID_PARAMS', { reason: 'the secret of a credential keyslot is 32 bytes in base64' });
+  const slot = { type: 'credential', secret, proof: { passphrase } } as const;
+  const { keyslot } = await withOpenVault(dataDir, passphrase, (vault) => vault.addKeyslot(slot)).finally(() => secret.fill(0));
+  return keyslot.keyslotId;
+}
+
+/** Adds a slot that the OS keychain of this session opens. @throws as withOpenVault; AgentError `ERR_STORE_UNAVAILABLE` without a keychain. */
+export async function addKeychainKeyslot({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
+  if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
+  const keychain = await requireKeychain();
+  const passphrase = await readSecret('Passphrase of an existing keyslot: ', passphraseFd);
+  const { keyslot } = await withOpenVault(dataDir, passphrase, (vault) => new KeychainKeyslots(keychain).add(vault, { proof: { passphrase } }));
+  say(json ? JSON.stringify({ keyslotId: keyslot.keyslotId }) : `Keyslot ${keyslot.keyslotId} opens with the OS keychain whenever you are logged in.`);
 }
 
 /**

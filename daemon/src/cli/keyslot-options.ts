@@ -1,15 +1,23 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { credentialStore } from '../os/credential-store.ts';
-import { type AddCredentialOptions, addCredentialKeyslot } from './keyslot-commands.ts';
+import { type AddCredentialOptions, addCredentialKeyslot, addKeychainKeyslot } from './keyslot-commands.ts';
+import type { VaultCommandOptions } from './vault-commands.ts';
 
 /** Ways into the vault that are made on its files, with the agent stopped; the others are kms's. */
 export function addKeyslotCommands(program: Command, { dataDir, parseFd }: { dataDir: string; parseFd: (text: string) => number }): void {
-  program
-    .command('keyslot')
-    .description('ways into the vault')
-    .command('add')
-    .description('add one')
+  const add = program.command('keyslot').description('ways into the vault').command('add').description('add one');
+  add
+    .command('keychain')
+    .description(
+      'one that the OS keychain of your session opens, so that a log-in unlocks; the agent must be stopped (while it runs: kms keyslot add keychain)',
+    )
+    .option('--data-dir <dir>', 'folder of the vault', dataDir)
+    .option('--passphrase-fd <n>', 'read the passphrase from this descriptor instead of the terminal', parseFd)
+    .option('--json', 'answer as JSON')
+    .addHelpText('after', '\nExample:\n  $ kms-agent keyslot add keychain')
+    .action((options: VaultCommandOptions) => addKeychainKeyslot({ ...options, dataDir: resolve(options.dataDir) }));
+  add
     .command('credential')
     .description('one that a systemd credential opens, so that the host unlocks at its start; the agent must be stopped')
     .option('--data-dir <dir>', 'folder of the vault', dataDir)

@@ -73,8 +73,10 @@ const program = new Command('kms-agent')
 
 vaultCommand('init', 'make a vault with a passphrase, a recovery code and a default key', 'init')
   .option('--no-default-key', 'make no default key')
+  .option('--keychain', 'let the OS keychain open it whenever you are logged in; on a terminal you are asked')
+  .option('--no-keychain', 'do not, and do not ask')
   .option('--system', "the vault of the system's agent, as its own user")
-  .action(({ system = false, ...options }: CommonOptions & { defaultKey: boolean; system?: boolean }) =>
+  .action(({ system = false, ...options }: CommonOptions & { defaultKey: boolean; keychain?: boolean; system?: boolean }) =>
     init(system ? { ...options, dataDir: requireServiceUser() } : options),
   );
 

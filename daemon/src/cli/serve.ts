@@ -140,7 +140,7 @@ async function openByItself({ agent, audit }: Pick<RunningAgent, 'agent' | 'audi
         onFailed(detail);
       }
       said = detail;
-      if (!agent.ways.hasHsmKeyslot) return;
+      if (!agent.ways.mayOpenLater) return;
       if (tries % triesBeforeSleep === 0) await agent.ways.sleep();
       await delay(selfUnlockMs, undefined, { ref: false });
     }

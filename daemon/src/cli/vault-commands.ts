@@ -2,12 +2,15 @@ import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
 import { Aliases } from '../keyring/aliases.ts';
 import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
+import { KeychainKeyslots, keychainAccount } from '../keyring/keychain-keyslot.ts';
 import { Keyring } from '../keyring/keyring.ts';
 import { boxIn, mentionedBy } from '../keyring/records.ts';
 import { TokenWork } from '../keyring/token-work.ts';
+import { Keychain } from '../os/keychain.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
 import { Vault } from '../vault/vault.ts';
+import { chooseKeychain } from './offer-keychain.ts';
 
 /** What every command on a vault takes. */
 export interface VaultCommandOptions {
@@ -23,18 +26,29 @@ function showRecoveryCode(code: string): void {
   say(`\n    ${code}\n`);
 }
 
-/** Makes a vault with a passphrase slot, a recovery slot, and the default key. */
-export async function init({ dataDir, passphraseFd, json, defaultKey }: VaultCommandOptions & { defaultKey: boolean }): Promise<void> {
+/** What `init` takes. */
+export interface InitOptions extends VaultCommandOptions {
+  readonly defaultKey: boolean;
+  /** Whether the OS keychain shall open the vault; asked for on a terminal where nobody says. */
+  readonly keychain?: boolean;
+}
+
+/** Makes a vault with a passphrase slot, a recovery slot, and the default key; on a workstation also with a slot that the OS keychain opens. */
+export async function init({ dataDir, passphraseFd, json, defaultKey, keychain }: InitOptions): Promise<void> {
+  const isAttended = passphraseFd === undefined && json !== true;
+  const offered = await chooseKeychain(keychain, isAttended); // before anything is made
   const passphrase = await readNewSecret('New passphrase for the vault: ', passphraseFd);
   const slots = [{ type: 'passphrase', passphrase }, { type: 'recovery' }] as const;
   const { vault, recoveryCode = '' } = await Vault.create({ dataDir, clock: Date.now, slots });
   const key = defaultKey ? await makeDefaultKey(vault) : undefined;
+  const slot = offered ? await new KeychainKeyslots(offered).add(vault, { proof: { passphrase } }) : undefined;
   vault.close();
-  if (json) return say(JSON.stringify({ dataDir, recoveryCode, ...(key ? { defaultKeyId: key.keyId } : {}) }));
+  const made = { ...(key ? { defaultKeyId: key.keyId } : {}), ...(slot ? { keychainKeyslotId: slot.keyslot.keyslotId } : {}) };
+  if (json) return say(JSON.stringify({ dataDir, recoveryCode, ...made }));
   say(`The vault is in ${dataDir}.`);
   showRecoveryCode(recoveryCode);
   say(key ? `Default key: ${key.keyId} (alias/default)` : 'No default key was made.');
-  say('Next: kms-agent serve, then kms unlock.');
+  say(slot ? 'The OS keychain opens it when you are logged in. Next: kms-agent serve.' : 'Next: kms-agent serve, then kms unlock.');
 }
 
 /** Makes the default key of a vault that is open and has none. */
@@ -49,6 +63,8 @@ export async function makeDefaultKey(vault: Vault): Promise<Key> {
 export async function rekey({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
   const passphrase = await readSecret('Passphrase of the vault: ', passphraseFd);
   const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase }, boxIn);
+  const stale = droppedKeyslots.filter(({ type }) => type === 'keychain');
+  for (const { keyslotId } of stale) await new Keychain().remove(keychainAccount(keyslotId)).catch(() => undefined); // it opens nothing any more
   if (json) return say(JSON.stringify({ recoveryCode, droppedKeyslots }));
   for (const { type, label } of droppedKeyslots) say(`Removed: keyslot ${label} (${type}), whose secret was not given; add it again with kms keyslot add.`);
   showRecoveryCode(recoveryCode);

@@ -7,6 +7,7 @@ import type { AgentAct } from './acts.ts';
 import { AutoLock, type LockReason } from './auto-lock.ts';
 import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
+import type { SecretStore } from './keychain-keyslot.ts';
 import { Keyring } from './keyring.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
@@ -30,6 +31,8 @@ export interface AgentOptions {
   /** Hears of what an administrator should look at. */
   readonly onWarning: (warning: string, error?: unknown) => void;
   readonly witness: Witness;
+  /** Where secrets of keyslots may lie: the OS keychain. */
+  readonly keychain: SecretStore;
   /** Milliseconds without a request that needs keys after which the agent locks itself; 0 for never. */
   readonly idleLockMs: number;
   /** Whether the agent locks itself when the machine has been suspended, also if nobody announced it. */
@@ -51,13 +54,14 @@ export class Agent {
   /** The agent has decided to lock itself, and does so as soon as it is its turn. */
   #isLocking = false;
   unlockTime: number | undefined;
-  readonly ways: WaysIn = new WaysIn(this);
+  readonly ways: WaysIn;
   /** Nobody has locked or unlocked since the start. */
   isUntouched = true;
 
   constructor(options: AgentOptions) {
     this.#options = options;
     this.providers = options.providers;
+    this.ways = new WaysIn(this, options);
     this.startTime = options.time.wall();
     this.#autoLock = new AutoLock(options);
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);

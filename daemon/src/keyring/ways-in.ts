@@ -1,20 +1,39 @@
-import { type AddKeyslotParams, type AddKeyslotResult, AgentError, isAgentError, type RemoveKeyslotParams, type SecretText } from '@kms-agent/protocol';
+import {
+  type AddKeyslotParams,
+  type AddKeyslotResult,
+  AgentError,
+  isAgentError,
+  type KeyslotType,
+  type RemoveKeyslotParams,
+  type SecretText,
+} from '@kms-agent/protocol';
 import { isToken, type Provider } from '../providers/provider.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { Agent } from './agent.ts';
 import { openWithCredential } from './credential-keyslot.ts';
 import { findToken, KeyslotMaking, openingSealer } from './hsm-keyslot.ts';
+import { KeychainKeyslots, type SecretStore } from './keychain-keyslot.ts';
 import { Throttle } from './throttle.ts';
+
+/** What they work with beside the agent. */
+export interface WaysInOptions {
+  readonly keychain: SecretStore;
+  readonly onWarning: (warning: string, error?: unknown) => void;
+}
 
 /** The ways into the vault: secrets of persons, under a throttle, and tokens. */
 export class WaysIn {
   readonly #agent: Agent;
+  readonly #keychain: KeychainKeyslots;
+  readonly #onWarning: (warning: string, error?: unknown) => void;
   readonly #throttle = new Throttle(() => performance.now());
   /** Tokens that somebody is opening the vault with, and how many are. */
   readonly #used = new Map<Provider, number>();
 
-  constructor(agent: Agent) {
+  constructor(agent: Agent, { keychain, onWarning }: WaysInOptions) {
     this.#agent = agent;
+    this.#keychain = new KeychainKeyslots(keychain);
+    this.#onWarning = onWarning;
   }
 
   /**
@@ -28,12 +47,13 @@ export class WaysIn {
 
   /**
    * Opens the vault with a slot that needs no person; where it is open already, that is all, but for the lifetimes of keys. A token that this wakes stays awake until `sleep`.
-   * @throws AgentError `ERR_UNLOCK_FAILED` when neither a credential nor a token opens one.
+   * @param isAsked - a person asked for it, and may be asked in turn: by the OS keychain.
+   * @throws AgentError `ERR_UNLOCK_FAILED` when no credential, keychain or token opens one; `ERR_BUSY` while the keychain is being asked.
    */
-  async unlockByItself(keyslotId?: string): Promise<void> {
+  async unlockByItself(keyslotId?: string, isAsked = false): Promise<void> {
     const { vault } = this.#agent;
     if (this.#agent.state === 'UNLOCKED' && !(this.#agent.hasLifetimes && this.hasOwnKeyslot)) return;
-    const opening = await this.#using(this.#agent.providers.filter(isToken), () => this.#openByItself(vault, keyslotId));
+    const opening = await this.#using(this.#agent.providers.filter(isToken), () => this.#openByItself(vault, keyslotId, isAsked));
     await this.#agent.openWith(vault, opening);
   }
 
@@ -41,7 +61,7 @@ export class WaysIn {
   async unlockWithToken(keyslotId?: string): Promise<void> {
     const woken = this.#asleep;
     try {
-      await this.unlockByItself(keyslotId);
+      await this.unlockByItself(keyslotId, true);
     } finally {
       await this.sleep(woken);
     }
@@ -91,6 +111,7 @@ export class WaysIn {
   /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */
   async addKeyslot(uid: number, { token, ...params }: AddKeyslotParams): Promise<AddKeyslotResult> {
     return await this.#prove(uid, async () => {
+      if (params.type === 'keychain') return await this.#keychain.add(this.#agent.vault, params);
       if (params.type !== 'hsm') return await this.#agent.vault.addKeyslot(params);
       const provider = findToken(this.#agent.providers, token);
       if (provider.keepsPinInVault)
@@ -109,18 +130,29 @@ export class WaysIn {
   async removeKeyslot(uid: number, params: RemoveKeyslotParams): Promise<void> {
     await this.#prove(uid, async () => {
       const part = this.#agent.vault.hsmKeyslots.get(params.keyslotId);
+      const isInKeychain = this.#slotsOf('keychain', params.keyslotId).length > 0;
       await this.#agent.vault.removeKeyslot(params);
+      if (isInKeychain)
+        await this.#keychain
+          .forget(params.keyslotId)
+          .catch((error: unknown) => this.#onWarning('what opened a keyslot that was removed is still in the OS keychain', error));
       if (part) await this.#agent.open.tokenWork.destroyKeyslotKey(params.keyslotId, part);
     });
   }
 
   /** Whether the vault may open without a person. */
   get hasOwnKeyslot(): boolean {
-    return this.#hasCredentialKeyslot || this.hasHsmKeyslot;
+    return this.#slotsOf('credential').length > 0 || this.#slotsOf('keychain').length > 0 || this.hasHsmKeyslot;
   }
 
-  get #hasCredentialKeyslot(): boolean {
-    return this.#agent.isInitialized() && this.#agent.vault.hasKeyslotOf('credential');
+  /** Whether a try that failed may succeed later without a person: a token comes up, or a session with a keychain. */
+  get mayOpenLater(): boolean {
+    return this.hasHsmKeyslot || (this.#slotsOf('keychain').length > 0 && this.#keychain.mayOpenLater);
+  }
+
+  /** Ids of the slots of a type. */
+  #slotsOf(type: KeyslotType, keyslotId?: string): string[] {
+    return this.#agent.isInitialized() ? this.#agent.vault.keyslotsOf(type).filter((id) => (keyslotId ?? id) === id) : [];
   }
 
   /** Whether a token may open the vault without a person. */
@@ -137,19 +169,23 @@ export class WaysIn {
     return this.#agent.providers.filter((provider) => isToken(provider) && provider.isAsleep);
   }
 
-  /** First the credential, then tokens; what is wrong with the credential is said when no token opens either. */
-  async #openByItself(vault: Vault, keyslotId?: string): Promise<Opening> {
-    let failure: unknown;
-    try {
-      if (this.#hasCredentialKeyslot) return openWithCredential(vault, keyslotId);
-    } catch (error) {
-      if (!isAgentError(error, 'ERR_UNLOCK_FAILED')) throw error;
-      failure = error;
+  /** First the credential, then the keychain, then tokens. @throws what is wrong with the first that there is, when none of them opens. */
+  async #openByItself(vault: Vault, keyslotId: string | undefined, isAsked: boolean): Promise<Opening> {
+    const inKeychain = this.#slotsOf('keychain', keyslotId);
+    const ways: (() => Opening | Promise<Opening>)[] = [
+      ...(this.#slotsOf('credential', keyslotId).length > 0 ? [() => openWithCredential(vault, keyslotId)] : []),
+      ...(inKeychain.length > 0 ? [() => this.#keychain.open(vault, inKeychain, isAsked)] : []),
+      () => vault.openHsmKeyslot(openingSealer(this.#agent.providers), keyslotId),
+    ];
+    const failures: unknown[] = [];
+    for (const open of ways) {
+      try {
+        return await open();
+      } catch (error) {
+        if (!isAgentError(error, 'ERR_UNLOCK_FAILED', 'ERR_BUSY')) throw error;
+        failures.push(error);
+      }
     }
-    try {
-      return await vault.openHsmKeyslot(openingSealer(this.#agent.providers), keyslotId);
-    } catch (error) {
-      throw failure !== undefined && isAgentError(error, 'ERR_UNLOCK_FAILED') ? failure : error;
-    }
+    throw failures[0];
   }
 }

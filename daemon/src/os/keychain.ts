@@ -2,27 +2,51 @@ import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { AgentError } from '@kms-agent/protocol';
 
-const service = 'kms-agent';
-/** Milliseconds that a person has for a prompt of the keychain. */
-const deadlineMs = 30_000;
+/** What our items are filed under in the keychain. */
+export const keychainService = 'kms-agent';
+
+/** Milliseconds that a person has for a prompt of the keychain, by default. */
+export const defaultKeychainTimeoutMs = 30_000;
 
 const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './keychain-process.ts' : './keychain-process.js', import.meta.url));
 
-/**
- * What the OS keychain holds for an account.
- * @returns undefined when it gives nothing: there is none, or it is locked. That is never a reason to make a new secret.
- * @throws AgentError `ERR_STORE_UNAVAILABLE` when there is no keychain to ask.
- */
-export async function readKeychain(account: string): Promise<Buffer | undefined> {
-  return await run(account);
+/** Asked of keychain-process.ts. */
+interface Request {
+  readonly account: string;
+  readonly act: 'read' | 'store' | 'remove';
+  readonly secret?: Uint8Array;
 }
 
-/** Stores a secret and reads it back. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
-export async function writeKeychain(account: string, secret: Uint8Array): Promise<void> {
-  const kept = await run(account, secret);
-  const isSame = kept?.equals(secret) ?? false;
-  kept?.fill(0);
-  if (!isSame) throw unavailable('it did not keep what it was given; is it locked?');
+/** The keychain of the user's session, one process a call. */
+export class Keychain {
+  readonly #timeoutMs: number;
+
+  /** @param timeoutMs - after which a call is given up, a prompt that somebody leaves open included. */
+  constructor(timeoutMs: number = defaultKeychainTimeoutMs) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /**
+   * What the keychain holds for an account.
+   * @returns undefined when it gives nothing: there is none, or it is locked. That is never a reason to make a new secret.
+   * @throws AgentError `ERR_STORE_UNAVAILABLE` when there is no keychain to ask.
+   */
+  async read(account: string): Promise<Buffer | undefined> {
+    return await run({ account, act: 'read' }, this.#timeoutMs);
+  }
+
+  /** Stores a secret and reads it back. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  async write(account: string, secret: Uint8Array): Promise<void> {
+    const kept = await run({ account, act: 'store', secret }, this.#timeoutMs);
+    const isSame = kept?.equals(secret) ?? false;
+    kept?.fill(0);
+    if (!isSame) throw unavailable('it did not keep what it was given; is it locked?');
+  }
+
+  /** Removes what it holds for an account, if anything. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+  async remove(account: string): Promise<void> {
+    await run({ account, act: 'remove' }, this.#timeoutMs);
+  }
 }
 
 const unavailable = (reason: string): AgentError => new AgentError('ERR_STORE_UNAVAILABLE', { hint: `The OS keychain cannot be used: ${reason}` });
@@ -31,11 +55,11 @@ const unavailable = (reason: string): AgentError => new AgentError('ERR_STORE_UN
 const reasonIn = (printed: string): string => /^\w*Error: (.*)$/m.exec(printed)?.[1] ?? printed.trim().split('\n').at(-1) ?? 'it ended without a word';
 
 /** Secrets go both ways as bytes: text, which nobody can overwrite, is the process's own affair. */
-function run(account: string, secret?: Uint8Array): Promise<Buffer | undefined> {
+function run({ account, act, secret }: Request, timeoutMs: number): Promise<Buffer | undefined> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | undefined>();
   const child = spawn(process.execPath, ['--disable-sigusr1', '--no-warnings', program], { stdio: ['pipe', 'pipe', 'pipe'] });
   const [output, complaints]: [Buffer[], Buffer[]] = [[], []];
-  const timer = setTimeout(() => child.kill('SIGKILL'), deadlineMs);
+  const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
   child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
   child.stderr.on('data', (chunk: Buffer) => complaints.push(chunk));
   child.stdin.on('error', () => undefined); // it ended before it read; its end says why
@@ -46,11 +70,15 @@ function run(account: string, secret?: Uint8Array): Promise<Buffer | undefined> 
     else
       reject(
         unavailable(
-          child.killed ? `no answer for ${deadlineMs} ms` : signal ? `its process ended with ${signal}` : reasonIn(Buffer.concat(complaints).toString()),
+          child.killed
+            ? `no answer for ${timeoutMs} ms (keychainTimeoutMs)`
+            : signal
+              ? `its process ended with ${signal}`
+              : reasonIn(Buffer.concat(complaints).toString()),
         ),
       );
   });
-  child.stdin.write(`${JSON.stringify({ service, account, stores: secret !== undefined })}\n`);
+  child.stdin.write(`${JSON.stringify({ service: keychainService, account, act })}\n`);
   child.stdin.end(secret);
   return promise;
 }

@@ -168,9 +168,9 @@ export class Vault {
     return slot && this.#openWith(slot);
   }
 
-  /** Whether there is a slot of a type. */
-  hasKeyslotOf(type: KeyslotType): boolean {
-    return [...this.#bodies.values()].some((body) => typeOf(body) === type);
+  /** Ids of the slots of a type. */
+  keyslotsOf(type: KeyslotType): string[] {
+    return [...this.#bodies].flatMap(([keyslotId, body]) => (typeOf(body) === type ? [keyslotId] : []));
   }
 
   #openWith(slot: OpenKeyslot): Opening {

@@ -31,6 +31,7 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
   onTestFinished(() => folder[Symbol.dispose]());
   const agent = new Agent({
     witness: new Witness({ audit, onWarning: () => undefined }),
+    keychain: { read: async () => undefined, write: async () => undefined, remove: async () => undefined },
     providers: [provider],
     time: machineTime,
     limits: { maxUses, blockSize, lookIntervalMs, maxOffMs, lockSettleMs: 1000 },

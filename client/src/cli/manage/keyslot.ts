@@ -21,7 +21,7 @@ export function addKeyslotCommands(program: Command): void {
     });
   keyslot
     .command('add <type>')
-    .description('add one: passphrase, recovery or hsm')
+    .description('add one: passphrase, recovery, keychain or hsm')
     .option('--label <text>', 'what to call it')
     .option('--token <name>', 'of an hsm slot: the token of the settings that opens it')
     .addOption(passphraseOption())

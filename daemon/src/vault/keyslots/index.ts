@@ -44,14 +44,16 @@ export interface NewKeyslot {
   readonly type: KeyslotType;
   readonly label?: string;
   readonly passphrase?: string;
-  /** Of a credential slot: 256 random bits that lie somewhere else. */
+  /** Of a credential or keychain slot: 256 random bits that lie somewhere else. */
   readonly secret?: Uint8Array;
+  /** Its id, where something has been filed under it already: a UUID. */
+  readonly keyslotId?: string;
   /** Of an hsm slot: what seals its wrapping key. */
   readonly sealer?: Pick<TokenSealer, 'seal'>;
 }
 
 /** Slots whose secret is a random key that is kept somewhere else. */
-export type SecretKeyslotType = 'credential';
+export type SecretKeyslotType = 'credential' | 'keychain';
 
 /** A slot's own key, open; it wraps and unwraps both keys. */
 export interface OpenKeyslot {
@@ -131,7 +133,7 @@ export class Keyslots {
   async make(slot: NewKeyslot, keys: Wrapped, nowMs: number): Promise<{ keyslotId: string; body: string; recoveryCode?: string }> {
     const salt = randomBytes(32);
     const code = slot.type === 'recovery' ? makeRecoveryCode() : undefined;
-    const keyslotId = randomUUID();
+    const { keyslotId = randomUUID() } = slot;
     const ofToken = slot.type === 'hsm' ? await sealNewKey(slot, keyslotId) : undefined;
     const parameters: SlotParameters = {
       keyslotId,
@@ -251,7 +253,7 @@ export class Keyslots {
 
 /** The wrapping key of a slot whose secret is kept somewhere else; undefined for another slot. */
 function deriveFromSecret({ type, secret }: NewKeyslot, salt: Uint8Array): Buffer | undefined {
-  return type === 'credential' && secret ? deriveKey(secret, `${type} keyslot`, salt) : undefined;
+  return (type === 'credential' || type === 'keychain') && secret ? deriveKey(secret, `${type} keyslot`, salt) : undefined;
 }
 
 /** A random wrapping key, and what a token made of it. @throws AgentError `ERR_UNSUPPORTED_OPERATION` without a token. */

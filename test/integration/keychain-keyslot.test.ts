@@ -1,0 +1,210 @@
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { isAgentError } from '@kms-agent/client';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { hasKeyring, SecretService } from '../kit/keyring.ts';
+
+const module = join(repository, 'daemon/dist/os/keychain.js');
+
+/** Asks the keychain of a session, by our own module. @returns what it has as base64, `nothing`, or what was complained of. */
+function ask(env: NodeJS.ProcessEnv, call: string): string {
+  const script = `import { Keychain } from '${module}';
+    const answer = await new Keychain().${call}.catch((error) => error.details.hint);
+    console.log(answer === undefined ? 'nothing' : Buffer.isBuffer(answer) ? answer.toString('base64') : answer);`;
+  return spawnSync(process.execPath, ['--no-warnings', '--input-type=module', '-e', script], { env: cleanEnv(env), encoding: 'utf8' }).stdout.trim();
+}
+
+const accountOf = (keyslotId: string): string => `keyslot ${keyslotId}`;
+const read = (env: NodeJS.ProcessEnv, keyslotId: string): string => ask(env, `read('${accountOf(keyslotId)}')`);
+
+describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compiled keytar and a user with a name)', () => {
+  let folder: TempFolder;
+  let home: TempFolder;
+  beforeEach(() => {
+    folder = new TempFolder();
+    home = new TempFolder();
+  });
+  afterEach(() => {
+    folder[Symbol.dispose]();
+    home[Symbol.dispose]();
+  });
+
+  const serve = (env: NodeJS.ProcessEnv, settings: object = {}): Promise<TestAgent> => {
+    writeFileSync(folder.join('config.json'), JSON.stringify(settings), { mode: 0o600 });
+    return TestAgent.serve(folder, '--config', folder.join('config.json'), { env: cleanEnv(env) });
+  };
+
+  /** A vault with a keychain slot, made on its files. @returns the slot's id. */
+  async function addSlot(env: NodeJS.ProcessEnv): Promise<string> {
+    await initVault(folder);
+    const args = ['keyslot', 'add', 'keychain', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json'];
+    const { code, stdout, stderr } = await run(agentProgram, args, { secret: passphrase, env: cleanEnv(env) });
+    if (code !== 0) throw new Error(stderr);
+    return (JSON.parse(stdout.toString()) as { keyslotId: string }).keyslotId;
+  }
+
+  /** The state of an agent, and why it does not open by itself. */
+  async function stateOf(agent: TestAgent): Promise<[state: string, why: string]> {
+    const kms = await agent.client();
+    const { state } = await kms.status();
+    const refused: unknown = state === 'UNLOCKED' ? undefined : await kms.unlock({}).catch((error: unknown) => error);
+    return [state, isAgentError(refused, 'ERR_UNLOCK_FAILED') ? (refused.details.hint ?? '') : ''];
+  }
+
+  /** That a person gets in, and that no slot was made or lost. */
+  async function expectWholeFor(agent: TestAgent): Promise<void> {
+    const kms = await agent.client();
+    expect((await kms.unlock({ passphrase })).state).toBe('UNLOCKED');
+    expect((await kms.listKeyslots()).keyslots.map(({ type }) => type).sort()).toEqual(['keychain', 'passphrase', 'recovery']);
+  }
+
+  test('init --keychain: the agent comes up unlocked, in this session and after the next log-in; its secret is in no file of the vault', async () => {
+    let secret = '';
+    {
+      await using session = await SecretService.start(home);
+      const args = ['init', '--keychain', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json'];
+      const made = await run(agentProgram, args, { secret: passphrase, env: cleanEnv(session.env) });
+      const { keychainKeyslotId } = JSON.parse(made.stdout.toString()) as { keychainKeyslotId: string };
+      secret = read(session.env, keychainKeyslotId);
+      expect(Buffer.from(secret, 'base64')).toHaveLength(32);
+      await using agent = await serve(session.env);
+      expect(await stateOf(agent)).toEqual(['UNLOCKED', '']);
+      const { keyslots } = await (await agent.client()).listKeyslots();
+      expect(keyslots.find(({ keyslotId }) => keyslotId === keychainKeyslotId)).toMatchObject({
+        type: 'keychain',
+        lastUnlockTime: expect.any(String) as string,
+      });
+    }
+    for (const form of [secret, Buffer.from(secret, 'base64')]) expect(readFileSync(folder.join('vault', 'vault.db')).includes(form)).toBe(false);
+    await using session = await SecretService.start(home);
+    await using agent = await serve(session.env);
+    expect(await stateOf(agent)).toEqual(['UNLOCKED', '']);
+  });
+
+  test('kms keyslot add keychain, on a running agent: unlock without a secret opens it; what is removed is in the keychain no more', async () => {
+    await using session = await SecretService.start(home);
+    await initVault(folder);
+    await using agent = await serve(session.env);
+    const kms = await agent.client();
+    await kms.unlock({ passphrase });
+    await expect(kms.addKeyslot({ type: 'keychain', proof: { passphrase: 'a wrong one' } })).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
+    await new Promise((resolve) => setTimeout(resolve, 1100)); // who guesses waits
+    const env = cleanEnv({ KMS_AGENT_SOCK: agent.socketPath });
+    const { code, stdout, stderr } = await run(kmsProgram, ['keyslot', 'add', 'keychain', '--passphrase-fd', '3', '--json'], { secret: passphrase, env });
+    expect([code, stderr]).toEqual([0, '']);
+    const { keyslotId } = (JSON.parse(stdout.toString()) as { keyslot: { keyslotId: string } }).keyslot;
+    await kms.lock();
+    expect((await kms.unlock({})).state).toBe('UNLOCKED');
+    await kms.lock();
+    expect((await kms.unlock({ keyslotId })).state).toBe('UNLOCKED');
+    await kms.removeKeyslot({ keyslotId, proof: { passphrase } });
+    expect(read(session.env, keyslotId)).toBe('nothing');
+    await kms.lock();
+    await expect(kms.unlock({})).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
+  });
+
+  test('a locked keyring: locked with a reason, nothing made; unlocked later, it opens', async () => {
+    let keyslotId = '';
+    {
+      await using session = await SecretService.start(home);
+      keyslotId = await addSlot(session.env);
+    }
+    {
+      await using session = await SecretService.start(home, { isLocked: true });
+      await using agent = await serve(session.env);
+      expect(await stateOf(agent)).toEqual(['LOCKED', expect.stringContaining(`is locked, or has nothing for the keyslot ${keyslotId}`)]);
+      await expectWholeFor(agent);
+    }
+    await using session = await SecretService.start(home);
+    await using agent = await serve(session.env);
+    expect(await stateOf(agent)).toEqual(['UNLOCKED', '']);
+  });
+
+  test('no session bus: locked with a reason, and unlocked by itself once there is one', async () => {
+    let env: NodeJS.ProcessEnv = {};
+    {
+      await using session = await SecretService.start(home);
+      env = session.env;
+      await addSlot(env);
+    }
+    await using agent = await serve(env);
+    expect(await stateOf(agent)).toEqual(['LOCKED', expect.stringContaining('The OS keychain cannot be used: ')]);
+    await using _session = await SecretService.start(home);
+    const kms = await agent.client();
+    await expect.poll(async () => (await kms.status()).state, { timeout: 30_000 }).toBe('UNLOCKED');
+  });
+
+  test.each([
+    [
+      'of another program',
+      (account: string) => `write('${account}', Buffer.from('${randomBytes(32).toString('base64')}', 'base64'))`,
+      'does not open this vault',
+    ],
+    ['of another program, and no secret at all', (account: string) => `write('${account}', Buffer.from('hello'))`, 'does not open this vault'],
+    ['removed by somebody', (account: string) => `remove('${account}')`, 'has nothing for the keyslot'],
+  ])('an item %s: locked with a reason, the item is left as it is, and a person gets in', async (_name, change, words) => {
+    await using session = await SecretService.start(home);
+    const keyslotId = await addSlot(session.env);
+    ask(session.env, change(accountOf(keyslotId)));
+    const before = read(session.env, keyslotId);
+    await using agent = await serve(session.env);
+    expect(await stateOf(agent)).toEqual(['LOCKED', expect.stringContaining(words)]);
+    await expectWholeFor(agent);
+    expect(read(session.env, keyslotId)).toBe(before);
+    expect(agent.startLog).toContain('nothing opens the vault without a person yet');
+  });
+
+  test('a keychain that does not answer: given up after keychainTimeoutMs; others are served meanwhile, and a passphrase opens at once', async () => {
+    let env: NodeJS.ProcessEnv = {};
+    {
+      await using session = await SecretService.start(home);
+      env = session.env;
+      await addSlot(env);
+    }
+    const silent = folder.join('silent');
+    const server = createServer(() => undefined).listen(silent);
+    try {
+      await using agent = await serve({ ...env, DBUS_SESSION_BUS_ADDRESS: `unix:path=${silent}` }, { keychainTimeoutMs: 3000 });
+      const kms = await agent.client();
+      const asked = kms.unlock({}).catch((error: unknown) => error);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      expect((await kms.status()).state).toBe('LOCKED');
+      await expect((await agent.client()).call('unlock', {}, { timeoutMs: 500 })).rejects.toMatchObject({ code: 'ERR_BUSY' });
+      expect((await kms.unlock({ passphrase })).state).toBe('UNLOCKED');
+      expect(await asked).toMatchObject({
+        code: 'ERR_UNLOCK_FAILED',
+        details: { hint: expect.stringContaining('no answer for 3000 ms (keychainTimeoutMs)') as string },
+      });
+    } finally {
+      server.close();
+    }
+  });
+
+  test('init --keychain without a keychain, and without being asked: nothing is made; with --no-keychain it is', async () => {
+    const env = cleanEnv({ DBUS_SESSION_BUS_ADDRESS: 'unix:path=/nowhere' });
+    const init = (...flags: string[]): ReturnType<typeof run> =>
+      run(agentProgram, ['init', ...flags, '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json'], { secret: passphrase, env });
+    const refused = await init('--keychain');
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toContain('The OS keychain cannot be used');
+    expect(existsSync(folder.join('vault'))).toBe(false);
+    expect((await init('--no-keychain')).code).toBe(0);
+  });
+
+  test('rekey: the slot goes, and what was stored for it', async () => {
+    await using session = await SecretService.start(home);
+    const keyslotId = await addSlot(session.env);
+    const args = ['rekey', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--json'];
+    const { code, stdout } = await run(agentProgram, args, { secret: passphrase, env: cleanEnv(session.env) });
+    expect(code).toBe(0);
+    expect((JSON.parse(stdout.toString()) as { droppedKeyslots: { type: string }[] }).droppedKeyslots.map(({ type }) => type).sort()).toEqual([
+      'keychain',
+      'recovery',
+    ]);
+    expect(read(session.env, keyslotId)).toBe('nothing');
+  });
+});
