@@ -55,5 +55,5 @@ test('deleteKeyMaterial among encryptions in one go: each is refused, or is unde
     }
   }
   expect(sealed).toBeGreaterThan(60);
-  expect(refused).toBeGreaterThan(60);
+  expect(refused).toBeGreaterThan(10);
 });

@@ -42,7 +42,7 @@ export class TokenComparison {
       this.#report(provider, {
         interrupted: this.#closeMade(provider, before.over, shown),
         idle: this.#findIdle(provider, before.filled, shown),
-        strange: this.#findStrange(provider, before.filled, shown),
+        strange: await this.#confirmStrange(provider, before.filled, this.#findStrange(provider, before.filled, shown)),
         missing: this.#findMissing(provider, before.filled, shown),
       });
     } catch (error) {
@@ -105,6 +105,13 @@ export class TokenComparison {
     const isKnown = (id: string): boolean => keyring.keyByVersion(id) !== undefined || keyring.vault.hasKeyslot(id) || before.has(id);
     const ours = shown.filter(({ label }) => label.startsWith('kms-agent ')).map(({ keyVersionId }) => keyVersionId);
     return ours.filter((id) => !isKnown(id) && !this.#isAccounted(provider, id, 'make', 'destroy', 'wrap'));
+  }
+
+  /** What came and went while the token listed, such as the wrapping pair of an import, is gone at a second look. */
+  async #confirmStrange(provider: Token, before: ReadonlySet<string>, strange: readonly string[]): Promise<string[]> {
+    if (strange.length === 0) return [];
+    const again = this.#findStrange(provider, before, await provider.list());
+    return strange.filter((id) => again.includes(id));
   }
 
   #findMissing(provider: Token, before: ReadonlySet<string>, shown: readonly ListedKey[]): string[] {
