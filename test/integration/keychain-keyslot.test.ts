@@ -7,6 +7,7 @@ import { isAgentError } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { hasKeyring, SecretService } from '../kit/keyring.ts';
+import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
 
 const module = join(repository, 'daemon/dist/os/keychain.js');
 
@@ -193,6 +194,22 @@ describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compile
     expect(refused.stderr).toContain('The OS keychain cannot be used');
     expect(existsSync(folder.join('vault'))).toBe(false);
     expect((await init('--no-keychain')).code).toBe(0);
+  });
+
+  test.skipIf(!hasTerminal).each([
+    ['', 'UNLOCKED'],
+    ['n', 'LOCKED'],
+  ])('init on a terminal offers it; answered "%s" the agent comes up %s', async (answer, state) => {
+    await using session = await SecretService.start(home);
+    const answers: Answer[] = [
+      ['logged in\\? \\[Y/n\\] ', answer],
+      ['New passphrase for the vault: ', passphrase],
+      ['Again: ', passphrase],
+    ];
+    const env = cleanEnv(session.env);
+    expect(onTerminal([process.execPath, agentProgram, 'init', '--data-dir', folder.join('vault')], answers, { env })).toMatchObject({ status: 0 });
+    await using agent = await serve(session.env);
+    expect((await stateOf(agent))[0]).toBe(state);
   });
 
   test('rekey: the slot goes, and what was stored for it', async () => {

@@ -76,6 +76,11 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await host.sh("stat -c '%U %G %a' /run/kms-agent/agent.sock /run/kms-agent")).toBe('root kms-users 660\nroot root 755');
     expect(await host.sh('find /usr/lib/kms-agent ! -user root -o -perm /022 ! -type l')).toBe('');
     await host.sh(`cp -p ${credential} /root/credential`);
+    for (const name of ['kms', 'kms-agent']) {
+      expect(await host.sh(`grep -m1 '^.TH' /usr/share/man/man1/${name}.1`)).toContain(`.TH ${name.toUpperCase()} 1 `);
+      const complete = `source /usr/share/bash-completion/completions/${name}; complete -p ${name}`;
+      expect(await host.sh(`bash --norc -c '${complete}'`)).toContain(`-F _${name.replace('-', '_')} ${name}`);
+    }
   });
 
   test('install --system again: changes nothing', async () => {
@@ -354,7 +359,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(removed.kept).toEqual(['/var/lib/kms-agent', '/var/log/kms-agent', '/etc/kms-agent/config.json', credential]);
     expect(
       await host.sh(
-        'ls -d /usr/lib/kms-agent /usr/bin/kms /usr/bin/kms-agent /etc/systemd/system/kms-agent.* /etc/sysusers.d/kms-agent.conf 2>/dev/null || true',
+        'ls -d /usr/lib/kms-agent /usr/bin/kms /usr/bin/kms-agent /usr/share/man/man1/kms* /usr/share/bash-completion/completions/kms* /etc/systemd/system/kms-agent.* /etc/sysusers.d/kms-agent.conf 2>/dev/null || true',
       ),
     ).toBe('');
     expect(await host.sh('systemctl list-units --all --no-legend "kms-agent*"')).toBe('');

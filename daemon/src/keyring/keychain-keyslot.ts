@@ -104,7 +104,7 @@ export class KeychainKeyslots {
     }
     if (!secret)
       return failed(
-        `the OS keychain is locked, or has nothing for the keyslot ${keyslotId}: unlock it and run kms unlock; with a passphrase: kms unlock, kms keyslot remove, kms keyslot add keychain`,
+        `the OS keychain is locked, or has nothing for the keyslot ${keyslotId}: unlock it and run kms unlock --no-person; or kms unlock with the passphrase, and if it is gone kms keyslot remove and kms keyslot add keychain`,
       );
     try {
       const strange = `what the OS keychain has as "${keychainAccount(keyslotId)}" of kms-agent does not open this vault; it is left as it is`;

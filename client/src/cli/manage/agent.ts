@@ -59,7 +59,7 @@ export function addAgentCommands(program: Command): void {
     .option('--keyslot <id>', 'only this slot')
     .option('--token <name>', 'log in to this token of the settings; opens the vault too, where the token has a slot')
     .option('--pin-fd <n>', 'read the PIN of the token from this descriptor instead of the terminal', parseFd)
-    .option('--no-person', 'try what needs no person: with --token its own source of the PIN, else every token that has a slot')
+    .option('--no-person', 'ask no passphrase: try the credential, the OS keychain and every token that has a slot; with --token its own source of the PIN')
     .addOption(passphraseOption())
     .addHelpText('after', '\nExamples:\n  $ kms unlock\n  $ kms unlock --token signing')
     .action(async (_options: object, command: Command) => {

@@ -1,5 +1,5 @@
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { findGroupId, findUserId } from '../../os/users.ts';
 import { holds, isLink, makeLink, readShipped, type TextFile, writePublic } from './files.ts';
@@ -20,11 +20,28 @@ export const hostFiles = (): { readonly sysusers: TextFile; readonly tmpfiles: T
   tmpfiles: ['/etc/tmpfiles.d/kms-agent.conf', readShipped('kms-agent.tmpfiles.conf')],
 });
 
-/** Commands that people call, and where they lead. */
-export const commandLinks: readonly (readonly [link: string, target: string])[] = ['kms-agent', 'kms'].map((name) => [
-  join('/usr/bin', name),
-  join(treeFolder, 'bin', name),
-]);
+/** A link of the host, and where in the program it leads. */
+export type HostLink = readonly [link: string, target: string];
+
+/** What a package shows to people: its command, its manual page, and what completes it in each shell. */
+function linksOf(name: string, part: 'daemon' | 'client'): HostLink[] {
+  const inPackage = (path: string): string => join(treeFolder, 'node_modules/@kms-agent', part, path);
+  return [
+    [join('/usr/bin', name), join(treeFolder, 'bin', name)],
+    [`/usr/share/man/man1/${name}.1`, inPackage(`man/${name}.1`)],
+    [`/usr/share/bash-completion/completions/${name}`, inPackage(`completions/${name}.bash`)],
+    [`/usr/share/fish/vendor_completions.d/${name}.fish`, inPackage(`completions/${name}.fish`)],
+  ];
+}
+
+const agentLinks = linksOf('kms-agent', 'daemon');
+const clientLinks = linksOf('kms', 'client');
+
+/** All that an installation may have made. */
+export const hostLinks: readonly HostLink[] = [...agentLinks, ...clientLinks];
+
+/** What there is a use for on this host: a manual and shells have a folder where they look. */
+const usefulLinks = (): HostLink[] => [...agentLinks, ...(hasClient() ? clientLinks : [])].filter(([link]) => existsSync(dirname(link)));
 
 /**
  * Makes sure that what makes the system's vault is its own user: whoever else made it would leave files that the agent cannot use.
@@ -42,15 +59,14 @@ const isOwned = (folder: string): boolean => existsSync(folder) && statSync(fold
 /** Accounts, folders, commands and settings of the host. */
 export function hostSteps(): Step[] {
   const { sysusers, tmpfiles } = hostFiles();
-  const links = (): typeof commandLinks => commandLinks.filter(([link]) => !link.endsWith('/kms') || hasClient());
   const settings: TextFile = [systemPlaces.configFile, '{}\n'];
   return [
     plainStep(
       'commands',
-      `link ${commandLinks.map(([link]) => link).join(' and ')} to the program`,
-      () => links().every(([link, target]) => isLink(link, target)),
+      'link /usr/bin/kms-agent, /usr/bin/kms, their manual pages and completions to the program',
+      () => usefulLinks().every(([link, target]) => isLink(link, target)),
       () => {
-        for (const [link, target] of links()) if (!isLink(link, target)) makeLink(link, target);
+        for (const [link, target] of usefulLinks()) if (!isLink(link, target)) makeLink(link, target);
       },
     ),
     plainStep(

@@ -4,7 +4,7 @@ import { AgentError } from '@kms-agent/protocol';
 import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
 import { isLink, removeFiles } from './files.ts';
-import { commandLinks, hostFiles, hostSteps, systemPlaces } from './host.ts';
+import { hostFiles, hostLinks, hostSteps, systemPlaces } from './host.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
@@ -32,13 +32,13 @@ export function systemInstallation(options: VaultStepOptions): Step[] {
 export function systemRemoval(): Step[] {
   requireRoot();
   const { sysusers, tmpfiles } = hostFiles();
-  const links = (): string[] => commandLinks.filter(([link, target]) => isLink(link, target)).map(([link]) => link);
+  const links = (): string[] => hostLinks.filter(([link, target]) => isLink(link, target)).map(([link]) => link);
   const files = [sysusers[0], tmpfiles[0]];
   return [
     ...unitRemovalSteps(systemManager()),
     plainStep(
       'files',
-      `remove ${[...files, ...commandLinks.map(([link]) => link)].join(', ')}`,
+      `remove ${[...files, ...hostLinks.map(([link]) => link)].join(', ')}`,
       () => links().length === 0 && !files.some((path) => existsSync(path)),
       () => removeFiles([...files, ...links()]),
     ),

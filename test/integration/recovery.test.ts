@@ -1,0 +1,75 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
+import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
+
+vi.setConfig({ testTimeout: 120_000 }); // many processes, one after the other
+
+const page = readFileSync(join(repository, 'daemon', 'RECOVERY.md'), 'utf8');
+
+/** The commands under a heading of the page. */
+function commandsUnder(heading: string): string {
+  const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`)) ?? '';
+  return /^```sh\n(.*?)^```/ms.exec(section)?.[1] ?? 'exit 9';
+}
+
+describe.skipIf(!hasTerminal)('daemon/RECOVERY.md, as it stands there, on a terminal (needs python3)', () => {
+  let folder: TempFolder;
+  let agent: TestAgent;
+  let recoveryCode: string;
+  beforeEach(async () => {
+    folder = new TempFolder();
+    mkdirSync(folder.join('bin'));
+    for (const [name, program] of [
+      ['kms', kmsProgram],
+      ['kms-agent', agentProgram],
+    ] as const) {
+      writeFileSync(folder.join('bin', name), `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`);
+      chmodSync(folder.join('bin', name), 0o755);
+    }
+    recoveryCode = await initVault(folder);
+    agent = await TestAgent.serve(folder);
+  });
+  afterEach(async () => {
+    await agent.end();
+    folder[Symbol.dispose]();
+  });
+
+  function type(commands: string, answers: readonly Answer[]): string {
+    const env = cleanEnv({ KMS_AGENT_SOCK: agent.socketPath, KMS_AGENT_DATA_DIR: folder.join('vault'), PATH: `${folder.join('bin')}:${process.env['PATH']}` });
+    const { status, shown } = onTerminal(['bash', '-meuo', 'pipefail', '-c', commands], answers, { env, cwd: folder.path });
+    expect(status, shown).toBe(0);
+    return shown;
+  }
+
+  test('A new passphrase: with the recovery code, and the new one opens', async () => {
+    const [code, fresh] = ['recovery code: ', 'a new passphrase of mine'];
+    const answers: Answer[] = [
+      [code, recoveryCode],
+      ['existing keyslot: ', recoveryCode],
+      ['New passphrase: ', fresh],
+      ['Again: ', fresh],
+    ];
+    const shown = type(commandsUnder('A new passphrase'), answers);
+    expect(shown.match(/ passphrase /g)?.length).toBeGreaterThanOrEqual(2);
+    expect(shown).not.toContain(fresh);
+    const kms = await agent.client();
+    await kms.lock();
+    expect((await kms.unlock({ passphrase: fresh })).state).toBe('UNLOCKED');
+  });
+
+  test('A restore drill: what was encrypted is read with the backup and the recovery code, and nothing is left behind', async () => {
+    await (await agent.client()).unlock({ passphrase });
+    const shown = type(commandsUnder('A restore drill'), [['recovery code: ', recoveryCode]]);
+    expect(shown.match(/can this be read\?/g)?.length).toBeGreaterThanOrEqual(1);
+    for (const name of ['drill', 'drill-backup.db', 'drill.kms', 'drill.log', 'drill.sock'])
+      expect([name, existsSync(folder.join(name))]).toEqual([name, false]);
+    expect((await (await agent.client()).status()).state).toBe('UNLOCKED');
+  });
+
+  test('A backup: one file, beside the running agent', () => {
+    type(commandsUnder('A backup'), []);
+    expect(existsSync(folder.join('vault-backup.db'))).toBe(true);
+  });
+});
