@@ -100,3 +100,32 @@ describe('a credential keyslot', () => {
     expect(await run(agentProgram, args, { secret: passphrase })).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_NOT_INITIALIZED') as string });
   });
 });
+
+test('keyslots that are changed while the agent is stopped are in the record at the next unlock, once; those that it changes itself are not said again', async () => {
+  using folder = new Folder();
+  await initVault(folder);
+  const said = (): unknown[] => auditRecords(folder.join('vault', 'audit')).flatMap(({ operation, detail }) => (operation === 'keyslots' ? [detail] : []));
+  const unlockOnce = async (): Promise<void> => {
+    await using agent = await TestAgent.serve(folder);
+    await (await agent.client()).unlock({ passphrase });
+  };
+  await unlockOnce();
+  const keyslotId = await addKeyslot(folder, newSecret());
+  {
+    await using agent = await TestAgent.serve(folder);
+    const kms = await agent.client();
+    await kms.unlock({ passphrase });
+    expect(said()).toEqual([{ added: `credential ${keyslotId}` }]);
+    expect(agent.log).toContain('keyslots were changed while no agent had the vault open');
+    await kms.addKeyslot({ type: 'recovery', proof: { passphrase } });
+    await kms.removeKeyslot({ keyslotId, proof: { passphrase } });
+    await kms.lock();
+    await kms.unlock({ passphrase });
+  }
+  await unlockOnce();
+  expect(said()).toHaveLength(1);
+  const { code } = await run(agentProgram, ['rekey', '--data-dir', folder.join('vault'), '--passphrase-fd', '3'], { secret: passphrase });
+  expect(code).toBe(0);
+  await unlockOnce();
+  expect(said().at(-1)).toEqual({ added: expect.stringMatching(/^recovery /) as string, removed: expect.stringMatching(/^recovery .*, recovery /) as string });
+});

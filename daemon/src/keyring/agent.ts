@@ -9,6 +9,7 @@ import { BelievableClock, type TimeSource } from './clock.ts';
 import { Gate } from './gate.ts';
 import type { SecretStore } from './keychain-keyslot.ts';
 import { Keyring } from './keyring.ts';
+import { noteKeyslots } from './keyslot-history.ts';
 import { type KeyringLimits, type OpenKeyring, openKeyring } from './open-keyring.ts';
 import { mentionedBy } from './records.ts';
 import { WaysIn } from './ways-in.ts';
@@ -151,6 +152,7 @@ export class Agent {
       throw error;
     }
     this.#noteUnlock(vault, opening.keyslotId);
+    this.#noteOthersKeyslots(keyring);
   }
 
   async #renew({ keyring, watch }: OpenKeyring, opening: Opening): Promise<void> {
@@ -299,6 +301,19 @@ export class Agent {
     }
   }
 
+  /** What changed the keyslots beside an agent left no record of its own. */
+  #noteOthersKeyslots(keyring: Keyring): void {
+    const { added, removed } = noteKeyslots(keyring);
+    if (added.length + removed.length === 0) return;
+    const detail = { ...(added.length > 0 ? { added: added.join(', ') } : {}), ...(removed.length > 0 ? { removed: removed.join(', ') } : {}) };
+    this.#options.witness.note({ operation: 'keyslots', outcome: 'ok', detail });
+    this.#options.onWarning(
+      `keyslots were changed while no agent had the vault open: ${Object.entries(detail)
+        .map((change) => change.join(' '))
+        .join('; ')}`,
+    );
+  }
+
   /** Begins to lock when there is a reason that nobody has acted on yet. */
   #lockIfDue(): void {
     const because = this.state === 'UNLOCKED' ? this.#autoLock.due(this.#gate.inside > 0) : undefined;
@@ -307,6 +322,7 @@ export class Agent {
 
   /** Drops keys whose unlockLifetime is over, and says so. */
   #dropIfDue(): void {
+    if (!this.hasLifetimes) return; // on the way of every request
     for (const keyId of this.#open?.keyring.lifetimes.dropOver() ?? []) this.#options.onAct({ act: 'drop', keyId });
   }
 

@@ -34,6 +34,8 @@ export interface VaultFacts extends KeptClock {
   readonly clockWasWrong?: boolean;
   /** Ids of keys that were seen to have used three quarters of what one of their versions may encrypt. */
   readonly nearlySpent?: readonly string[];
+  /** Ids of the keyslots that an agent has seen, each with its type; absent before the first unlock that notes them. */
+  readonly keyslots?: readonly string[];
   /** How often the vault was put back from a backup. */
   readonly restores: number;
 }

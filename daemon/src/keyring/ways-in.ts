@@ -13,6 +13,7 @@ import type { Agent } from './agent.ts';
 import { openWithCredential } from './credential-keyslot.ts';
 import { findToken, KeyslotMaking, openingSealer } from './hsm-keyslot.ts';
 import { KeychainKeyslots, type SecretStore } from './keychain-keyslot.ts';
+import { noteKeyslots } from './keyslot-history.ts';
 import { Throttle } from './throttle.ts';
 
 /** What they work with beside the agent. */
@@ -110,7 +111,7 @@ export class WaysIn {
 
   /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */
   async addKeyslot(uid: number, { token, ...params }: AddKeyslotParams): Promise<AddKeyslotResult> {
-    return await this.#prove(uid, async () => {
+    return await this.#changing(uid, async () => {
       if (params.type === 'keychain') return await this.#keychain.add(this.#agent.vault, params);
       if (params.type !== 'hsm') return await this.#agent.vault.addKeyslot(params);
       const provider = findToken(this.#agent.providers, token);
@@ -128,7 +129,7 @@ export class WaysIn {
 
   /** Removes a slot, and the key that it had in a token. @throws as Vault.removeKeyslot. */
   async removeKeyslot(uid: number, params: RemoveKeyslotParams): Promise<void> {
-    await this.#prove(uid, async () => {
+    await this.#changing(uid, async () => {
       const part = this.#agent.vault.hsmKeyslots.get(params.keyslotId);
       const isInKeychain = this.#slotsOf('keychain', params.keyslotId).length > 0;
       await this.#agent.vault.removeKeyslot(params);
@@ -160,9 +161,11 @@ export class WaysIn {
     return this.#agent.isInitialized() && this.#agent.vault.hsmKeyslots.size > 0;
   }
 
-  /** Runs what asks for the proof of a secret, under the same throttle as unlock. */
-  async #prove<T>(uid: number, work: () => Promise<T>): Promise<T> {
-    return await this.#throttle.attempt(uid, work);
+  /** Changes keyslots. It asks for the proof of a secret, under the same throttle as unlock; whoever asked is in the record, so they are known from now on. */
+  async #changing<T>(uid: number, work: () => Promise<T>): Promise<T> {
+    const result = await this.#throttle.attempt(uid, work);
+    if (this.#agent.state === 'UNLOCKED') noteKeyslots(this.#agent.open.keyring); // else the next unlock says what changed
+    return result;
   }
 
   get #asleep(): Provider[] {
