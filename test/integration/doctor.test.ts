@@ -67,7 +67,7 @@ describe('well', () => {
     expect(wrong).toEqual([]);
     const { protections = [] } = await (await agent.client()).status();
     const names = protections.map(({ name }) => `protection ${name}`);
-    expect(findings.map(({ name }) => name)).toEqual(['settings', 'vault', 'audit folder', 'socket', 'agent', 'audit record', ...names]);
+    expect(findings.map(({ name }) => name)).toEqual(['settings', 'vault', 'audit folder', 'keychain', 'socket', 'agent', 'audit record', ...names]);
     const { stdout } = await run(agentProgram, ['doctor', ...places()]);
     expect(stdout.toString()).toMatch(/^ok {5}agent: version .* answers on .*agent\.sock, LOCKED$/m);
     expect(stdout.toString()).toMatch(/^ok {5}audit record: is written; record \d+ is the last$/m);

@@ -212,6 +212,22 @@ describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compile
     expect((await stateOf(agent))[0]).toBe(state);
   });
 
+  test('doctor: the keychain has an item for the slot, has none, is not there; without such a slot it is not asked', async () => {
+    const look = async (env: NodeJS.ProcessEnv): Promise<{ ok: boolean; detail: string } | undefined> => {
+      const { stdout } = await run(agentProgram, ['doctor', '--data-dir', folder.join('vault'), '--json'], { env: cleanEnv(env) });
+      return (JSON.parse(stdout.toString()) as { findings: { name: string; ok: boolean; detail: string }[] }).findings.find(({ name }) => name === 'keychain');
+    };
+    const nowhere = { DBUS_SESSION_BUS_ADDRESS: 'unix:path=/nowhere' };
+    expect(await look(nowhere)).toMatchObject({ ok: true, detail: 'no keyslot of this vault needs it' });
+    await using session = await SecretService.start(home);
+    const keyslotId = await addSlot(session.env);
+    await using _agent = await serve(session.env); // it may have the vault open
+    expect(await look(session.env)).toMatchObject({ ok: true, detail: `has an item for the keyslot ${keyslotId}` });
+    expect(await look(nowhere)).toMatchObject({ ok: false, detail: expect.stringContaining('The OS keychain cannot be used') as string });
+    ask(session.env, `remove('${accountOf(keyslotId)}')`);
+    expect(await look(session.env)).toMatchObject({ ok: false, detail: expect.stringContaining('kms keyslot add keychain') as string });
+  });
+
   test('rekey: the slot goes, and what was stored for it', async () => {
     await using session = await SecretService.start(home);
     const keyslotId = await addSlot(session.env);

@@ -1,7 +1,7 @@
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, type Keyslot } from '@kms-agent/protocol';
 import { Database } from './database.ts';
 import { hasVault, vaultPath } from './folder.ts';
-import { Keyslots, type Secret } from './keyslots/index.ts';
+import { describeKeyslot, Keyslots, type Secret, typeOf } from './keyslots/index.ts';
 import { Argon2Queue } from './keyslots/passphrase.ts';
 import { deriveKey, recordAad, unseal } from './seal.ts';
 
@@ -29,6 +29,16 @@ export async function peekRecord(dataDir: string, secret: Secret, { kind, id }: 
     recordsKey.fill(0);
     if (row && !plaintext) throw new AgentError('ERR_STATE_CONFLICT', { hint: `The vault is damaged: its record ${kind} ${id} was changed.` });
     return { auditStartKey, plaintext };
+  } finally {
+    db.close();
+  }
+}
+
+/** The keyslots of a vault, also beside an agent that has it open; a damaged one is left out. @throws AgentError `ERR_STORE_UNAVAILABLE`. */
+export function peekKeyslots(dataDir: string): Keyslot[] {
+  const db = Database.open(vaultPath(dataDir), { readOnly: true });
+  try {
+    return [...db.keyslots().values()].filter((body) => typeOf(body) !== undefined).map(describeKeyslot);
   } finally {
     db.close();
   }

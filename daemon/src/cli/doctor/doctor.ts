@@ -5,6 +5,7 @@ import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
 import { type Finding, look, wrong } from './finding.ts';
+import { lookAtKeychain } from './keychain.ts';
 import { askStatus } from './running-agent.ts';
 import { lookAtToken } from './tokens.ts';
 
@@ -44,14 +45,17 @@ function describeAudit({ state, seq }: NonNullable<AgentStatus['audit']>): strin
 export async function doctor(options: DoctorOptions): Promise<boolean> {
   const { config, configRequired, dataDir, auditDir, socket, json } = options;
   let settings: Settings = defaultSettings;
+  const readable = await look('settings', async () => {
+    settings = await readSettings(config, configRequired);
+    checkTokens(settings.tokens);
+    return existsSync(config) ? config : `there are none in ${config}; defaults hold`;
+  });
+  const vault = await look('vault', () => lookAtVault(dataDir));
   const findings = [
-    await look('settings', async () => {
-      settings = await readSettings(config, configRequired);
-      checkTokens(settings.tokens);
-      return existsSync(config) ? config : `there are none in ${config}; defaults hold`;
-    }),
-    await look('vault', () => lookAtVault(dataDir)),
+    readable,
+    vault,
     await look('audit folder', () => lookAtAuditFolder(auditDir)),
+    ...(vault.ok ? [await look('keychain', () => lookAtKeychain(dataDir, settings.keychainTimeoutMs))] : []),
     await look('socket', () => lookAtSocket(socket, settings.socketMode, dataDir)),
     ...(await lookAtAgent(options, settings)),
   ];
