@@ -1,14 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { AgentClient } from '@kms-agent/client';
 import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
-import { cleanEnv, initVault, passphrase, TempFolder, TestAgent } from './agent.ts';
+import { cleanEnv, initVault, passphrase, repository, TempFolder, TestAgent } from './agent.ts';
 
 export const softHsmModule = '/usr/lib/softhsm/libsofthsm2.so';
 export const pin = '12345678';
-/** SoftHSM is a Debian package that the set-up installs; an ordinary user may lack it. */
-export const hasSoftHsm = existsSync(softHsmModule);
+/** SoftHSM is a Debian package that the set-up installs, pkcs11js is compiled then; an ordinary user may lack either. */
+export const hasSoftHsm = [softHsmModule, join(repository, 'node_modules/pkcs11js/build/Release/pkcs11.node')].every((path) => existsSync(path));
 
 /** Tokens of SoftHSM in a folder of their own. */
 export class SoftHsm {
