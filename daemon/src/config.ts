@@ -201,6 +201,7 @@ export async function readSettingsFile(file: string, required: boolean): Promise
     return {};
   }
   checkPrivate(file);
+  if (/^\s*\{\s*\}\s*$/.test(readFileSync(file, 'utf8'))) return {}; // as an installation leaves it: nothing to load conf for
   const Conf = await importConf();
   const options = {
     cwd: dirname(file),

@@ -98,7 +98,11 @@ export function makeLog({ logLevel, maxUnreadLogBytes }: Pick<Settings, 'logLeve
   );
   const transports = [new winston.transports.Stream({ stream })];
   const logger = winston.createLogger({ level: logLevel, format: winston.format.printf(format), transports });
+  const writeDebug = logger.debug.bind(logger);
   return Object.assign(logger, {
+    debug: (message: string, fields: LogFields = {}): void => {
+      if (logger.level === 'debug') writeDebug(message, fields); // winston writes a line whole before it drops it, and there is one for each request
+    },
     setLevel: (wanted: string): void => {
       logger.level = wanted;
     },

@@ -11,7 +11,7 @@ import type { TimeSource } from './keyring/clock.ts';
 import { SessionLocks } from './keyring/session-locks.ts';
 import { Witness } from './keyring/witness.ts';
 import { describeError, type Log } from './log.ts';
-import { Metrics } from './metrics.ts';
+import { LateMetrics } from './metrics/late.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
 import { Keychain } from './os/keychain.ts';
@@ -221,7 +221,7 @@ export async function startAgent({
       .map(({ name, detail }) => `The protection ${name} is off: ${detail}`),
     ...sessionLocks.warnings,
   ];
-  const metrics = new Metrics(version, () => ({
+  const metrics = new LateMetrics(version, () => ({
     unlocked: agent.state === 'UNLOCKED',
     keys: agent.keyCount,
     ...listener.counts,
@@ -264,6 +264,7 @@ export async function startAgent({
   });
   await beforeListening(agent, audit);
   await listener.listen(listen);
+  setImmediate(() => void metrics.load());
   return {
     agent,
     audit,

@@ -13,7 +13,7 @@ const owners: Readonly<Record<string, readonly string[]>> = {
   'node:sqlite': ['daemon/src/vault/database.ts'],
   conf: ['daemon/src/config.ts'],
   winston: ['daemon/src/log.ts'],
-  'prom-client': ['daemon/src/metrics.ts'],
+  'prom-client': ['daemon/src/metrics/registry.ts'],
   keytar: ['daemon/src/os/keychain-process.ts'],
   pkcs11js: ['daemon/src/providers/pkcs11/'],
   'json-rpc-2.0': ['daemon/src/front/jsonrpc/server.ts', 'client/src/connection.ts'],
@@ -37,7 +37,7 @@ const folderOf = (path: string): string => /^daemon\/src\/([^/.]+)/.exec(path)?.
 function checkDirection(file: string, target: string, typeOnly: boolean): string | undefined {
   const [from, to] = [folderOf(file), folderOf(posix.join(posix.dirname(file), target))];
   if (to === 'config' || to === 'log' || to === 'metrics')
-    return from === 'main' || from === 'cli' || typeOnly ? undefined : `${file} imports ${to}: settings, log and metrics arrive as arguments`;
+    return from === 'main' || from === 'cli' || from === to || typeOnly ? undefined : `${file} imports ${to}: settings, log and metrics arrive as arguments`;
   if (from === to || ground.has(to) || typeOnly) return undefined;
   return order.indexOf(to) < order.indexOf(from) ? `${file} imports ${to}/, which stands to its left` : undefined;
 }

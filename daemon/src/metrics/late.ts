@@ -1,0 +1,39 @@
+import type { AnsweredRequest, Metrics, MetricsSnapshot } from './registry.ts';
+
+/** Figures whose library is loaded once the agent answers: it takes as long as half of the rest of a start. What is counted before is counted then. */
+export class LateMetrics {
+  readonly #version: string;
+  readonly #read: () => MetricsSnapshot;
+  readonly #early: AnsweredRequest[] = [];
+  #loading: Promise<Metrics> | undefined;
+  #metrics: Metrics | undefined;
+
+  /** @param read - asked each time that somebody wants the text. */
+  constructor(version: string, read: () => MetricsSnapshot) {
+    this.#version = version;
+    this.#read = read;
+  }
+
+  count(answered: AnsweredRequest): void {
+    if (this.#metrics) this.#metrics.count(answered);
+    else this.#early.push(answered);
+  }
+
+  async expose(): Promise<{ contentType: string; text: string }> {
+    return await (await this.load()).expose();
+  }
+
+  /** Loads them, unless they are or are being. */
+  load(): Promise<Metrics> {
+    this.#loading ??= this.#load();
+    return this.#loading;
+  }
+
+  async #load(): Promise<Metrics> {
+    const { Metrics } = await import('./registry.ts');
+    const metrics = new Metrics(this.#version, this.#read);
+    for (const answered of this.#early.splice(0)) metrics.count(answered);
+    this.#metrics = metrics;
+    return metrics;
+  }
+}
