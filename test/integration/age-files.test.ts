@@ -32,7 +32,7 @@ test('encrypt-file, decrypt-file: through files and pipes, 0600, nothing lost, n
   expect(statSync(at('sealed')).mode & 0o777).toBe(0o600);
   expect((await kms(['decrypt-file'], readFileSync(at('sealed')))).stdout.equals(bytes)).toBe(true);
   const piped = `${process.execPath} ${kmsProgram} encrypt-file < ${at('plain')} | ${process.execPath} ${kmsProgram} decrypt-file -o /dev/stdout | cat`;
-  expect(spawnSync('bash', ['-c', piped], { env: env() }).stdout.equals(bytes)).toBe(true);
+  expect(spawnSync('bash', ['--norc', '-c', piped], { env: env() }).stdout.equals(bytes)).toBe(true);
   expect(await kms(['encrypt-file', at('plain'), '-o', at('sealed')])).toMatchObject({ code: 2, stderr: expect.stringContaining('-f') as string });
   expect(await kms(['encrypt-file', at('plain'), '-o', at('sealed'), '-f'])).toMatchObject({ code: 0 });
   expect(await kms(['decrypt-file', at('sealed'), '-o', at('again')])).toMatchObject({ code: 0 });

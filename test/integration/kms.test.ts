@@ -219,7 +219,7 @@ test('what somebody wrote into a description: no control of a terminal gets thro
 });
 
 test('a reader that goes away early: no stack trace', async () => {
-  const piped = spawnSync('bash', ['-c', `${process.execPath} ${kmsProgram} call rpc.discover | head -c 1; echo " \${PIPESTATUS[0]}"`], {
+  const piped = spawnSync('bash', ['--norc', '-c', `${process.execPath} ${kmsProgram} call rpc.discover | head -c 1; echo " \${PIPESTATUS[0]}"`], {
     env: cleanEnv({ KMS_AGENT_SOCK: agent.socketPath }),
     encoding: 'utf8',
   });

@@ -33,7 +33,7 @@ test.each([
 ])('%s: %s completes "%s"', (path, name, line, expected) => {
   const words = line.split(' ');
   const script = `source ${join(repository, path)}; COMP_WORDS=(${words.join(' ')}); COMP_CWORD=${words.length - 1}; ${name}; echo "\${COMPREPLY[*]}"`;
-  const { stdout, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
+  const { stdout, stderr } = spawnSync('bash', ['--norc', '-c', script], { encoding: 'utf8' });
   expect([stdout.trim(), stderr]).toEqual([expected, '']);
 });
 

@@ -46,7 +46,7 @@ function runIn(program: string, ...args: readonly string[]): string {
   return stdout;
 }
 
-const runShell = (code = 'exit 9'): string => runIn('bash', '-euo', 'pipefail', '-c', code);
+const runShell = (code = 'exit 9'): string => runIn('bash', '--norc', '-euo', 'pipefail', '-c', code);
 
 function runJs(code = 'process.exit(9)'): string {
   writeFileSync(folder.join('recipe.mjs'), code);

@@ -38,7 +38,7 @@ describe.skipIf(!hasTerminal)('daemon/RECOVERY.md, as it stands there, on a term
 
   function type(commands: string, answers: readonly Answer[]): string {
     const env = cleanEnv({ KMS_AGENT_SOCK: agent.socketPath, KMS_AGENT_DATA_DIR: folder.join('vault'), PATH: `${folder.join('bin')}:${process.env['PATH']}` });
-    const { status, shown } = onTerminal(['bash', '-meuo', 'pipefail', '-c', commands], answers, { env, cwd: folder.path });
+    const { status, shown } = onTerminal(['bash', '--norc', '-meuo', 'pipefail', '-c', commands], answers, { env, cwd: folder.path });
     expect(status, shown).toBe(0);
     return shown;
   }

@@ -8,7 +8,7 @@ const kms = `'${process.execPath}' '${kmsProgram}'`;
 
 /** Runs a pipe whose writer is slow: only a shell's pipe is a pipe, what Node makes is a socket. */
 function runPipe(command: string, socketPath: string): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync('bash', ['-euo', 'pipefail', '-c', command], { encoding: 'utf8', env: cleanEnv({ KMS_AGENT_SOCK: socketPath }) });
+  return spawnSync('bash', ['--norc', '-euo', 'pipefail', '-c', command], { encoding: 'utf8', env: cleanEnv({ KMS_AGENT_SOCK: socketPath }) });
 }
 
 test('kms: waits for what comes slowly through a pipe, piece by piece', async () => {

@@ -79,7 +79,7 @@ child = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE, stderr=subprocess
 child.stdout.readline()
 os.kill(child.pid, getattr(signal, sys.argv[1]))
 _, status = os.waitpid(child.pid, 0)
-print(json.dumps({'signal': signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None, 'core': os.WCOREDUMP(status)}))
+print(json.dumps({'signal': signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None, 'core': os.WCOREDUMP(status)}), flush=True)
 os._exit(0)
 `;
 
@@ -97,6 +97,6 @@ export function crash(signal: NodeJS.Signals, cwd: string, command: readonly str
   child.stdout.on('data', (chunk: Buffer) => {
     printed += chunk.toString();
   });
-  child.on('close', (code) => (code === 0 ? resolve(JSON.parse(printed) as Crash) : reject(new Error(`python ended with ${code}`)))); // printed above
+  child.on('close', (code) => (code === 0 && printed !== '' ? resolve(JSON.parse(printed) as Crash) : reject(new Error(`python ended with ${code}`)))); // printed above
   return promise;
 }
