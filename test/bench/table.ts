@@ -12,7 +12,7 @@ export interface Report {
 
 export function describeMachine(): string {
   const all = cpus();
-  return `${all.length} × ${all[0]?.model ?? 'unknown processor'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}`;
+  return `${all.length} × ${all[0]?.model ?? 'unknown processor'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release().split('-')[0]}`;
 }
 
 const mark = (reached: boolean): string => (reached ? 'reached' : 'NOT reached');
