@@ -45,6 +45,8 @@ test('a kernel without pidfds of peers: a process that started after the connect
   const stat = readFileSync('/proc/self/stat', 'utf8');
   const startedSeconds = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]) / 100;
   expect(livingByStartTime(process.pid, startedSeconds).whileAlive((pid) => pid)).toBe(process.pid);
+  for (let tick = 1; tick <= 20; tick += 1)
+    expect(Number(livingByStartTime(process.pid, startedSeconds + tick / 100).whileAlive((pid) => pid))).toBe(process.pid);
   expect(livingByStartTime(process.pid, startedSeconds - 0.02).whileAlive((pid) => pid)).toBe('unknown');
   expect(livingByStartTime(2 ** 22 + 1, startedSeconds).whileAlive((pid) => pid)).toBe('unknown');
 });

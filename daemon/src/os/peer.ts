@@ -72,6 +72,8 @@ function isRunning(pidFd: number): boolean {
 
 /** Ticks of the kernel in a second, as /proc counts them; fixed at 100 in its interface (proc(5), USER_HZ). */
 const ticksPerSecond = 100;
+/** A number of seconds as a double times that number may fall short of the tick that it is: 0.29 * 100 < 29. */
+const roundingTicks = 0.001;
 
 /** When a process started, in ticks since the machine did; undefined when it is gone. Field 22 of /proc/PID/stat, whose second may hold anything. */
 function startTicks(pid: number): number | undefined {
@@ -88,7 +90,7 @@ export function livingByStartTime(pid: number, acceptedSeconds: number = uptime(
   return {
     whileAlive: (read) => {
       const before = startTicks(pid);
-      if (before === undefined || before > acceptedSeconds * ticksPerSecond) return 'unknown';
+      if (before === undefined || before > acceptedSeconds * ticksPerSecond + roundingTicks) return 'unknown';
       const answer = read(pid);
       return startTicks(pid) === before ? answer : 'unknown';
     },
