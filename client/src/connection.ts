@@ -38,6 +38,7 @@ export class Connection {
   readonly #reader = new FrameReader({ maxFrameBytes: maxAnswerBytes });
   readonly #rpc: JSONRPCClient;
   #nextId = 1;
+  #outgoing: string[] = [];
   #inFlight = 0;
   #failure: AgentError | undefined;
 
@@ -83,8 +84,16 @@ export class Connection {
     return response.result;
   }
 
+  /** What is called in one turn of the event loop leaves in one write. */
   #write(request: unknown): void {
-    this.#socket.write(encodeFrame(request));
+    if (this.#outgoing.length === 0) process.nextTick(() => this.#flush());
+    this.#outgoing.push(encodeFrame(request));
+  }
+
+  #flush(): void {
+    const frames = this.#outgoing.join('');
+    this.#outgoing = [];
+    if (!this.#socket.destroyed) this.#socket.write(frames); // else its calls have been told
   }
 
   #take(chunk: Buffer): void {

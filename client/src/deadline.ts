@@ -11,39 +11,44 @@ export function checkTimeout(timeoutMs: number): number {
 
 /** What bounds one call from its queue to its answer: one time and one signal for every attempt and every pause between them. */
 export class Deadline {
-  /** Rejects when the time is over (`ERR_TIMEOUT` with `mayHaveRun`) or the signal says so (its reason). */
-  readonly expired: Promise<never>;
   /** Whether the agent may have got the request. */
   mayHaveRun = false;
-  isOver = false;
+  /** Why nobody waits any longer: `ERR_TIMEOUT` with `mayHaveRun`, or the signal's reason. */
+  #end: { readonly reason: unknown } | undefined;
+  #rejectWait: ((reason: unknown) => void) | undefined;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #signal: AbortSignal | undefined;
-  readonly #abort: () => void;
+  readonly #abort = (): void => this.#expire(this.#signal?.reason);
 
   constructor(timeoutMs: number, signal?: AbortSignal) {
-    const { promise, reject } = Promise.withResolvers<never>();
-    this.expired = promise;
-    promise.catch(() => undefined); // whoever waits is in a race with it; nobody may be waiting
-    const end = (reason: unknown): void => {
-      this.isOver = true;
-      reject(reason);
-    };
     this.#signal = signal;
-    this.#abort = () => end(signal?.reason);
-    this.#timer = timeoutMs > longestMs ? undefined : setTimeout(() => end(new AgentError('ERR_TIMEOUT', { mayHaveRun: this.mayHaveRun })), timeoutMs);
+    if (timeoutMs <= longestMs) this.#timer = setTimeout(() => this.#expire(new AgentError('ERR_TIMEOUT', { mayHaveRun: this.mayHaveRun })), timeoutMs);
     if (signal?.aborted) this.#abort();
     else signal?.addEventListener('abort', this.#abort, { once: true });
   }
 
-  /** Waits for some work, no longer than there is time. */
-  async wait<T>(work: Promise<T>): Promise<T> {
-    return await Promise.race([work, this.expired]);
+  /** Waits for some work, no longer than there is time. One wait at a time: it is on the path of every call, and a race of promises costs more. */
+  wait<T>(work: Promise<T>): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    work.then(resolve, reject);
+    if (this.#end) reject(this.#end.reason);
+    else this.#rejectWait = reject;
+    return promise;
+  }
+
+  /** @throws what ended it. */
+  check(): void {
+    if (this.#end) throw this.#end.reason;
   }
 
   /** Lets go of timer and signal. */
-  end(): void {
-    this.isOver = true;
+  release(): void {
     clearTimeout(this.#timer);
     this.#signal?.removeEventListener('abort', this.#abort);
+  }
+
+  #expire(reason: unknown): void {
+    this.#end ??= { reason };
+    this.#rejectWait?.(reason);
   }
 }

@@ -66,6 +66,8 @@ export class Transport {
   readonly #retry: boolean;
   readonly #waiting: (() => void)[] = [];
   #connection: Promise<Connection> | undefined;
+  /** The last that was opened. */
+  #current: Connection | undefined;
   #inFlight = 0;
   #closed = false;
 
@@ -81,7 +83,7 @@ export class Transport {
     try {
       await this.#connect(deadline);
     } finally {
-      deadline.end();
+      deadline.release();
     }
   }
 
@@ -91,9 +93,9 @@ export class Transport {
     const wire = encodeParams(method, withClientToken(method, params));
     const deadline = new Deadline(checkTimeout(timeoutMs), signal);
     try {
-      return decodeResult(method, await deadline.wait(this.#run(method, wire, deadline)));
+      return decodeResult(method, await this.#run(method, wire, deadline));
     } finally {
-      deadline.end();
+      deadline.release();
     }
   }
 
@@ -104,7 +106,8 @@ export class Transport {
   }
 
   async #run(method: MethodName, wire: unknown, deadline: Deadline): Promise<unknown> {
-    await this.#enter();
+    if (this.#inFlight >= maxInFlight) await this.#queue(deadline);
+    else this.#inFlight += 1;
     try {
       return await this.#callRepeating(method, wire, deadline);
     } finally {
@@ -116,9 +119,9 @@ export class Transport {
     const pauses = this.#retry ? [...retryPausesMs] : [];
     let mayHaveRun = false;
     for (;;) {
-      if (deadline.isOver) return await deadline.expired;
+      deadline.check();
       try {
-        const connection = await this.#connect(deadline);
+        const connection = this.#current?.isOpen && !this.#closed ? this.#current : await this.#connect(deadline);
         return await connection.call(method, wire, deadline);
       } catch (error) {
         mayHaveRun ||= isAgentError(error, 'ERR_DISCONNECTED') && error.details.mayHaveRun === true;
@@ -133,30 +136,38 @@ export class Transport {
   /** What certainly did not run may always be sent again; what may have run only if twice is as good as once. */
   #mayRepeat(method: MethodName, error: unknown): boolean {
     if (isAgentError(error, 'ERR_SHUTTING_DOWN') || (isAgentError(error, 'ERR_BUSY') && error.details.mayHaveRun === false)) return true;
-    if (isAgentError(error, 'ERR_UNREACHABLE')) return this.#everConnected;
+    if (isAgentError(error, 'ERR_UNREACHABLE')) return this.#current !== undefined;
     return isAgentError(error, 'ERR_DISCONNECTED') && (specs[method].repeatable || error.details.mayHaveRun === false);
   }
 
-  #everConnected = false;
-
   async #connect(deadline: Deadline): Promise<Connection> {
-    if (this.#closed) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false, hint: 'The client was closed.' });
     let current: Promise<Connection> | undefined;
     do {
+      if (this.#closed) throw new AgentError('ERR_DISCONNECTED', { mayHaveRun: false, hint: 'The client was closed.' });
       current = this.#connection;
-      const known = await current?.catch(() => undefined); // a failed try is forgotten: this is the next one
+      const known = current && (await deadline.wait(current.catch(() => undefined))); // a failed try is forgotten: this is the next one
       if (known?.isOpen) return known;
     } while (this.#connection !== current); // another call has begun to connect meanwhile
     const opening = openConnection(this.#path, deadline);
     this.#connection = opening;
     const connection = await opening;
-    this.#everConnected = true;
+    this.#current = connection;
     return connection;
   }
 
-  async #enter(): Promise<void> {
-    if (this.#inFlight >= maxInFlight) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#inFlight += 1;
+  /** Waits for a place among the calls that run. */
+  async #queue(deadline: Deadline): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    try {
+      await deadline.wait(promise);
+    } catch (error) {
+      const index = this.#waiting.indexOf(resolve);
+      if (index === -1)
+        this.#leave(); // the place was given in the same turn
+      else this.#waiting.splice(index, 1);
+      throw error;
+    }
   }
 
   /** The place goes straight to the next that waits, if any. */

@@ -20,7 +20,9 @@ const flags = [
   '--secure-heap=4194304',
   '--secure-heap-min=2',
   '--expose-gc',
-  '--max-semi-space-size=8',
+  // Fewer collections of what requests leave behind, and while it starts.
+  '--max-semi-space-size=16',
+  '--min-semi-space-size=8',
   '--disable-warning=ExperimentalWarning',
 ];
 if (!process.execArgv.includes('--disable-sigusr1')) {

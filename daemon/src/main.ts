@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { decodeBlob, decodePolicy } from '@kms-agent/protocol';
+import { decodeBlob, decodePolicy, type MethodResult, makeOpenRpcDocument } from '@kms-agent/protocol';
 import { Audit } from './audit/audit.ts';
 import type { ReadFacts } from './caller/process.ts';
 import type { Settings } from './config.ts';
@@ -229,6 +229,8 @@ export async function startAgent({
     providers: agent.providers.map((provider) => provider.status()),
     warnings: warnings().length + agent.warnings.length,
   }));
+  let made: MethodResult<'rpc.discover'> | undefined;
+  const document = (): MethodResult<'rpc.discover'> => (made ??= makeOpenRpcDocument(version));
   const handlers = makeHandlers({
     agent,
     version,
@@ -238,6 +240,7 @@ export async function startAgent({
     protections: readProtections,
     audit,
     metrics: () => metrics.expose(),
+    document,
     warnings,
   });
   const dispatcher: Dispatcher = new Dispatcher({
@@ -264,7 +267,10 @@ export async function startAgent({
   });
   await beforeListening(agent, audit);
   await listener.listen(listen);
-  setImmediate(() => void metrics.load());
+  setImmediate(() => {
+    document(); // takes a tenth of a start, and nobody waits for it
+    void metrics.load();
+  });
   return {
     agent,
     audit,

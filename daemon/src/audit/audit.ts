@@ -48,6 +48,7 @@ export class Audit {
   readonly #folder: AuditFolder;
   #end: ChainEnd;
   #queue: Pending[] = [];
+  #flushing: NodeJS.Immediate | undefined;
   /** What must not be lost although it could not be written yet. */
   #owed: AuditEntry[] = [];
   #lost = 0;
@@ -162,12 +163,13 @@ export class Audit {
 
   #push(pending: Pending): void {
     this.#queue.push(pending);
-    if (this.#queue.length === 1) setImmediate(() => this.flush()); // after what else this turn of the event loop records: what comes from the thread pool has a tick each
+    if (this.#queue.length === 1) this.#flushing = setImmediate(() => this.flush()); // after what else this turn of the event loop records: what comes from the thread pool has a tick each
   }
 
   /** Writes what waits, in one write. By itself that is done once in a turn of the event loop. */
   flush(): void {
     if (this.#closed || this.#queue.length === 0) return;
+    clearImmediate(this.#flushing);
     const batch = this.#queue;
     this.#queue = [];
     try {

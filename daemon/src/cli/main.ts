@@ -5,16 +5,10 @@ import { isAgentError, systemSocketPath } from '@kms-agent/protocol';
 import { Command } from 'commander';
 import { findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
-import { auditVerify } from './audit-commands.ts';
-import { checkConfig, printSchema, showConfig } from './config-commands.ts';
-import { doctor } from './doctor/doctor.ts';
-import { listTokens } from './hsm-commands.ts';
 import { requireServiceUser, systemPlaces } from './install/host.ts';
 import { addInstallCommands } from './install/options.ts';
 import { addKeyslotCommands } from './keyslot-options.ts';
-import { serve, serveDev } from './serve.ts';
 import { HopelessStart } from './supervised.ts';
-import { backup, init, rekey, restore, salvage } from './vault-commands.ts';
 
 protectProcess();
 
@@ -27,6 +21,14 @@ interface CommonOptions {
   json?: boolean;
 }
 
+interface ServeCommandOptions {
+  config?: string;
+  dataDir: string;
+  socket: string;
+  auditDir?: string;
+  acceptRollback?: bigint;
+}
+
 interface DoctorCommandOptions {
   config?: string;
   dataDir: string;
@@ -35,6 +37,10 @@ interface DoctorCommandOptions {
   system?: boolean;
   json?: boolean;
 }
+
+// What a command runs is loaded when it runs: the start of an agent need not wait for the others.
+const vaultCommands = (): Promise<typeof import('./vault-commands.ts')> => import('./vault-commands.ts');
+const settingsCommands = (): Promise<typeof import('./config-commands.ts')> => import('./config-commands.ts');
 
 function parseFd(text: string): number {
   const fd = Number(text);
@@ -76,9 +82,10 @@ vaultCommand('init', 'make a vault with a passphrase, a recovery code and a defa
   .option('--keychain', 'let the OS keychain open it whenever you are logged in; on a terminal you are asked')
   .option('--no-keychain', 'do not, and do not ask')
   .option('--system', "the vault of the system's agent, as its own user")
-  .action(({ system = false, ...options }: CommonOptions & { defaultKey: boolean; keychain?: boolean; system?: boolean }) =>
-    init(system ? { ...options, dataDir: requireServiceUser() } : options),
-  );
+  .action(async ({ system = false, ...options }: CommonOptions & { defaultKey: boolean; keychain?: boolean; system?: boolean }) => {
+    const { init } = await vaultCommands();
+    await init(system ? { ...options, dataDir: requireServiceUser() } : options);
+  });
 
 program
   .command('serve')
@@ -89,17 +96,17 @@ program
   .option('--audit-dir <dir>', 'folder of the audit record (default: the usual place, or audit/ in a --data-dir that is given)')
   .option('--accept-rollback <revision>', 'go on with a vault that was put back to this revision on purpose', parseRevision)
   .addHelpText('after', '\nExample:\n  $ kms-agent serve --data-dir ./vault --socket ./agent.sock')
-  .action(
-    ({ config, dataDir, socket, auditDir, acceptRollback }: { config?: string; dataDir: string; socket: string; auditDir?: string; acceptRollback?: bigint }) =>
-      serve({
-        config: config ?? places.configFile,
-        configRequired: config !== undefined,
-        dataDir: resolve(dataDir),
-        auditDir: findAuditDir(dataDir, auditDir),
-        socket: resolve(socket),
-        ...(acceptRollback === undefined ? {} : { acceptRollback }),
-      }),
-  );
+  .action(async ({ config, dataDir, socket, auditDir, acceptRollback }: ServeCommandOptions) => {
+    const { serve } = await import('./serve.ts');
+    await serve({
+      config: config ?? places.configFile,
+      configRequired: config !== undefined,
+      dataDir: resolve(dataDir),
+      auditDir: findAuditDir(dataDir, auditDir),
+      socket: resolve(socket),
+      ...(acceptRollback === undefined ? {} : { acceptRollback }),
+    });
+  });
 
 program
   .command('dev')
@@ -109,22 +116,23 @@ program
   .option('--no-default-key', 'make no default key')
   .passThroughOptions()
   .addHelpText('after', '\nExamples:\n  $ kms-agent dev -- npm test\n  $ kms-agent dev --socket ./agent.sock')
-  .action((command: string[], { socket, defaultKey }: { socket?: string; defaultKey: boolean }) =>
-    serveDev({ command, defaultKey, ...(socket === undefined ? {} : { socket: resolve(socket) }) }),
-  );
+  .action(async (command: string[], { socket, defaultKey }: { socket?: string; defaultKey: boolean }) => {
+    const { serveDev } = await import('./serve.ts');
+    await serveDev({ command, defaultKey, ...(socket === undefined ? {} : { socket: resolve(socket) }) });
+  });
 
-vaultCommand('rekey', 'make a new root key and seal everything anew; other keyslots must be added again', 'rekey').action((options: CommonOptions) =>
-  rekey(options),
+vaultCommand('rekey', 'make a new root key and seal everything anew; other keyslots must be added again', 'rekey').action(async (options: CommonOptions) =>
+  (await vaultCommands()).rekey(options),
 );
 vaultCommand('backup', 'write a consistent sealed copy, also while the agent runs', 'backup /media/safe/vault-backup.db')
   .argument('<file>', 'file to write; it must not exist')
-  .action((file: string, options: CommonOptions) => backup(options, file));
+  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).backup(options, file));
 vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 'restore /media/safe/vault-backup.db')
   .argument('<file>', 'backup to read')
-  .action((file: string, options: CommonOptions) => restore(options, file));
+  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).restore(options, file));
 vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued')
   .argument('<new-data-dir>', 'folder of the new vault')
-  .action((newDataDir: string, options: CommonOptions) => salvage(options, newDataDir));
+  .action(async (newDataDir: string, options: CommonOptions) => (await vaultCommands()).salvage(options, newDataDir));
 
 addInstallCommands(program, { places, parseFd });
 addKeyslotCommands(program, { dataDir: places.dataDir, parseFd });
@@ -141,22 +149,27 @@ function configCommand(name: string, description: string): Command {
     .addHelpText('after', `\nExample:\n  $ kms-agent config ${name}`);
 }
 
-const configFrom = ({ config, json }: { config?: string; json?: boolean }): Parameters<typeof showConfig>[0] => ({
+interface ConfigCommandOptions {
+  config?: string;
+  json?: boolean;
+}
+
+const configFrom = ({ config, json }: ConfigCommandOptions): { config: string; required: boolean; json?: boolean } => ({
   config: config === undefined ? places.configFile : resolve(config),
   required: config !== undefined,
   ...(json ? { json } : {}),
 });
 
-configCommand('show', 'print every setting as it holds, and where it comes from').action((options: { config?: string; json?: boolean }) =>
-  showConfig(configFrom(options)),
+configCommand('show', 'print every setting as it holds, and where it comes from').action(async (options: ConfigCommandOptions) =>
+  (await settingsCommands()).showConfig(configFrom(options)),
 );
-configCommand('check', 'say whether the settings are valid, and what is wrong').action((options: { config?: string; json?: boolean }) =>
-  checkConfig(configFrom(options)),
+configCommand('check', 'say whether the settings are valid, and what is wrong').action(async (options: ConfigCommandOptions) =>
+  (await settingsCommands()).checkConfig(configFrom(options)),
 );
 configCommands
   .command('schema')
   .description('print the JSON schema of a settings file')
-  .action(() => printSchema());
+  .action(async () => (await settingsCommands()).printSchema());
 
 program
   .command('hsm')
@@ -166,7 +179,7 @@ program
   .requiredOption('--module <file>', "the vendor's PKCS#11 module")
   .option('--json', 'answer as JSON')
   .addHelpText('after', '\nExample:\n  $ kms-agent hsm list --module /usr/lib/softhsm/libsofthsm2.so')
-  .action((options: { module: string; json?: boolean }) => listTokens(options));
+  .action(async (options: { module: string; json?: boolean }) => (await import('./hsm-commands.ts')).listTokens(options));
 
 program
   .command('audit')
@@ -179,6 +192,7 @@ program
   .option('--json', 'answer as JSON')
   .addHelpText('after', '\nExample:\n  $ kms-agent audit verify\n\nExit status: 0 whole, 1 broken.')
   .action(async ({ dataDir, auditDir, ...options }: CommonOptions & { auditDir?: string }) => {
+    const { auditVerify } = await import('./audit-commands.ts');
     const isWhole = await auditVerify({ ...options, dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir) });
     process.exitCode = isWhole ? 0 : 1;
   });
@@ -196,6 +210,7 @@ program
   .action(async ({ config, dataDir, socket, auditDir, system = false, json = false }: DoctorCommandOptions) => {
     const asked = { dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir), socket: resolve(socket), config: config ?? places.configFile };
     const where = system ? { ...systemPlaces, config: systemPlaces.configFile, socket: systemSocketPath } : asked;
+    const { doctor } = await import('./doctor/doctor.ts');
     process.exitCode = (await doctor({ ...where, configRequired: config !== undefined, json })) ? 0 : 1;
   });
 

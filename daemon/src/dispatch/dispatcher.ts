@@ -29,6 +29,8 @@ export interface Recorder {
   /** Records the end of what has happened already: now, or as soon as it can be written. */
   note(entry: AuditEntry): void;
   countUnrecorded(): void;
+  /** Writes what waits now. By itself that is done once in a turn of the event loop. */
+  flush(): void;
 }
 
 export interface DispatcherOptions {
@@ -71,6 +73,8 @@ const evenUnrecorded: ReadonlySet<MethodName> = new Set(['status', 'lock', 'whoA
 export class Dispatcher implements Dispatch {
   readonly #options: DispatcherOptions;
   #inFlight = 0;
+  /** Of those, the ones that wait for their record only. */
+  #recording = 0;
   #stopping = false;
 
   constructor(options: DispatcherOptions) {
@@ -147,20 +151,27 @@ export class Dispatcher implements Dispatch {
     return result;
   }
 
-  async #withDeadline<T extends object>(work: Promise<T>, onLate: OnLate): Promise<T> {
-    const { promise: overdue, reject } = Promise.withResolvers<never>();
+  /** One promise and no race: this is on the path of every request. */
+  #withDeadline<T extends object>(work: Promise<T>, onLate: OnLate): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    let isLate = false;
     const timer = setTimeout(() => {
+      isLate = true;
       reject(new OverdueError());
-      work.then(
-        (result) => onLate(result, undefined),
-        (error: unknown) => onLate(undefined, error),
-      );
     }, this.#options.requestTimeoutMs);
-    try {
-      return await Promise.race([work, overdue]);
-    } finally {
-      clearTimeout(timer);
-    }
+    work.then(
+      (result) => {
+        clearTimeout(timer);
+        if (isLate) onLate(result, undefined);
+        else resolve(result);
+      },
+      (error: Error) => {
+        clearTimeout(timer);
+        if (isLate) onLate(undefined, error);
+        else reject(error);
+      },
+    );
+    return promise;
   }
 
   /** What was answered ERR_TIMEOUT has ended all the same: an unlock, for example. */
@@ -188,6 +199,9 @@ export class Dispatcher implements Dispatch {
   /** Records an answer. @returns the error that is answered in its place when it cannot be. */
   async #record(request: Asked, result: object | undefined, error: AgentError | undefined): Promise<AgentError | undefined> {
     const outcome = error === undefined ? 'ok' : error.code === 'ERR_ACCESS_DENIED' ? 'denied' : 'failed';
+    this.#recording += 1;
+    // When no other request runs, nothing else comes in this turn of the event loop that could share the write.
+    if (this.#recording >= this.#inFlight) process.nextTick(() => this.#options.audit.flush());
     try {
       await this.#options.audit.record({ ...this.#entry(request, result), outcome, ...(error ? { error: error.code } : {}) });
       return undefined;
@@ -195,6 +209,8 @@ export class Dispatcher implements Dispatch {
       this.#options.audit.countUnrecorded();
       const isAnswered = request.method !== undefined && evenUnrecorded.has(request.method as MethodName);
       return isAnswered || !isAgentError(failure) ? undefined : failure;
+    } finally {
+      this.#recording -= 1;
     }
   }
 

@@ -1,4 +1,4 @@
-import { AgentError, type AgentStatus, makeOpenRpcDocument, protocolVersion } from '@kms-agent/protocol';
+import { AgentError, type AgentStatus, protocolVersion } from '@kms-agent/protocol';
 import { type Caller, formatUnit, serviceOf } from '../caller/identity.ts';
 import { defaultAlias } from '../keyring/alias-book.ts';
 import { serviceAliasOf } from '../keyring/creation.ts';
@@ -29,7 +29,6 @@ function describeStatus({ agent, version, audit, counts, protections, warnings }
 export function agentOperations(context: OperationsContext): Pick<Handlers, AgentMethods> {
   const { agent, authority } = context;
   const status = (caller: Caller): AgentStatus => describeStatus(context, authority.isAdministrator(caller));
-  const document = makeOpenRpcDocument(context.version);
   return {
     status,
     whoAmI: (caller) => {
@@ -72,6 +71,6 @@ export function agentOperations(context: OperationsContext): Pick<Handlers, Agen
       await agent.ways.removeKeyslot(caller.uid, params);
       return {};
     },
-    'rpc.discover': () => document,
+    'rpc.discover': () => context.document(),
   };
 }

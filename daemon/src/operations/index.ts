@@ -28,6 +28,8 @@ export interface OperationsContext {
   readonly counts: () => { connections: number; inFlight: number };
   readonly audit: { readonly health: string; readonly seq: number; readonly folder: string };
   readonly metrics: () => Promise<{ contentType: string; text: string }>;
+  /** The OpenRPC document. */
+  readonly document: () => MethodResult<'rpc.discover'>;
   readonly protections: () => { name: string; on: boolean; detail?: string }[];
   readonly warnings: () => string[];
 }

@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Places } from '../../config.ts';
 import type { CredentialKey } from '../../os/credential-store.ts';
-import { keptOfSystem, systemInstallation, systemRemoval, userInstallation, userRemoval } from './install.ts';
 import { runSteps, type Step, type StepReport } from './step.ts';
 
 interface TargetOptions {
@@ -58,6 +57,7 @@ const configHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(
 
 async function install({ passphraseFd, withKey, credential, ...options }: InstallOptions): Promise<void> {
   const system = isForSystem(options);
+  const { systemInstallation, userInstallation } = await import('./install.ts');
   const vault = { ...(passphraseFd === undefined ? {} : { passphraseFd }), ...(credential ? { withKey } : {}) };
   const steps = await perform(system ? systemInstallation(vault) : userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
   if (options.json) return say(JSON.stringify({ steps }));
@@ -68,6 +68,7 @@ async function install({ passphraseFd, withKey, credential, ...options }: Instal
 
 async function uninstall(options: TargetOptions, places: Places): Promise<void> {
   const system = isForSystem(options);
+  const { keptOfSystem, systemRemoval, userRemoval } = await import('./install.ts');
   const steps = await perform(system ? systemRemoval() : userRemoval(configHome()), options);
   const kept = system ? keptOfSystem() : [places.dataDir, places.auditDir, places.configFile].filter((path) => existsSync(path));
   if (options.json) return say(JSON.stringify({ steps, kept }));
