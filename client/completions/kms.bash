@@ -52,7 +52,7 @@ _kms() {
     'kms policy') words='get set';;
     'kms policy get') words='';;
     'kms policy set') words='';;
-    'kms explain') words='--as';;
+    'kms explain') words='--as --alias';;
     'kms keyslot') words='list add remove';;
     'kms keyslot list') words='';;
     'kms keyslot add') words='--label --token --passphrase-fd --new-passphrase-fd';;

@@ -151,6 +151,7 @@ complete -c kms -n '__fish_seen_subcommand_from alias' -f -a list
 complete -c kms -n '__fish_seen_subcommand_from policy' -f -a get
 complete -c kms -n '__fish_seen_subcommand_from policy' -f -a set
 complete -c kms -n '__fish_seen_subcommand_from explain' -l as
+complete -c kms -n '__fish_seen_subcommand_from explain' -l alias
 complete -c kms -n '__fish_seen_subcommand_from keyslot' -f -a list
 complete -c kms -n '__fish_seen_subcommand_from keyslot' -f -a add
 complete -c kms -n '__fish_seen_subcommand_from keyslot' -f -a remove

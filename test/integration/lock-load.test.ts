@@ -15,16 +15,32 @@ const message = utf8('what is kept');
 
 const stateOf = async (kms: AgentClient): Promise<string> => (await kms.status()).state;
 
+/** An unlock that was asked for before somebody's lock gives way to it. */
+async function givingWay(unlock: Promise<unknown>): Promise<boolean> {
+  try {
+    await unlock;
+    return true;
+  } catch (error) {
+    if (!isAgentError(error, 'ERR_AGENT_LOCKED')) throw error;
+    return false;
+  }
+}
+
+/** Unlocks until no lock comes between. */
+async function unlockFor(kms: AgentClient, secret: string): Promise<void> {
+  while (!(await givingWay(kms.unlock({ passphrase: secret }))));
+}
+
 /** One of several callers: locks in one way after the other, some of them together with unlocks, and leaves it open. */
 async function alternate(rig: TokenRig, load: LockLoad, first: number): Promise<void> {
   const kms = await rig.client();
-  const unlock = (): Promise<unknown> => kms.unlock({ passphrase: rig.recoveryCode });
+  const unlock = (): Promise<void> => unlockFor(kms, rig.recoveryCode);
   const ways: (() => Promise<unknown>)[] = [
     () => kms.lock(),
     async () => rig.agent?.child.kill('SIGUSR2'),
     () => Promise.all([kms.lock(), kms.lock()]),
-    () => Promise.all([kms.lock(), kms.unlock({ passphrase }), kms.lock()]),
-    () => Promise.all([unlock(), kms.unlock({ passphrase }), kms.lock()]),
+    () => Promise.all([kms.lock(), givingWay(kms.unlock({ passphrase })), kms.lock()]),
+    () => Promise.all([unlock(), givingWay(kms.unlock({ passphrase })), kms.lock()]),
     async () => {
       load.isResting = true; // nobody uses a key
       while ((await stateOf(kms)) === 'UNLOCKED') await delay(20);
@@ -56,12 +72,12 @@ describe.skipIf(!hasSoftHsm)('lock and unlock under load (needs SoftHSM and gcc)
     };
     const load = new LockLoad(clients, keys);
     await Promise.all([0, 2, 4].map((first) => alternate(rig, load, first)));
-    await kms.unlock({ passphrase });
+    await unlockFor(kms, passphrase);
     await load.stop();
-    await kms.unlock({ passphrase });
+    await unlockFor(kms, passphrase);
     rig.agent?.child.kill('SIGUSR2'); // one that surely finds it unlocked
     await expect.poll(() => stateOf(kms)).toBe('LOCKED');
-    await kms.unlock({ passphrase });
+    await unlockFor(kms, passphrase);
     expect(load.wrong).toEqual([]);
     expect(load.right).toBeGreaterThan(100);
     expect(load.refused).toBeGreaterThan(10);
@@ -104,6 +120,21 @@ describe.skipIf(!hasSoftHsm)('lock and unlock under load (needs SoftHSM and gcc)
     expect(await stateOf(kms)).toBe('UNLOCKED'); // both locks were asked for before it
     await kms.assertValidSignature({ ...signed, message });
   });
+});
+
+test('an unlock that was asked for before a lock does not undo it', async () => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  await using agent = await TestAgent.serve(folder);
+  const [kms, other] = [await agent.client(), await agent.client()];
+  for (const isOpen of [false, true]) {
+    if (isOpen) await kms.unlock({ passphrase });
+    const unlocking = kms.unlock({ passphrase }).catch((error: unknown) => error);
+    await expect.poll(async () => (await other.status()).counts?.inFlight).toBeGreaterThan(1);
+    await other.lock();
+    expect(await unlocking).toMatchObject({ code: 'ERR_AGENT_LOCKED', details: { hint: expect.stringContaining('while it was being opened') as string } });
+    expect(await stateOf(other)).toBe('LOCKED');
+  }
 });
 
 test('a request that runs for longer than lockTimeoutMs: the process ends with 70, and comes back locked', async () => {

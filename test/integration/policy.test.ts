@@ -357,3 +357,44 @@ describe.skipIf(cgroupRoot === undefined)('units and what is bound to them (need
     expect(await peer.outcome('advanceEncrypt', { keyId, plaintext: message })).toBe('ERR_ACCESS_DENIED');
   });
 });
+
+describe.skipIf(!asRoot)('what others may do meanwhile (needs root and setpriv)', () => {
+  const manage = { effect: 'Allow' as const, principals: ['uid:4821'], actions: ['manage' as const] };
+
+  test('an alias that an administrator moves to somebody else’s key is not moved back by who only had a right on the old one', async () => {
+    const [old, own, other] = [await keyWith(manage), await keyWith(manage), await keyWith()];
+    await using peer = await TestPeer.start(agent.socketPath, { uid: 4821 });
+    await kms.createAlias({ aliasName: 'alias/moved', keyId: old });
+    for (let round = 0; round < 30; round += 1) {
+      const [, theirs] = await Promise.all([
+        kms.updateAlias({ aliasName: 'alias/moved', keyId: other }),
+        peer.outcome('updateAlias', { aliasName: 'alias/moved', keyId: own }),
+      ]);
+      const { keyId } = await kms.describeKey({ keyId: 'alias/moved' });
+      expect([theirs, keyId]).toEqual([expect.stringMatching(/^(ok|ERR_ACCESS_DENIED)$/), other]); // either came first: it is the administrator’s in the end
+      await kms.updateAlias({ aliasName: 'alias/moved', keyId: old });
+    }
+  });
+
+  test('explain says nothing of keys and aliases that are none of the caller’s business', async () => {
+    const keyId = await keyWith();
+    await kms.createAlias({ aliasName: 'alias/secret', keyId });
+    await using peer = await TestPeer.start(agent.socketPath, { uid: 4822 });
+    for (const method of ['generateRandom', 'status', 'whoAmI', 'rpc.discover', 'encrypt', 'listKeys', 'createKey']) {
+      const there = (await peer.ask('explain', { method, keyId })).result;
+      for (const reference of [missing, 'alias/secret', 'alias/nothing'])
+        expect([method, (await peer.ask('explain', { method, keyId: reference })).result]).toEqual([method, there]);
+    }
+  });
+
+  test('explain of updateAlias asks for the key that the alias stands for, too', async () => {
+    const own = await keyWith(manage);
+    await kms.createAlias({ aliasName: 'alias/foreign', keyId: await keyWith() });
+    await using peer = await TestPeer.start(agent.socketPath, { uid: 4821 });
+    const asked = { method: 'updateAlias', keyId: own, aliasName: 'alias/foreign' };
+    expect((await peer.ask('explain', asked)).result).toMatchObject({ allowed: false, blockedBy: 'ERR_ACCESS_DENIED' });
+    expect(await peer.outcome('updateAlias', { aliasName: 'alias/foreign', keyId: own })).toBe('ERR_ACCESS_DENIED');
+    expect((await peer.ask('explain', { method: 'updateAlias', keyId: own })).error?.data).toMatchObject({ code: 'ERR_INVALID_PARAMS', path: '/aliasName' });
+    expect((await peer.ask('explain', { ...asked, method: 'enableKey' })).error?.data).toMatchObject({ code: 'ERR_INVALID_PARAMS', path: '/aliasName' });
+  });
+});

@@ -16,7 +16,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { lockFile } from '../os/libc.ts';
 import type { ChainEnd } from './chain.ts';
@@ -48,6 +48,9 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TRUNC } = constants
 
 /** A rotated file: the number of its first record stands in its name. */
 const rotatedName = (firstSeq: number): string => `audit-${String(firstSeq).padStart(12, '0')}.jsonl`;
+
+/** Whether a file is the one that is written. */
+export const isCurrentFile = (file: string): boolean => basename(file) === currentName;
 
 /** The files of the record, oldest first; the one that is written is the last. */
 export function listFiles(folder: string): string[] {

@@ -1,6 +1,5 @@
 import { type AuditState, isCheckpointOf, nextKey } from './chain.ts';
-import { listFiles } from './folder.ts';
-import { type ReadLine, readLines } from './reading.ts';
+import { type ReadLine, readAll } from './reading.ts';
 import { type AuditRecord, hashLine } from './record.ts';
 
 /** What a check of the record found. */
@@ -39,7 +38,7 @@ const mostUnremembered = 500_000;
 /** Checks the record in a folder from its first line to its last. */
 export async function verifyAudit(folder: string, options: VerifyOptions): Promise<Verification> {
   const check = new Check(options);
-  for await (const line of readLines(listFiles(folder))) if (!check.take(line)) return check.result();
+  for await (const line of readAll(folder)) if (!check.take(line)) return check.result();
   return check.finish();
 }
 

@@ -18,6 +18,8 @@ export interface AgentGate {
 export interface Authorizer {
   /** @throws AgentError `ERR_ACCESS_DENIED`, `ERR_RATE_LIMITED`, `ERR_LIMIT_EXCEEDED`. */
   authorize<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): void;
+  /** The same after a wait, of a request whose limits were counted. @throws AgentError `ERR_ACCESS_DENIED`. */
+  authorizeAgain<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): void;
 }
 
 /** What the dispatcher asks of the audit record. */
@@ -136,6 +138,7 @@ export class Dispatcher implements Dispatch {
     });
     let result: MethodResult<M>;
     try {
+      this.#options.policy.authorizeAgain(call.caller, call.method, call.params); // while its beginning was written, an alias may have moved
       result = await this.#run(call, (late, error) => audit.note(end(late, error)));
     } catch (error) {
       if (error instanceof OverdueError) throw new RecordedError(error.answer); // it is still begun; its end is recorded when it comes

@@ -58,6 +58,7 @@ export class Agent {
   readonly ways: WaysIn;
   /** Nobody has locked or unlocked since the start. */
   isUntouched = true;
+  #lockCount = 0;
 
   constructor(options: AgentOptions) {
     this.#options = options;
@@ -85,6 +86,11 @@ export class Agent {
   /** Of the vault; 0 while it is not open. */
   get revision(): bigint {
     return this.#vault?.state === 'UNLOCKED' ? this.#vault.revision : 0n;
+  }
+
+  /** Locks that were asked for so far. */
+  get lockCount(): number {
+    return this.#lockCount;
   }
 
   get keyCount(): number {
@@ -127,10 +133,15 @@ export class Agent {
     }
   }
 
-  /** Opens the vault with a slot that opened; where it is open already, the secret was proven, and the lifetimes of keys begin anew. */
-  async openWith(vault: Vault, opening: Opening): Promise<void> {
+  /**
+   * Opens the vault with a slot that opened; where it is open already, the secret was proven, and the lifetimes of keys begin anew.
+   * @param lockCount - when the opening was asked for. @throws AgentError `ERR_AGENT_LOCKED` when a lock came after that: it would be undone.
+   */
+  async openWith(vault: Vault, opening: Opening, lockCount: number): Promise<void> {
     await this.#inTurn(async () => {
       try {
+        if (this.#lockCount !== lockCount)
+          throw new AgentError('ERR_AGENT_LOCKED', { hint: 'The agent was locked while it was being opened. Unlock it again.' });
         if (this.#open) await this.#renew(this.#open, opening);
         else await this.#openWith(vault, opening);
       } finally {
@@ -182,6 +193,7 @@ export class Agent {
   /** Lets running requests end, forgets every key, and comes back only when their memory has been collected. */
   async lock(): Promise<void> {
     this.isUntouched = false;
+    this.#lockCount += 1;
     await this.#inTurn(async () => {
       const wasOpen = this.#open !== undefined;
       const { lockTimeoutMs, onLockFailed } = this.#options;

@@ -42,8 +42,8 @@ export class WaysIn {
    * @throws AgentError `ERR_UNLOCK_FAILED`, `ERR_BUSY`, `ERR_NOT_INITIALIZED`.
    */
   async unlock(uid: number, secret: { keyslotId?: string; passphrase: string }): Promise<void> {
-    const { vault } = this.#agent;
-    await this.#throttle.attempt(uid, async () => await this.#agent.openWith(vault, await vault.openKeyslot(secret)));
+    const { vault, lockCount } = this.#agent;
+    await this.#throttle.attempt(uid, async () => await this.#agent.openWith(vault, await vault.openKeyslot(secret), lockCount));
   }
 
   /**
@@ -52,10 +52,10 @@ export class WaysIn {
    * @throws AgentError `ERR_UNLOCK_FAILED` when no credential, keychain or token opens one; `ERR_BUSY` while the keychain is being asked.
    */
   async unlockByItself(keyslotId?: string, isAsked = false): Promise<void> {
-    const { vault } = this.#agent;
+    const { vault, lockCount } = this.#agent;
     if (this.#agent.state === 'UNLOCKED' && !(this.#agent.hasLifetimes && this.hasOwnKeyslot)) return;
     const opening = await this.#using(this.#agent.providers.filter(isToken), () => this.#openByItself(vault, keyslotId, isAsked));
-    await this.#agent.openWith(vault, opening);
+    await this.#agent.openWith(vault, opening, lockCount);
   }
 
   /** The same, asked for by a person. */
@@ -92,6 +92,7 @@ export class WaysIn {
    */
   async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: SecretText; keyslotId?: string }): Promise<void> {
     const provider = findToken(this.#agent.providers, token);
+    const { lockCount } = this.#agent;
     await this.#throttle.attempt(uid, async () => {
       let isIn = false;
       try {
@@ -101,7 +102,7 @@ export class WaysIn {
           const { vault, state } = this.#agent;
           const opens = [...vault.hsmKeyslots.values()].some((part) => part.token === token);
           if (state === 'UNLOCKED' && !(this.#agent.hasLifetimes && opens)) return;
-          await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId));
+          await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId), lockCount);
         });
       } finally {
         if (isIn) await this.sleep([provider]);

@@ -1,4 +1,4 @@
-import { AgentError, type ExplainedCaller, type ExplainResult, isAgentError, isMethodName, type MethodName } from '@kms-agent/protocol';
+import { AgentError, type ExplainedCaller, type ExplainParams, type ExplainResult, isAgentError, isMethodName, type MethodName } from '@kms-agent/protocol';
 import type { Caller, FileId, Unit, Unknown } from '../caller/identity.ts';
 import { identifyFile } from '../caller/process.ts';
 import { forecast } from '../keyring/forecast.ts';
@@ -34,13 +34,21 @@ function imagine({ uid = nobody, groups = [], unit, exe }: ExplainedCaller): Cal
   };
 }
 
-/** Parameters that name a key and nothing else: all that a policy looks at. */
-function paramsFor(method: MethodName, keyId: string | undefined): Record<string, unknown> {
-  const named = keyId === undefined ? {} : { keyId };
+const movesAlias: ReadonlySet<MethodName> = new Set(['updateAlias', 'deleteAlias']);
+
+/** Parameters that name a key, and an alias that is moved: all that a policy looks at. @throws AgentError `ERR_INVALID_PARAMS`. */
+function paramsFor(method: MethodName, { keyId, aliasName }: Omit<ExplainParams, 'method'>): Record<string, unknown> {
+  if (movesAlias.has(method) !== (aliasName !== undefined)) {
+    const reason = aliasName === undefined ? 'must be given: the key that it stands for counts too' : 'goes with updateAlias and deleteAlias only';
+    throw new AgentError('ERR_INVALID_PARAMS', { path: '/aliasName', reason });
+  }
+  const named = { ...(keyId === undefined ? {} : { keyId }), ...(aliasName === undefined ? {} : { aliasName }) };
   return method === 'reEncrypt' ? { ...named, destinationKeyId: keyId ?? '', ciphertextBlob: new Uint8Array() } : named;
 }
 
 const agentMethodsThatTakeKeys: ReadonlySet<MethodName> = new Set(['listAliases', 'explain']);
+
+const denial: ExplainResult = { allowed: false, rule: 'noStatement', wouldSucceed: false, blockedBy: 'ERR_ACCESS_DENIED' };
 
 /** Who may do what: a key's policy, and why a call would be allowed or not. */
 export function policyOperations({ agent, authority }: OperationsContext): Pick<Handlers, 'getKeyPolicy' | 'setKeyPolicy' | 'explain'> {
@@ -72,9 +80,12 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
     key: Key | undefined,
     block: () => string | undefined,
   ): ExplainResult => {
+    const mayKnow = authority.isAdministrator(asking) || (key !== undefined && authority.mayDescribe(asking, key));
+    if (allowed && rule === 'administrator' && !mayKnow) return denial; // somebody else may all: whether the key is there is not said for that
     const maySee = authority.isAdministrator(asking) || allowed || (key !== undefined && authority.judge(asking, 'getKeyPolicy', { keyId: key.keyId }).allowed);
-    if (!allowed && !limit && !maySee) return { allowed, rule: 'noStatement', wouldSucceed: false, blockedBy: 'ERR_ACCESS_DENIED' };
-    const blockedBy = allowed ? block() : (limit?.code ?? 'ERR_ACCESS_DENIED');
+    if (!allowed && !limit && !maySee) return denial;
+    const isAboutKey = rule === 'keyPolicy' || rule === 'administrator'; // else the key is beside the matter, and whether it is there is not said
+    const blockedBy = allowed ? (isAboutKey ? block() : undefined) : (limit?.code ?? 'ERR_ACCESS_DENIED');
     return {
       allowed,
       rule,
@@ -96,10 +107,11 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
       const { policy, warnings } = authority.prepare(asked);
       return { keyId, ...authority.policyOf(life.setPolicy(key, policy)), ...(warnings.length > 0 ? { warnings } : {}) };
     },
-    explain: (caller, { caller: asked, method, keyId }) => {
+    explain: (caller, params) => {
+      const { caller: asked, method, keyId } = params;
       if (!isMethodName(method)) throw new AgentError('ERR_INVALID_PARAMS', { path: '/method', reason: 'is no method; rpc.discover lists them' });
       const subject = asked ? imagine(asked) : caller;
-      const verdict = authority.judge(subject, method, paramsFor(method, keyId) as never); // a policy looks at the key alone
+      const verdict = authority.judge(subject, method, paramsFor(method, params) as never); // a policy looks at the key alone
       const key = findKey(keyId);
       return tell(caller, verdict, key, () => findBlock(method, key, keyId));
     },

@@ -64,6 +64,12 @@ export class Policy implements Authority {
     if (!allowed) throw limit ?? denied();
   }
 
+  /** @throws AgentError `ERR_ACCESS_DENIED`. A limit that is reached meanwhile, by this request too, is no reason. */
+  authorizeAgain<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): void {
+    const { allowed, limit } = this.judge(caller, method, params);
+    if (!allowed && !limit) throw denied();
+  }
+
   /** What authorize would say, and why. Changes nothing. */
   judge<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): Verdict {
     return this.#judge(caller, method, params, false);

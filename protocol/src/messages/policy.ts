@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type BindableFact, bindableFacts, type ExplainRule, explainRules, maxPolicyBytes } from '../names.ts';
-import { keyReference, openEnum, schemaOf, text, uuid } from '../schema.ts';
+import { aliasName, keyReference, openEnum, schemaOf, text, uuid } from '../schema.ts';
 
 /**
  * Who is meant: `user:NAME`, `uid:N`, `group:NAME`, `gid:N`, `unit:NAME`, `user-unit:NAME`, `exe:/path` or `*`.
@@ -103,6 +103,8 @@ export interface ExplainParams {
   /** The method that would be called. */
   method: string;
   keyId?: string;
+  /** The alias of updateAlias and deleteAlias, and of these only: the key that it stands for counts too. */
+  aliasName?: string;
 }
 
 export interface ExplainResult {
@@ -147,6 +149,7 @@ export const explainParams = schemaOf<ExplainParams>()(
       .exactOptional(),
     method: text({ min: 1, max: 64 }),
     keyId: keyReference().exactOptional(),
+    aliasName: aliasName().exactOptional(),
   }),
 );
 

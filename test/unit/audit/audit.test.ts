@@ -3,6 +3,7 @@ import { isAgentError } from '@kms-agent/protocol';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { decodeState, encodeState } from '../../../daemon/src/audit/chain.ts';
+import { readAfter, readAll } from '../../../daemon/src/audit/reading.ts';
 import { encodeRecord, hashLine } from '../../../daemon/src/audit/record.ts';
 import { firstState, resume } from '../../../daemon/src/audit/resume.ts';
 import { tailRecords } from '../../../daemon/src/audit/tail.ts';
@@ -70,6 +71,37 @@ describe('rotation and retention', () => {
     expect(auditFiles(path).reduce((sum, name) => sum + statSync(folder.join('audit', name)).size, 0)).toBeLessThan(40_000 + 2 * 8192);
     expect(first?.seq).toBeGreaterThan(1);
     expect(await verify(kept)).toMatchObject({ ok: true, firstSeq: first?.seq, unkeyed: 0 });
+  });
+
+  test.each([
+    ['all that is there', 1, () => readAll(path)],
+    ['what comes after a number', 31, () => readAfter(path, 30)],
+  ])('files that are rotated while they are read: %s comes in order, nothing is missing', async (_name, first, read) => {
+    using kept = new TestAudit(path, { maxFileBytes: 8192 });
+    await kept.fill(60);
+    const seqs: number[] = [];
+    for await (const { record } of read()) {
+      if (seqs.length % 20 === 0 && seqs.length < 200) await kept.fill(60);
+      if (record && record.seq >= first) seqs.push(record.seq);
+    }
+    expect(auditFiles(path).length).toBeGreaterThan(5);
+    expect(seqs.length).toBeGreaterThan(200);
+    expect(seqs).toEqual(Array.from({ length: seqs.length }, (_, index) => first + index));
+  });
+
+  test('the oldest file goes before it is read: what is left comes in order', async () => {
+    using kept = new TestAudit(path, { maxFileBytes: 8192 });
+    await kept.fill(200);
+    const [, second = ''] = auditFiles(path);
+    let isFirst = true;
+    const seqs: number[] = [];
+    for await (const { record } of readAll(path)) {
+      if (isFirst) rmSync(folder.join('audit', second));
+      isFirst = false;
+      if (record) seqs.push(record.seq);
+    }
+    expect(seqs.at(-1)).toBe(200);
+    expect(seqs).toEqual([...seqs].sort((a, b) => a - b));
   });
 
   test('a line that says that records were deleted, written by somebody else, hides nothing', async () => {

@@ -71,11 +71,15 @@ function addExplain(program: Command): void {
     .command('explain <method> [key]')
     .description('say whether a call would succeed, and what decides; changes nothing')
     .option('--as <caller>', 'of somebody else: uid=N,groups=N+N,unit=NAME,exe=PATH, any of them', parseCaller)
-    .addHelpText('after', '\nExamples:\n  $ kms explain sign alias/release\n  $ kms explain advanceDecrypt alias/shop --as uid=33,unit=shop.service')
+    .option('--alias <name>', 'of updateAlias and deleteAlias: the alias that would be moved or deleted')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ kms explain sign alias/release\n  $ kms explain advanceDecrypt alias/shop --as uid=33,unit=shop.service\n\nWithout unit= it is a caller outside of every unit; without exe= its program is not known, which every Deny by exe: matches.',
+    )
     .action(async (method: string, keyId: string | undefined, _options: object, command: Command) => {
-      const { as: caller, json } = optionsOf<{ as?: ExplainedCaller }>(command);
+      const { as: caller, alias: aliasName, json } = optionsOf<{ as?: ExplainedCaller; alias?: string }>(command);
       const verdict = await withClient(command, (client) =>
-        client.explain({ method, ...(keyId === undefined ? {} : { keyId }), ...(caller ? { caller } : {}) }),
+        client.explain({ method, ...(keyId === undefined ? {} : { keyId }), ...(aliasName === undefined ? {} : { aliasName }), ...(caller ? { caller } : {}) }),
       );
       if (json) printJson(verdict);
       else printVerdict(verdict);
