@@ -6,6 +6,7 @@ import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { readAudit, reasonsToLock } from '../kit/audit-lines.ts';
 import { FaultModule } from '../kit/fault.ts';
 import { LockLoad } from '../kit/lock-load.ts';
+import { agentWarnings } from '../kit/outcome.ts';
 import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
 
 /** How often each of three callers locks and unlocks; LOCK_CYCLES for a longer run. */
@@ -86,8 +87,7 @@ describe.skipIf(!hasSoftHsm)('lock and unlock under load (needs SoftHSM and gcc)
     for await (const { keyId } of kms.listAllKeys({ limit: 1000 })) there.push(keyId);
     expect(load.made.filter((keyId) => !there.includes(keyId))).toEqual([]);
     expect(there).toHaveLength(load.made.length + 7); // what was refused was not made
-    const { warnings, state } = await kms.status();
-    expect([state, warnings]).toEqual(['UNLOCKED', []]);
+    expect([await stateOf(kms), await agentWarnings(kms)]).toEqual(['UNLOCKED', []]);
     const reasons = new Set(reasonsToLock(rig.folder.join('vault', 'audit'))); // a signal that finds it locking already is no reason of its own
     expect([...reasons].filter((reason) => reason !== 'SIGUSR2' && reason !== 'idle')).toEqual([]);
     expect(reasons.size).toBeGreaterThan(0);

@@ -1,16 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ProtectionStatus } from '@kms-agent/client';
 import { afterEach, describe, expect, test } from 'vitest';
 import { agentProgram, cleanEnv, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
-import { asUser, attack, canRunAsUser, crash } from '../kit/attacker.ts';
+import { asUser, attack, canRunAsUser, crash, StartWatcher } from '../kit/attacker.ts';
+import { protectionsOfTheMachine } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule } from '../kit/softhsm.ts';
 
-/** Whether it is so is the machine's affair, not the agent's. */
-const ofTheMachine = ['secureHeapLocked', 'noSwap'];
+const hasYama = existsSync('/proc/sys/kernel/yama/ptrace_scope');
 
 const children: ChildProcess[] = [];
 afterEach(async () => {
@@ -43,9 +43,20 @@ async function protectionsOf(agent: TestAgent): Promise<Map<string, ProtectionSt
 test('status: every protection of the process is on, and says what it does', async () => {
   await using agent = await TestAgent.dev();
   const protections = await protectionsOf(agent);
-  const names = ['notInspectable', 'notTraced', 'noCore', 'debuggerOff', 'cleanEnvironment', 'privateFiles', 'secureHeap', 'secureHeapLocked', 'noSwap'];
+  const names = [
+    'notInspectable',
+    'shutFromTheStart',
+    'notTraced',
+    'noCore',
+    'debuggerOff',
+    'cleanEnvironment',
+    'privateFiles',
+    'secureHeap',
+    'secureHeapLocked',
+    'noSwap',
+  ];
   expect([...protections.keys()]).toEqual([...names, 'garbageCollection', 'freedMemoryOverwritten']);
-  const off = [...protections.values()].filter(({ name, on }) => !on && !ofTheMachine.includes(name));
+  const off = [...protections.values()].filter(({ name, on }) => !on && !protectionsOfTheMachine.includes(name));
   expect(off).toEqual([]);
 });
 
@@ -99,6 +110,21 @@ describe.skipIf(!canRunAsUser)('as an ordinary user (as root: needs a checkout t
     expect(attacks['control']).toEqual(everyWay('open')); // that the attacks are good
     const shut = { ...everyWay('EACCES'), ptrace: 'EPERM', process_vm_readv: 'EPERM' };
     expect(Object.entries(targets).map(([name, pid]) => [name, attacks[pid]])).toEqual(Object.keys(targets).map((name) => [name, shut]));
+  });
+
+  test.skipIf(process.getuid?.() !== 0 || hasYama).each([
+    ['a Node that the user can read', 0o755, false],
+    ['a Node that only root can read, as installed', 0o711, true],
+  ])('a process that watches the start, %s (needs root, and no Yama): whether it keeps the memory open, and status knows', async (_name, mode, isShut) => {
+    using folder = new TempFolder();
+    chmodSync(folder.path, 0o777);
+    const node = folder.join('node');
+    copyFileSync(process.execPath, node);
+    chmodSync(node, mode);
+    await using watcher = await StartWatcher.start(node);
+    await using agent = await TestAgent.start(['dev'], { command: [...asUser, 'env', `TMPDIR=${folder.path}`], node });
+    expect((await protectionsOf(agent)).get('shutFromTheStart')?.on).toBe(isShut);
+    expect(await watcher.canRead(agent.child.pid ?? 0)).toBe(!isShut);
   });
 
   test('a limit of locked memory that is too low: status and the log say so, and how to mend it', async () => {

@@ -75,6 +75,9 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     );
     expect(await host.sh("stat -c '%U %G %a' /run/kms-agent/agent.sock /run/kms-agent")).toBe('root kms-users 660\nroot root 755');
     expect(await host.sh('find /usr/lib/kms-agent ! -user root -o -perm /022 ! -type l')).toBe('');
+    expect(await host.sh("stat -c '%U %a' /usr/lib/kms-agent/bin/node")).toBe('root 711'); // nobody opens the memory of what runs it
+    const { protections } = JSON.parse(await host.sh('kms status --json')) as { protections: { name: string; on: boolean }[] };
+    expect(protections).toContainEqual(expect.objectContaining({ name: 'shutFromTheStart', on: true }));
     await host.sh(`cp -p ${credential} /root/credential`);
     for (const name of ['kms', 'kms-agent']) {
       expect(await host.sh(`grep -m1 '^.TH' /usr/share/man/man1/${name}.1`)).toContain(`.TH ${name.toUpperCase()} 1 `);

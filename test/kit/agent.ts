@@ -62,6 +62,8 @@ export function run(
 export interface StartOptions {
   /** A command that runs it. */
   readonly command?: readonly string[];
+  /** Node, where it is another than this one. */
+  readonly node?: string;
   readonly env?: NodeJS.ProcessEnv;
 }
 
@@ -86,7 +88,8 @@ export class TestAgent implements AsyncDisposable {
 
   /** Starts a program that prints its address when it is ready. */
   static async start(args: readonly string[], options: StartOptions = {}): Promise<TestAgent> {
-    const [program, before] = options.command ? [options.command[0] ?? '', [...options.command.slice(1), process.execPath]] : [process.execPath, []];
+    const { node = process.execPath } = options;
+    const [program, before] = options.command ? [options.command[0] ?? '', [...options.command.slice(1), node]] : [node, []];
     const child = spawn(program, [...before, agentProgram, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: options.env ?? cleanEnv() });
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     let complaints = '';

@@ -1,4 +1,5 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { agentProgram, cleanEnv } from './agent.ts';
 
 const python = '/usr/bin/python3';
@@ -99,4 +100,59 @@ export function crash(signal: NodeJS.Signals, cwd: string, command: readonly str
   });
   child.on('close', (code) => (code === 0 && printed !== '' ? resolve(JSON.parse(printed) as Crash) : reject(new Error(`python ended with ${code}`)))); // printed above
   return promise;
+}
+
+/** Opens the memory of every process that comes, again and again, and keeps what it got; told a pid, says whether one of those still reads. */
+const watchScript = `
+import json, os, select, sys
+program, held = sys.argv[1].encode(), {}
+print('ready', flush=True)
+while True:
+    for name in os.listdir('/proc'):
+        if not name.isdigit() or int(name) == os.getpid(): continue
+        try:
+            with open(f'/proc/{name}/cmdline', 'rb') as file:
+                if program not in file.read(4096): continue
+            memory, maps = os.open(f'/proc/{name}/mem', os.O_RDONLY), os.open(f'/proc/{name}/maps', os.O_RDONLY)
+        except OSError: continue
+        held.setdefault(name, []).append((memory, maps))
+        if len(held[name]) > 100:
+            for file in held[name].pop(0): os.close(file)
+    if select.select([sys.stdin], [], [], 0)[0]: break
+def reads(memory, maps):
+    try:
+        address = int(os.read(maps, 4096).split(b'-')[0], 16)
+        return os.pread(memory, 16, address) != b''
+    except (OSError, ValueError): return False
+print(json.dumps(any(reads(*pair) for pair in held.get(sys.stdin.readline().strip(), []))), flush=True)
+`;
+
+/** An attacker of the ordinary user that is there before its victim starts. */
+export class StartWatcher implements AsyncDisposable {
+  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #lines: AsyncIterator<string>;
+
+  private constructor(child: ChildProcessWithoutNullStreams) {
+    this.#child = child;
+    this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** @param program - what the command line of the victims has in it. */
+  static async start(program: string): Promise<StartWatcher> {
+    const watcher = new StartWatcher(spawn('/usr/bin/env', [...asUser, python, '-c', watchScript, program], { cwd: '/', env: cleanEnv() }));
+    await watcher.#lines.next();
+    return watcher;
+  }
+
+  /** Whether it holds the memory of a process open, and can read it. */
+  async canRead(pid: number): Promise<boolean> {
+    this.#child.stdin.write(`${pid}\n`);
+    const { value } = (await this.#lines.next()) as { value: string };
+    return JSON.parse(value) as boolean;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
+    if (this.#child.kill('SIGKILL')) await gone;
+  }
 }

@@ -23,4 +23,11 @@ export async function tokenOf(kms: AgentClient, token = 'hsm') {
 }
 
 /** Warnings about tokens. */
+/** What is the machine's affair, not the agent's. */
+export const protectionsOfTheMachine = ['shutFromTheStart', 'secureHeapLocked', 'noSwap'];
+
+/** Warnings without those about the machine. */
+export const agentWarnings = async (kms: AgentClient): Promise<string[]> =>
+  ((await kms.status()).warnings ?? []).filter((line) => !protectionsOfTheMachine.some((name) => line.startsWith(`The protection ${name} `)));
+
 export const tokenWarnings = async (kms: AgentClient): Promise<string[]> => ((await kms.status()).warnings ?? []).filter((line) => line.includes('The token'));

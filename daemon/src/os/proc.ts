@@ -22,3 +22,13 @@ export function readLimit(name: string): Limit {
   if (soft === undefined) throw new TypeError(`/proc/self/limits has no ${name}`);
   return { soft: parse(soft), hard: parse(hard) };
 }
+
+/** Who may attach to a process beside root, by the Yama security module: 0 everybody of its user, 1 its ancestors, 2 and 3 nobody. 0 where there is none. */
+export function readPtraceScope(): number {
+  try {
+    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'utf8'));
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return 0;
+    throw error;
+  }
+}

@@ -1,8 +1,9 @@
 import { secureHeapUsed } from 'node:crypto';
+import { accessSync, constants } from 'node:fs';
 import { url as inspectorUrl } from 'node:inspector';
 import { canCollectGarbage, overwritesFreedMemory, restoreTunables } from './garbage.ts';
 import { forbidInspection, isInspectable } from './libc.ts';
-import { readLimit, readStatusField } from './proc.ts';
+import { readLimit, readPtraceScope, readStatusField } from './proc.ts';
 import { findSwap } from './swap.ts';
 
 /** A protection of the process, read from the process itself and never assumed. */
@@ -37,6 +38,24 @@ export function protectProcess(): void {
 /** Variables that change what runs with the keys; the bin refuses them. */
 const refusedVariables = ['NODE_OPTIONS', 'OPENSSL_CONF', 'LD_PRELOAD'];
 
+/**
+ * A descriptor of /proc/PID/mem that is opened between execve(2) and prctl(2) stays good. There is no such time when the kernel makes the process undumpable
+ * itself, because its user cannot read the program (fs/exec.c, would_dump), or when Yama asks who is the parent (Documentation/admin-guide/LSM/Yama).
+ */
+function couldNeverBeOpened(): boolean {
+  if (process.geteuid?.() === 0) return true; // nobody but root may, and root may always
+  return !canReadOwnProgram() || readPtraceScope() >= 1;
+}
+
+function canReadOwnProgram(): boolean {
+  try {
+    accessSync(process.execPath, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 const own = 'start the agent with its own program, kms-agent, which sees to it';
 
 /** One look at one protection: `what` it does, whether it is on, and what to say where it is not. */
@@ -48,6 +67,12 @@ const looks: Readonly<Record<string, Look>> = {
     what: 'PR_SET_DUMPABLE 0: no other process of this user reads the memory or attaches',
     wrong: 'other processes of this user can read the memory',
     mend: own,
+  }),
+  shutFromTheStart: () => ({
+    on: couldNeverBeOpened(),
+    what: 'no other process of this user could open the memory before PR_SET_DUMPABLE 0 held, and keep it open',
+    wrong: 'a process of this user that watched the start could open the memory before it was shut, and then reads it for good',
+    mend: 'run the agent that kms-agent install --system sets up, whose Node its user cannot read; or sysctl kernel.yama.ptrace_scope=1',
   }),
   notTraced: () => {
     const tracer = readStatusField('TracerPid');

@@ -9,7 +9,8 @@ import { checkTrusted, checkTrustedFile } from './trust.ts';
 export const treeFolder = '/usr/lib/kms-agent';
 
 /** Node and the program, as units and commands run them. */
-export const treeNode = join(treeFolder, 'bin', 'node');
+const nodeTarget = join('bin', 'node');
+export const treeNode = join(treeFolder, nodeTarget);
 export const treeProgram = join(treeFolder, 'node_modules/@kms-agent/daemon/bin/kms-agent.js');
 const treeClient = join(treeFolder, 'node_modules/@kms-agent/client/bin/kms.js');
 
@@ -30,7 +31,7 @@ function planTree(): TreePlan {
   const hasClient = packages.some(({ target }) => target.endsWith('@kms-agent/client'));
   const names = Object.keys(wrappers).filter((name) => name !== 'kms' || hasClient);
   return {
-    files: [{ source: process.execPath, target: join('bin', 'node') }, ...listFiles(packages)],
+    files: [{ source: process.execPath, target: nodeTarget }, ...listFiles(packages)],
     texts: new Map(names.map((name) => [join('bin', name), wrappers[name] ?? ''])),
   };
 }
@@ -43,11 +44,15 @@ function checkSources(files: readonly PlannedFile[]): void {
 
 const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
+/** Nobody but root can read Node: the kernel lets nobody else open the memory of what runs it, from execve(2) on. */
+const nodeMode = 0o711;
+const isNodeShut = (tree: string): boolean => ((statSync(join(tree, nodeTarget), { throwIfNoEntry: false })?.mode ?? 0) & 0o777) === nodeMode;
+
 /** Whether the tree holds exactly the planned files, byte for byte. */
 function isSame(tree: string, { files, texts }: TreePlan): boolean {
   if (!existsSync(tree)) return false;
   const there = readdirSync(tree, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory()).length;
-  if (there !== files.length + texts.size) return false;
+  if (there !== files.length + texts.size || !isNodeShut(tree)) return false;
   const isCopied = ({ source, target }: PlannedFile): boolean => {
     const path = join(tree, target);
     return path === source || (existsSync(path) && digest(readFileSync(path)) === digest(readFileSync(source)));
@@ -71,7 +76,8 @@ function build(tree: string, { files, texts }: TreePlan): void {
     const path = join(tree, target);
     makeFolder(dirname(path));
     copyFileSync(source, path);
-    chmodSync(path, (statSync(source).mode & executable) === 0 ? 0o644 : 0o755);
+    if (target === nodeTarget) chmodSync(path, nodeMode);
+    else chmodSync(path, (statSync(source).mode & executable) === 0 ? 0o644 : 0o755);
   }
   for (const [target, text] of texts) {
     makeFolder(dirname(join(tree, target)));
