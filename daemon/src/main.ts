@@ -25,6 +25,7 @@ import { Pkcs11Provider } from './providers/pkcs11/provider.ts';
 import { checkTokens, type TokenSettings } from './providers/pkcs11/settings.ts';
 import { SoftwareProvider } from './providers/software/provider.ts';
 import { runSelfTest } from './providers/software/self-test.ts';
+import type { LockMark } from './vault/lock-mark.ts';
 import type { Vault } from './vault/vault.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
@@ -42,6 +43,8 @@ export interface StartOptions {
   readonly auditFolder: string;
   /** Revision of an older vault that an administrator wants to go on with. */
   readonly acceptRollback?: bigint;
+  /** Remembers a lock over the end of the process. */
+  readonly lockMark?: LockMark;
   /** Default: the machine's. */
   readonly time?: TimeSource;
   /** Says what is known of a caller's process. Default: what the kernel says. */
@@ -148,6 +151,7 @@ export async function startAgent({
   openVault,
   auditFolder,
   acceptRollback,
+  lockMark,
   time = machineTime,
   readFacts,
   beforeListening = async () => undefined,
@@ -188,6 +192,7 @@ export async function startAgent({
       lockSettleMs: settings.lockSettleMs,
     },
     witness,
+    ...(lockMark ? { lockMark } : {}),
     onState: onChange,
     onAct: ({ act, keyId, keyVersionId }) => {
       const key = { keyId, ...(keyVersionId ? { keyVersionId } : {}) };

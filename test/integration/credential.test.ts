@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { isAgentError } from '@kms-agent/client';
+import { connect, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
 import { agentProgram, cleanEnv, TempFolder as Folder, initVault, passphrase, run, type TempFolder, TestAgent } from '../kit/agent.ts';
 import { auditRecords } from '../kit/audit.ts';
@@ -35,6 +35,52 @@ async function whyLocked(agent: TestAgent): Promise<string> {
 const newSecret = (): string => randomBytes(32).toString('base64');
 
 describe('a credential keyslot', () => {
+  test('what was locked stays locked in the next agent, however the last one ended; an unlock ends that', async () => {
+    using folder = new Folder();
+    await initVault(folder);
+    const secret = newSecret();
+    await addKeyslot(folder, secret);
+    const env = credentials(folder, secret);
+    const stateAfter = async (end: (agent: TestAgent) => Promise<unknown>): Promise<string> => {
+      await using agent = await TestAgent.serve(folder, { env });
+      const { state } = await (await agent.client()).status();
+      await end(agent);
+      return state;
+    };
+    const kill = (agent: TestAgent): Promise<unknown> => agent.end('SIGKILL');
+    const lock = async (agent: TestAgent): Promise<unknown> => await (await agent.client()).lock();
+    const unlock = async (agent: TestAgent): Promise<unknown> => await (await agent.client()).unlock({});
+    expect(await stateAfter(kill)).toBe('UNLOCKED');
+    expect(await stateAfter((agent) => lock(agent).then(() => kill(agent)))).toBe('UNLOCKED');
+    expect(await stateAfter(kill)).toBe('LOCKED');
+    expect(await stateAfter((agent) => agent.end())).toBe('LOCKED');
+    expect(await stateAfter((agent) => unlock(agent).then(() => kill(agent)))).toBe('LOCKED');
+    expect(await stateAfter((agent) => agent.end())).toBe('UNLOCKED');
+    expect(await stateAfter(lock)).toBe('UNLOCKED');
+    writeFileSync(folder.join('vault', 'locked'), 'another boot'); // the machine has started anew
+    expect(await stateAfter(kill)).toBe('UNLOCKED');
+  });
+
+  test('a lock that does not come to its end: the next agent is locked, although the credential would open it', async () => {
+    using folder = new Folder();
+    await initVault(folder);
+    const secret = newSecret();
+    await addKeyslot(folder, secret);
+    const config = folder.join('config.json');
+    writeFileSync(config, JSON.stringify({ lockTimeoutMs: 100 }), { mode: 0o600 });
+    const options = { env: credentials(folder, secret) };
+    const agent = await TestAgent.serve(folder, '--config', config, options);
+    const kms = await connect({ socketPath: agent.socketPath, retry: false });
+    const exited = new Promise<number | null>((resolve) => agent.child.once('exit', resolve));
+    const makings = Array.from({ length: 16 }, () => kms.createKey({ keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' }).catch((error: unknown) => error));
+    await expect.poll(async () => (await kms.status()).counts?.inFlight).toBeGreaterThan(16);
+    const locking = kms.lock().catch((error: unknown) => error);
+    expect(await exited).toBe(70);
+    await Promise.all([...makings, locking]);
+    await using again = await TestAgent.serve(folder, '--config', config, options);
+    expect((await (await again.client()).status()).state).toBe('LOCKED');
+  });
+
   test('opens the vault before the first caller is answered, and again by unlock without a secret; the passphrase opens it as before', async () => {
     using folder = new Folder();
     await initVault(folder);

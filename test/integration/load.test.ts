@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type AgentClient, connect, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { defaultSettings } from '../../daemon/src/config.ts';
 import { initVault, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
@@ -24,6 +25,39 @@ async function serveWith(folder: TempFolder, settings: object): Promise<TestAgen
   await (await agent.client()).unlock({ passphrase });
   return agent;
 }
+
+test('busy clients do not keep an agent from ending: nothing waits for shutdownTimeoutMs', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { shutdownTimeoutMs: 600_000 });
+  const clients = await Promise.all(Array.from({ length: 16 }, () => connect({ socketPath: agent.socketPath, retry: false })));
+  let answered = 0;
+  const work = clients.map(async (kms) => {
+    for (;;) {
+      await kms.advanceEncrypt({ plaintext: Buffer.from('x') });
+      answered += 1;
+    }
+  });
+  const ends = work.map((loop) => loop.catch((error: unknown) => (isAgentError(error) ? error.code : error)));
+  await expect.poll(() => answered).toBeGreaterThan(1000);
+  expect(await agent.end()).toBe(0);
+  expect([...new Set(await Promise.all(ends))].filter((code) => code !== 'ERR_SHUTTING_DOWN' && code !== 'ERR_DISCONNECTED')).toEqual([]);
+});
+
+test('signals to the agent make no caller somebody else', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, {});
+  const clients = await Promise.all(Array.from({ length: 16 }, () => agent.client()));
+  let signals = 0;
+  const signalling = setInterval(() => {
+    agent.child.kill('SIGHUP');
+    signals += 1;
+  }, 1);
+  const ask = async (kms: AgentClient): Promise<void> => {
+    while (signals < 2500) await kms.advanceEncrypt({ plaintext: Buffer.from('x') }); // whose key it is depends on the unit
+  };
+  const outcomes = await Promise.allSettled(clients.map(ask)).finally(() => clearInterval(signalling));
+  expect(outcomes.filter(({ status }) => status === 'rejected')).toEqual([]);
+}, 60_000);
 
 test('every setting is in a test', () => {
   const tests = readdirSync(join(repository, 'test'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.test.ts'));

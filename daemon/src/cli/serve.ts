@@ -11,7 +11,9 @@ import { describeError, type Log, makeLog } from '../log.ts';
 import { type RunningAgent, startAgent } from '../main.ts';
 import { withInheritedMask } from '../os/protections.ts';
 import { Notifier, takeSupervision } from '../os/systemd.ts';
+import { machineTime } from '../os/time.ts';
 import { hasVault } from '../vault/folder.ts';
+import { lockMarkIn } from '../vault/lock-mark.ts';
 import { Vault } from '../vault/vault.ts';
 import { type ReloadOptions, reload } from './reload.ts';
 import { chooseAddress, describeReason, describeState, mustSucceed } from './supervised.ts';
@@ -88,7 +90,8 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
     const listen = chooseAddress(supervision, socket, settings.socketMode);
     path = ('fd' in listen ? listen.passed : undefined) ?? socket;
     const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => await firstTry({ agent, audit }, log, onFailed);
-    return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, beforeListening, onChange: () => tell(), ...rollback });
+    const lockMark = lockMarkIn(dataDir, machineTime.bootId);
+    return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, lockMark, beforeListening, onChange: () => tell(), ...rollback });
   });
   tell = () => notifier.status(describeState(running.agent, reason));
   handleSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
@@ -109,6 +112,7 @@ async function firstTry(running: Pick<RunningAgent, 'agent' | 'audit'>, log: Log
     onFailed(why);
     resolve();
   };
+  if (!running.agent.isUntouched) log.info('stays locked, as it was before this start; kms unlock opens it');
   openByItself(running, log, tell).then(resolve, reject);
   const timer = setTimeout(resolve, firstTryMs);
   await promise.finally(() => clearTimeout(timer));

@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, type AgentState, isAgentError } from '@kms-agent/protocol';
 import { collectGarbage } from '../os/garbage.ts';
 import { isToken, type Provider } from '../providers/provider.ts';
+import type { LockMark } from '../vault/lock-mark.ts';
 import { type Opening, unboxerOf, type Vault } from '../vault/vault.ts';
 import type { AgentAct } from './acts.ts';
 import { AutoLock, type LockReason } from './auto-lock.ts';
@@ -32,6 +33,8 @@ export interface AgentOptions {
   /** Hears of what an administrator should look at. */
   readonly onWarning: (warning: string, error?: unknown) => void;
   readonly witness: Witness;
+  /** Of the vault's folder; a vault in memory has none. */
+  readonly lockMark?: LockMark;
   /** Where secrets of keyslots may lie: the OS keychain. */
   readonly keychain: SecretStore;
   /** Milliseconds without a request that needs keys after which the agent locks itself; 0 for never. */
@@ -56,8 +59,8 @@ export class Agent {
   #isLocking = false;
   unlockTime: number | undefined;
   readonly ways: WaysIn;
-  /** Nobody has locked or unlocked since the start. */
-  isUntouched = true;
+  /** Nobody has locked or unlocked since the start, nor locked before it. */
+  isUntouched: boolean;
   #lockCount = 0;
 
   constructor(options: AgentOptions) {
@@ -65,6 +68,7 @@ export class Agent {
     this.providers = options.providers;
     this.ways = new WaysIn(this, options);
     this.startTime = options.time.wall();
+    this.isUntouched = !options.lockMark?.isSet;
     this.#autoLock = new AutoLock(options);
     this.#clock = new BelievableClock(options.time, options.limits.maxOffMs);
     this.#vault = options.openVault();
@@ -143,14 +147,14 @@ export class Agent {
         if (this.#lockCount !== lockCount)
           throw new AgentError('ERR_AGENT_LOCKED', { hint: 'The agent was locked while it was being opened. Unlock it again.' });
         if (this.#open) await this.#renew(this.#open, opening);
-        else await this.#openWith(vault, opening);
+        else await this.#openWith(vault, opening, lockCount);
       } finally {
         opening.wipe();
       }
     });
   }
 
-  async #openWith(vault: Vault, opening: Opening): Promise<void> {
+  async #openWith(vault: Vault, opening: Opening, lockCount: number): Promise<void> {
     const keyring = this.#makeKeyring(vault);
     try {
       await vault.unlockWith(opening, mentionedBy, (record) => keyring.take(record));
@@ -162,6 +166,7 @@ export class Agent {
       vault.lock();
       throw error;
     }
+    if (this.#lockCount === lockCount) this.#mark('clear'); // else a lock waits for its turn
     this.#noteUnlock(vault, opening.keyslotId);
     this.#noteOthersKeyslots(keyring);
   }
@@ -193,6 +198,11 @@ export class Agent {
   /** Lets running requests end, forgets every key, and comes back only when their memory has been collected. */
   async lock(): Promise<void> {
     this.isUntouched = false;
+    this.#mark('set'); // first: however this ends, the next start knows
+    await this.#lock();
+  }
+
+  async #lock(): Promise<void> {
     this.#lockCount += 1;
     await this.#inTurn(async () => {
       const wasOpen = this.#open !== undefined;
@@ -241,7 +251,7 @@ export class Agent {
 
   /** Locks and gives the vault back. */
   async close(): Promise<void> {
-    await this.lock();
+    await this.#lock(); // a start that follows opens it as any other does
     await Promise.all(this.providers.map((provider) => provider.close()));
     this.#vault?.close();
   }
@@ -302,6 +312,21 @@ export class Agent {
       save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin }] }),
     };
     for (const provider of this.providers.filter(isToken)) provider.begin(pins, () => void tokenWork.reconcile(provider));
+  }
+
+  /** A folder that cannot be written keeps nobody from locking. */
+  #mark(change: 'set' | 'clear'): void {
+    if (!this.isInitialized()) return;
+    try {
+      this.#options.lockMark?.[change]();
+    } catch (error) {
+      this.#options.onWarning(
+        change === 'set'
+          ? 'it could not be noted that the vault was locked: an agent that is started again may open it'
+          : 'it could not be noted that the vault was opened: an agent that is started again leaves it locked',
+        error,
+      );
+    }
   }
 
   /** A vault that cannot be written opens all the same: what it holds can be used, and listKeyslots then shows the time before. */

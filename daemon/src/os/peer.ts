@@ -13,6 +13,7 @@ const soPeerGroups = 59;
 const soPeerPidFd = 77;
 const eNoProtocolOption = 92;
 const pollIn = 1;
+const eInterrupted = 4;
 
 /** @throws Error with the errno and the call's name. */
 function check(result: number, call: string): void {
@@ -67,7 +68,10 @@ function isRunning(pidFd: number): boolean {
   const request = Buffer.alloc(8);
   request.writeInt32LE(pidFd, 0);
   request.writeInt16LE(pollIn, 4);
-  return poll(request, 1, 0) === 0;
+  for (;;) {
+    const ready = poll(request, 1, 0);
+    if (ready !== -1 || koffi.errno() !== eInterrupted) return ready === 0; // a signal of ours (SIGTERM, SIGHUP, SIGCHLD) says nothing about the caller
+  }
 }
 
 /** Ticks of the kernel in a second, as /proc counts them; fixed at 100 in its interface (proc(5), USER_HZ). */

@@ -50,6 +50,7 @@ export class Connection {
   #outgoingChars = 0;
   #ended = false;
   #refused = false;
+  #isLeaving = false;
   #stallTimer: NodeJS.Timeout | undefined;
 
   constructor(socket: Socket, peer: Peer, server: RpcServer, limits: FrontLimits) {
@@ -74,12 +75,12 @@ export class Connection {
   /** Answers what runs, then closes. */
   end(): void {
     this.#ended = true;
-    this.#socket.pause();
-    this.#finish();
+    this.#isLeaving = true; // what still comes is read, and refused or dropped: the end of the peer is behind it
+    this.#resume();
   }
 
   #take(chunk: Buffer): void {
-    if (this.#refused) return;
+    if (this.#refused || (this.#isLeaving && !this.#socket.writable)) return;
     try {
       this.#frames.push(...this.#reader.push(chunk));
     } catch (error) {
@@ -107,7 +108,7 @@ export class Connection {
   #resume(): void {
     while (this.#startNext());
     if (this.#held || this.#frames.length > 0 || this.#isFull) this.#socket.pause();
-    else if (!this.#ended || this.#refused) this.#socket.resume();
+    else if (!this.#ended || this.#refused || this.#isLeaving) this.#socket.resume();
     this.#watchStall();
     this.#finish();
   }
