@@ -195,9 +195,7 @@ export async function startAgent({
     ...(lockMark ? { lockMark } : {}),
     onState: onChange,
     onAct: ({ act, keyId, keyVersionId }) => {
-      const key = { keyId, ...(keyVersionId ? { keyVersionId } : {}) };
-      audit.note({ operation: act, outcome: 'ok', ...key });
-      log.info('the agent acted on a key by itself', { act, ...key });
+      log.info('the agent acted on a key by itself', { act, keyId, ...(keyVersionId ? { keyVersionId } : {}) });
       onChange();
     },
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),

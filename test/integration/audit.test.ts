@@ -160,7 +160,9 @@ test('what the agent does by itself: start, rotation, expiry, destruction, lock,
     auditRecords(own.join('vault', 'audit'))
       .filter(({ caller, operation }) => !caller && operation !== 'checkpoint')
       .map((record) => `${record.operation} ${record.outcome} ${record.keyId ?? ''}`.trim());
-  await expect.poll(acts).toEqual(expect.arrayContaining([`rotate ok ${keyId}`, `destroy ok ${imported.keyId}`]));
+  await expect
+    .poll(acts)
+    .toEqual(expect.arrayContaining([`rotate begun ${keyId}`, `rotate done ${keyId}`, `destroy begun ${imported.keyId}`, `destroy done ${imported.keyId}`]));
   await clocked.end();
   expect(acts()[0]).toBe('start ok');
   expect(acts().at(-1)).toBe('stop ok');
@@ -174,7 +176,9 @@ test('imported material that expires is recorded as the agent’s own act', asyn
   const { keyId } = await clocked.kms.createKey({ origin: 'EXTERNAL', aliasName: 'alias/default' });
   await importMaterial(clocked.kms, keyId, Buffer.alloc(32, 3), { materialExpireTime: new Date(clocked.now.wallMs + dayMs).toISOString() });
   await clocked.advance(2 * dayMs);
-  await expect.poll(() => auditRecords(own.join('vault', 'audit')).map(({ operation, keyId: id }) => `${operation} ${id}`)).toContain(`expire ${keyId}`);
+  await expect
+    .poll(() => auditRecords(own.join('vault', 'audit')).map(({ operation, outcome, keyId: id }) => `${operation} ${outcome} ${id}`))
+    .toEqual(expect.arrayContaining([`expire begun ${keyId}`, `expire done ${keyId}`]));
 });
 
 describe('signals', () => {

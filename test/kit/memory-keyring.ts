@@ -1,3 +1,5 @@
+import { AgentError } from '@kms-agent/protocol';
+import { type ActRecorder, makeCommitAct } from '../../daemon/src/keyring/acts.ts';
 import { Aliases } from '../../daemon/src/keyring/aliases.ts';
 import { Creation } from '../../daemon/src/keyring/creation.ts';
 import { Keyring } from '../../daemon/src/keyring/keyring.ts';
@@ -17,6 +19,16 @@ export class MemoryKeyring {
   readonly scheduler: Scheduler;
   /** What the agent did by itself. */
   readonly acts: string[] = [];
+  /** What it recorded of that. */
+  readonly records: string[] = [];
+  canRecord = true;
+  readonly recorder: ActRecorder = {
+    recordNow: (entry) => {
+      if (!this.canRecord) throw new AgentError('ERR_AUDIT_UNAVAILABLE');
+      this.recorder.note(entry);
+    },
+    note: ({ operation, outcome, keyId = '', error }) => this.records.push([operation, outcome, keyId, ...(error ? [error] : [])].join(' ')),
+  };
 
   private constructor(vault: Vault, provider: SoftwareProvider) {
     const { clock } = this;
@@ -29,10 +41,11 @@ export class MemoryKeyring {
     });
     const { keyring } = this;
     const tokenWork = new TokenWork({ keyring, onWarning: () => undefined });
-    this.creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
-    this.material = new ImportedMaterial(keyring, tokenWork);
+    const commitAct = makeCommitAct({ keyring, recorder: this.recorder, onAct: ({ act, keyId }) => this.acts.push(`${act} ${keyId}`) });
+    this.creation = new Creation(keyring, new Aliases(keyring), tokenWork, commitAct);
+    this.material = new ImportedMaterial(keyring, tokenWork, commitAct);
     const { creation, material } = this;
-    this.scheduler = new Scheduler({ keyring, creation, material, tokenWork, onAct: ({ act, keyId }) => this.acts.push(`${act} ${keyId}`) });
+    this.scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct });
   }
 
   static async make(provider = new SoftwareProvider()): Promise<MemoryKeyring> {

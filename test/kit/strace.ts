@@ -4,11 +4,11 @@ import { existsSync } from 'node:fs';
 /** Whether system calls of another process can be made to fail here. */
 export const canInject = process.getuid?.() === 0 && existsSync('/usr/bin/strace');
 
-/** System calls that fail. */
+/** System calls that fail, or end their process. */
 export interface Faults {
   /** Names with commas between. */
   readonly calls: string;
-  /** For example EIO. */
+  /** For example EIO; `KILL` ends the process before the call. */
   readonly error: string;
   /** Only calls on these paths, or on descriptors of them. Default: all. */
   readonly paths?: readonly string[];
@@ -17,7 +17,7 @@ export interface Faults {
 }
 
 function argumentsOf({ calls, error, paths = [], when }: Faults): string[] {
-  const inject = `inject=${calls}:error=${error}${when === undefined ? '' : `:when=${when}`}`;
+  const inject = `inject=${calls}:${error === 'KILL' ? 'signal' : 'error'}=${error}${when === undefined ? '' : `:when=${when}`}`;
   return ['-e', `trace=${calls}`, '-e', inject, ...paths.flatMap((path) => ['-P', path])];
 }
 

@@ -108,6 +108,20 @@ export class Audit {
     return promise;
   }
 
+  /** Records one entry, and all that waits, before it returns. @throws AgentError `ERR_AUDIT_UNAVAILABLE`. */
+  recordNow(entry: AuditEntry): void {
+    let failure: AgentError | undefined = unavailable(undefined); // a closed record writes nothing and says nothing
+    const written = (): void => {
+      failure = undefined;
+    };
+    const failed = (error: AgentError): void => {
+      failure = error;
+    };
+    this.#push({ entry, written, failed });
+    this.flush();
+    if (failure) throw failure;
+  }
+
   /** Records what has happened already: if it cannot be written now, it is when it can. */
   note(entry: AuditEntry): void {
     this.#push({ entry, failed: () => this.#owe(entry) });

@@ -55,7 +55,7 @@ export async function init({ dataDir, passphraseFd, json, defaultKey, keychain }
 export async function makeDefaultKey(vault: Vault): Promise<Key> {
   const keyring = new Keyring(vault, [new SoftwareProvider()], { now: Date.now, isBelievable: () => true, runningMs: () => 0, sinceBoot: () => 0 });
   const tokenWork = new TokenWork({ keyring, onWarning: () => undefined }); // there is no token yet
-  const creation = new Creation(keyring, new Aliases(keyring), tokenWork, () => undefined);
+  const creation = new Creation(keyring, new Aliases(keyring), tokenWork, (_act, changes) => keyring.commit(changes)); // the vault has no record yet
   return await creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
 }
 

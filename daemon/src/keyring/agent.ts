@@ -28,7 +28,7 @@ export interface AgentOptions {
   readonly onLockFailed: (error?: unknown) => void;
   /** Hears of each unlock and lock, when it is done. */
   readonly onState?: () => void;
-  /** Hears of each act of the agent's own. */
+  /** Hears of each act of the agent's own, once it is done and recorded. */
   readonly onAct: (act: AgentAct) => void;
   /** Hears of what an administrator should look at. */
   readonly onWarning: (warning: string, error?: unknown) => void;
@@ -293,7 +293,17 @@ export class Agent {
 
   #load(keyring: Keyring): void {
     const { time, limits, onAct, onWarning, witness } = this.#options;
-    this.#open = openKeyring({ keyring, clock: this.#clock, gate: this.#gate, limits, onAct, mayAct: () => witness.audit.health === 'ok', onWarning });
+    const { audit } = witness;
+    this.#open = openKeyring({
+      keyring,
+      clock: this.#clock,
+      gate: this.#gate,
+      limits,
+      recorder: audit,
+      onAct,
+      mayAct: () => audit.health === 'ok',
+      onWarning,
+    });
     this.unlockTime = time.wall();
     this.#autoLock.begin();
     this.#gate.open();
@@ -357,10 +367,13 @@ export class Agent {
     if (because !== undefined) this.lockBecause(because).catch(() => undefined); // onLockFailed has heard of it
   }
 
-  /** Drops keys whose unlockLifetime is over, and says so. */
+  /** Drops keys whose unlockLifetime is over, and says so afterwards: like a lock, that waits for no record. */
   #dropIfDue(): void {
     if (!this.hasLifetimes) return; // on the way of every request
-    for (const keyId of this.#open?.keyring.lifetimes.dropOver() ?? []) this.#options.onAct({ act: 'drop', keyId });
+    for (const keyId of this.#open?.keyring.lifetimes.dropOver() ?? []) {
+      this.#options.witness.note({ operation: 'drop', outcome: 'ok', keyId });
+      this.#options.onAct({ act: 'drop', keyId });
+    }
   }
 
   /** Looks again and again: keys must not stay in memory for want of a request. */

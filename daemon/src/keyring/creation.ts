@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import { AgentError, type CreateKeyParams, durationSeconds, type KeySpec } from '@kms-agent/protocol';
 import { isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
-import type { AgentAct } from './acts.ts';
+import type { CommitAct } from './acts.ts';
 import { type AliasEntry, defaultAlias, serviceAliasPrefix } from './alias-book.ts';
 import type { Aliases } from './aliases.ts';
-import { ClientTokens, type RememberToken } from './client-tokens.ts';
+import { ClientTokens } from './client-tokens.ts';
 import { initialVersion, type Key, type KeyVersionEntry, maxKeyVersions, withPolicy } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import type { LimitedKey } from './lifetimes.ts';
+import type { KeyringChanges } from './records.ts';
 import { chooseUsage, isSymmetric, requireGenerated, unsupported } from './rules.ts';
 import { noToken, type TokenWork } from './token-work.ts';
 import { makeUuid7 } from './uuid7.ts';
@@ -52,16 +53,16 @@ export class Creation {
   readonly #keyring: Keyring;
   readonly #aliases: Aliases;
   readonly #tokens: ClientTokens;
-  readonly #onAct: (act: AgentAct) => void;
+  readonly #commitAct: CommitAct;
   readonly #tokenWork: TokenWork;
   readonly #serviceKeys = new Map<string, Promise<Key>>();
 
-  /** @param onAct - hears of keys that the agent makes by itself. */
-  constructor(keyring: Keyring, aliases: Aliases, tokenWork: TokenWork, onAct: (act: AgentAct) => void) {
+  /** @param commitAct - keeps what the agent makes by itself. */
+  constructor(keyring: Keyring, aliases: Aliases, tokenWork: TokenWork, commitAct: CommitAct) {
     this.#keyring = keyring;
     this.#tokenWork = tokenWork;
     this.#aliases = aliases;
-    this.#onAct = onAct;
+    this.#commitAct = commitAct;
     this.#tokens = new ClientTokens(keyring, () => keyring.clock.now());
   }
 
@@ -96,17 +97,20 @@ export class Creation {
     requireGenerated(key);
     this.#keyring.requireState(key, 'version');
     return await this.#tokens.once(creator.uid, `createKeyVersion ${key.keyId}`, options.clientToken, async (token) => {
-      const version = await this.#addVersion(key, options.setPrimary ?? true, token);
-      return { keyId: key.keyId, keyVersionId: version.keyVersionId };
+      const { keyId } = key;
+      const { keyVersionId } = await this.#addVersion(key, options.setPrimary ?? true, (changes, made) =>
+        this.#keyring.commit({ ...changes, ...token({ keyId, keyVersionId: made }) }),
+      );
+      return { keyId, keyVersionId };
     });
   }
 
   /** Makes a new primary version as an act of the agent itself: rotation, or a spent budget. A service key takes it too. */
-  async moveOn(key: Key): Promise<KeyVersionEntry> {
-    return await this.#addVersion(key, true, () => ({}));
+  async moveOn(key: Key, act: 'rotate' | 'budget'): Promise<void> {
+    await this.#addVersion(key, true, (changes, keyVersionId) => this.#commitAct({ act, keyId: key.keyId, keyVersionId }, changes));
   }
 
-  async #addVersion(key: Key, isPrimary: boolean, token: RememberToken): Promise<KeyVersionEntry> {
+  async #addVersion(key: Key, isPrimary: boolean, commit: (changes: KeyringChanges, keyVersionId: string) => void): Promise<KeyVersionEntry> {
     requireRoom(key); // before a token makes what the key cannot take
     this.#keyring.lifetimes.require(key.keyId);
     const provider = this.#keyring.providerOf(key);
@@ -116,7 +120,7 @@ export class Creation {
       const now = this.#keyring.keyById(keyId); // another version or another state may have come meanwhile
       this.#keyring.requireState(now, 'version');
       const kept = this.#keyring.lifetimes.sealed(keyId, version);
-      this.#keyring.commit({ keys: [withVersion(now, kept, isPrimary)], ...token({ keyId, keyVersionId: version.keyVersionId }) });
+      commit({ keys: [withVersion(now, kept, isPrimary)] }, version.keyVersionId);
       return version;
     });
   }
@@ -151,8 +155,7 @@ export class Creation {
     const params = { keySpec: defaultSpec, keyUsage: 'ENCRYPT_DECRYPT', description: `Key of ${service}` } as const;
     const key: Key = { ...(await this.#generateKey(this.#chooseProvider({}), params, `unit:${service}`)), defaultKind: 'SERVICE', service };
     const alias: AliasEntry = { ...this.#aliases.make(serviceAliasOf(service), key.keyId), service };
-    this.#keyring.commit({ keys: [key], aliases: [alias] });
-    this.#onAct({ act: 'create', keyId: key.keyId });
+    this.#commitAct({ act: 'create', keyId: key.keyId }, { keys: [key], aliases: [alias] });
     return key;
   }
 

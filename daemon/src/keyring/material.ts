@@ -2,6 +2,7 @@ import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
 import { canImport, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
 import { seal, unseal } from '../vault/seal.ts';
+import type { CommitAct } from './acts.ts';
 import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
 import type { Imported } from './key-event.ts';
 import { KeyTurns } from './key-turns.ts';
@@ -49,12 +50,15 @@ const tokenAad = (keyId: string): Buffer => Buffer.from(`kms-agent import token 
 export class ImportedMaterial {
   readonly #keyring: Keyring;
   readonly #tokenWork: TokenWork;
+  readonly #commitAct: CommitAct;
   /** What comes into a key and what goes out of it never cross: the key would say that it has what is being destroyed. */
   readonly #turns = new KeyTurns();
 
-  constructor(keyring: Keyring, tokenWork: TokenWork) {
+  /** @param commitAct - keeps what the agent does to material by itself. */
+  constructor(keyring: Keyring, tokenWork: TokenWork, commitAct: CommitAct) {
     this.#keyring = keyring;
     this.#tokenWork = tokenWork;
+    this.#commitAct = commitAct;
   }
 
   /**
@@ -154,8 +158,12 @@ export class ImportedMaterial {
   async #drop(key: Key, event: 'deleteMaterial' | 'expire'): Promise<Key> {
     const old: KeyVersionEntry = initialVersion(key);
     const emptied = this.#keyring.after(key, { event });
-    if (event === 'deleteMaterial') requireUnprotected(key);
-    this.#keyring.commit({ keys: [emptied], ...this.#tokenWork.destroyIntents(key) });
+    const changes = { keys: [emptied], ...this.#tokenWork.destroyIntents(key) };
+    if (event === 'expire') this.#commitAct({ act: event, keyId: key.keyId }, changes);
+    else {
+      requireUnprotected(key);
+      this.#keyring.commit(changes);
+    }
     await this.#tokenWork.destroy({ ...key, versions: [old] });
     return emptied;
   }

@@ -1,4 +1,4 @@
-import type { AgentAct } from './acts.ts';
+import { type ActRecorder, type AgentAct, makeCommitAct } from './acts.ts';
 import { Aliases } from './aliases.ts';
 import { Budget, type BudgetLimits } from './budget.ts';
 import { Cipher } from './cipher.ts';
@@ -49,6 +49,7 @@ export interface OpenOptions {
   readonly clock: BelievableClock;
   readonly gate: Gate;
   readonly limits: KeyringLimits;
+  readonly recorder: ActRecorder;
   readonly onAct: (act: AgentAct) => void;
   /** Whether the agent may act by itself: not while nothing can be recorded. */
   readonly mayAct: () => boolean;
@@ -56,21 +57,19 @@ export interface OpenOptions {
 }
 
 /** Wires what works on the keys of an open vault. */
-export function openKeyring({ keyring, clock, gate, limits, onAct, mayAct, onWarning }: OpenOptions): OpenKeyring {
+export function openKeyring({ keyring, clock, gate, limits, recorder, onAct, mayAct, onWarning }: OpenOptions): OpenKeyring {
   keyring.finishLoading();
   clock.resume(keyring.facts);
   const aliases = new Aliases(keyring);
   const tokenWork = new TokenWork({ keyring, onWarning });
-  const creation = new Creation(keyring, aliases, tokenWork, onAct);
-  const material = new ImportedMaterial(keyring, tokenWork);
-  const scheduler = new Scheduler({ keyring, creation, material, tokenWork, onAct });
+  const commitAct = makeCommitAct({ keyring, recorder, onAct });
+  const creation = new Creation(keyring, aliases, tokenWork, commitAct);
+  const material = new ImportedMaterial(keyring, tokenWork, commitAct);
+  const scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct });
   const budget = new Budget({
     keyring,
     limits,
-    makeVersion: async (key) => {
-      const { keyVersionId } = await creation.moveOn(key);
-      onAct({ act: 'budget', keyId: key.keyId, keyVersionId });
-    },
+    makeVersion: (key) => creation.moveOn(key, 'budget'),
     onNearlySpent: (keyId) => onWarning(`the key ${keyId} has a version that used three quarters of its encryptions`),
   });
   const watch = new Watch({

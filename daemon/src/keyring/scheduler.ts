@@ -1,5 +1,6 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
-import type { AgentAct } from './acts.ts';
+import { isAgentError } from '@kms-agent/protocol';
+import type { CommitAct } from './acts.ts';
 import type { Creation } from './creation.ts';
 import { deletionTimeOf, isCounted, isWindowOver } from './deletion.ts';
 import { initialVersion, type Key, nextRotationTime, withoutFutureRotation } from './key.ts';
@@ -19,8 +20,7 @@ export interface SchedulerOptions {
   readonly creation: Creation;
   readonly material: ImportedMaterial;
   readonly tokenWork: TokenWork;
-  /** Hears of each act of the agent's own, once it is done. */
-  readonly onAct: (act: AgentAct) => void;
+  readonly commitAct: CommitAct;
 }
 
 /** Material ends at a time of the calendar: there the wall clock is right to ask, if it can be believed. */
@@ -52,7 +52,7 @@ export class Scheduler {
    * Does all that is due, and lets others have their turn after each act. A missed rotation happens once, however many were missed.
    * @param all - looks at keys that are not due as well: when the clock was set.
    * @param isStopped - ends the look early: a lock does not wait for thousands of rotations; what is left is due after the next unlock.
-   * @throws AgentError of the first act that failed, after all others were tried; what failed is due again at the next look.
+   * @throws AgentError of the first act that failed; what failed is due again at the next look. The others were tried, unless nothing can be kept or recorded.
    */
   async look(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring, tokenWork, creation } = this.#options;
@@ -78,6 +78,7 @@ export class Scheduler {
       if (!all && dueTime > now && dueTime <= now + longestMs) continue;
       const begun = performance.now();
       await this.#look(keyId).catch((error: unknown) => failures.push(error));
+      if (isAgentError(failures.at(-1), 'ERR_STORE_UNAVAILABLE', 'ERR_AUDIT_UNAVAILABLE')) return; // others would fail alike, and each try leaves two records
       const tookMs = performance.now() - begun;
       await (tookMs < 1 ? setImmediate() : setTimeout(tookMs)); // half of the time is the others'
     }
@@ -113,28 +114,20 @@ export class Scheduler {
       if (corrected !== key) return keyring.commit({ keys: [corrected] });
     }
     const isDue = (nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now;
-    if (isDue && keyring.stateOf(key) === 'Enabled' && !keyring.lifetimes.isOver(keyId)) await this.#rotate(key);
-  }
-
-  async #rotate(key: Key): Promise<void> {
-    const { keyVersionId } = await this.#options.creation.moveOn(key);
-    this.#options.onAct({ act: 'rotate', keyId: key.keyId, keyVersionId });
+    if (isDue && keyring.stateOf(key) === 'Enabled' && !keyring.lifetimes.isOver(keyId)) await this.#options.creation.moveOn(key, 'rotate');
   }
 
   async #expire(key: Key): Promise<void> {
-    if (!(await this.#options.material.expire(key))) return;
-    this.#destroyed += 1;
-    this.#options.onAct({ act: 'expire', keyId: key.keyId });
+    if (await this.#options.material.expire(key)) this.#destroyed += 1;
   }
 
   /** The end: material overwritten wherever the agent keeps it, aliases gone, and a tombstone so that the id never comes back. */
   async #destroy(key: Key): Promise<void> {
-    const { keyring, tokenWork, onAct } = this.#options;
+    const { keyring, tokenWork, commitAct } = this.#options;
     const { keyId } = key;
     const destroyed = [{ keyId, deletionTime: keyring.clock.now() }];
-    keyring.commit({ destroyed, deletedAliases: keyring.aliases.namesOf(keyId), ...tokenWork.destroyIntents(key) });
+    commitAct({ act: 'destroy', keyId }, { destroyed, deletedAliases: keyring.aliases.namesOf(keyId), ...tokenWork.destroyIntents(key) });
     this.#destroyed += 1;
     await tokenWork.destroy(key);
-    onAct({ act: 'destroy', keyId });
   }
 }

@@ -5,6 +5,7 @@ import { type AuditState, encodeState } from '../audit/chain.ts';
 import type { AuditEntry, AuditRecord } from '../audit/record.ts';
 import { firstState, resume } from '../audit/resume.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
+import { initialVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 
 /** Where the vault keeps the state of the audit record. */
@@ -126,14 +127,34 @@ function closeChange(begun: AuditRecord, vault: Vault, keyring: Keyring): AuditE
   };
 }
 
+/**
+ * Whether the vault shows what an act of the agent's own leaves. It is one commit, and no other can undo it before it is closed here.
+ * @returns undefined for what is no such act.
+ */
+function isActDone({ operation, keyId = '', keyVersionId }: AuditRecord, vault: Vault, keyring: Keyring): boolean | undefined {
+  const key = keyring.findKey(keyId);
+  switch (operation) {
+    case 'create':
+      return key !== undefined;
+    case 'destroy':
+      return vault.revisionOf('tombstone', keyId) !== undefined;
+    case 'expire':
+      return key && initialVersion(key).material.length === 0;
+    case 'rotate':
+    case 'budget':
+      return key?.versions.some((version) => version.keyVersionId === keyVersionId);
+    default:
+      return undefined;
+  }
+}
+
 const notDone = { outcome: 'failed', error: 'notDone' } as const;
 
-/** A creation leaves its client token in its own transaction; a key that was not written since was not changed; and no key is made without a new one. */
-function findEnd(
-  { operation, keyId, vaultRevision = '0', time, caller, detail }: AuditRecord,
-  vault: Vault,
-  keyring: Keyring,
-): Pick<AuditEntry, 'outcome' | 'error' | 'keyId' | 'keyVersionId'> {
+/** What an act of the agent's own leaves tells for certain. A creation leaves its client token in its own transaction; a key that was not written since was not changed; and no key is made without a new one. */
+function findEnd(begun: AuditRecord, vault: Vault, keyring: Keyring): Pick<AuditEntry, 'outcome' | 'error' | 'keyId' | 'keyVersionId'> {
+  const { operation, keyId, keyVersionId, vaultRevision = '0', time, caller, detail } = begun;
+  const isDone = caller ? undefined : isActDone(begun, vault, keyring);
+  if (isDone !== undefined) return isDone ? { outcome: 'done', ...(keyVersionId === undefined ? {} : { keyVersionId }) } : notDone;
   const token = detail?.['clientToken'];
   if (typeof token === 'string') {
     const made = keyring.clientTokens.get(`${caller?.uid}:${token}`);
