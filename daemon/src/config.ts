@@ -39,6 +39,7 @@ export const defaultSettings = {
   auditSync: 'batch' as 'batch' | 'each',
   auditMaxFileBytes: 67_108_864,
   auditMaxTotalBytes: 1_073_741_824,
+  auditMinAgeMs: 0,
   auditReserveBytes: 1_048_576,
   auditCheckpointRecords: 1000,
   auditCheckpointMs: 1000,
@@ -70,7 +71,8 @@ type Schema = Record<
 
 const integer = (minimum: number, maximum: number): Schema[string] => ({ type: 'integer', minimum, maximum });
 const whereThereIsOne: Schema[string] = { enum: [true, false, 'auto'] };
-const week = 604_800_000;
+const day = 86_400_000;
+const week = 7 * day;
 
 const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
   name: { type: 'string', pattern: '^[A-Za-z0-9._-]{1,64}$' },
@@ -116,6 +118,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   auditSync: { type: 'string', enum: ['batch', 'each'] },
   auditMaxFileBytes: integer(4096, 1_073_741_824),
   auditMaxTotalBytes: integer(65_536, Number.MAX_SAFE_INTEGER),
+  auditMinAgeMs: integer(0, 10 * 365 * day),
   auditReserveBytes: integer(4096, 1_073_741_824),
   auditCheckpointRecords: integer(1, 1_000_000),
   auditCheckpointMs: integer(10, 3_600_000),

@@ -107,6 +107,7 @@ function openAudit({
     folder: auditFolder,
     maxFileBytes: settings.auditMaxFileBytes,
     maxTotalBytes: settings.auditMaxTotalBytes,
+    minAgeMs: settings.auditMinAgeMs,
     reserveBytes: settings.auditReserveBytes,
     checkpointRecords: settings.auditCheckpointRecords,
     checkpointMs: settings.auditCheckpointMs,

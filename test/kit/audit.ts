@@ -14,6 +14,8 @@ export class TestAudit implements Disposable {
   readonly states: string[] = [];
   kept: AuditState | undefined;
   revision = 1n;
+  nowMs = Date.UTC(2030, 0, 1);
+  isClockBelievable = true;
   /** Whether the vault can be written. */
   canKeep = true;
 
@@ -22,11 +24,12 @@ export class TestAudit implements Disposable {
       folder,
       maxFileBytes: 1_000_000_000,
       maxTotalBytes: 1_000_000_000,
+      minAgeMs: 0,
       reserveBytes: 4096,
       sync: false,
       checkpointRecords: 100,
       checkpointMs: 3_600_000,
-      now: () => Date.UTC(2030, 0, 1),
+      now: () => this.nowMs,
       onChange: (state) => this.states.push(state),
       ...options,
     });
@@ -36,6 +39,7 @@ export class TestAudit implements Disposable {
   attach(): this {
     this.audit.attach(firstState(startKey), {
       revision: () => this.revision,
+      isClockBelievable: () => this.isClockBelievable,
       keep: (state) => {
         if (!this.canKeep) return false;
         this.kept = { ...state, key: Buffer.from(state.key) };

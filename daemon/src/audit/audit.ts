@@ -22,6 +22,8 @@ export type AuditHealth = 'ok' | 'failed';
 export interface AuditAnchor {
   /** Of the vault, as it is now. */
   revision(): bigint;
+  /** Whether the wall clock can be believed when something is about to be lost for good. */
+  isClockBelievable(): boolean;
   /** Keeps the state, sealed and durable. @returns whether it could; else what is kept is older. */
   keep(state: AuditState): boolean;
 }
@@ -237,7 +239,7 @@ export class Audit {
 
   /**
    * Files past the limit go after the record says so and the vault knows of it: what is missing at the beginning and not known there was taken by
-   * somebody else. While the vault is locked they wait. What cannot be dropped is no reason to record nothing; it is tried again with each new file.
+   * somebody else. While the vault is locked they wait, and where a least age is set they are looked for with an open vault only, which knows of clocks that jumped. What cannot be dropped is no reason to record nothing; it is tried again with each new file.
    */
   #dropOldest(): void {
     for (const { file, firstSeq, lastSeq } of this.#findOldest()) {
@@ -259,7 +261,7 @@ export class Audit {
 
   #findOldest(): ReturnType<AuditFolder['findOldest']> {
     try {
-      return this.#folder.findOldest();
+      return this.#folder.findOldest(this.#anchor?.isClockBelievable() ? this.#options.now() : undefined);
     } catch (error) {
       this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
       return [];

@@ -28,6 +28,8 @@ export interface AuditLimits {
   readonly maxFileBytes: number;
   /** Bytes of all files together; the oldest go first. */
   readonly maxTotalBytes: number;
+  /** A file whose last record is younger than so many milliseconds stays, whatever there is of others; 0 lets every one go. */
+  readonly minAgeMs: number;
   /** Bytes that are kept free, to record that the disk is full. */
   readonly reserveBytes: number;
   /** Whether each batch is on the disk before its answers leave; else it is in the kernel's hands. */
@@ -149,20 +151,29 @@ export class AuditFolder {
     return tampering;
   }
 
-  /** The oldest files past the limit, and the records in each, by number. */
-  findOldest(): { file: string; firstSeq: number; lastSeq: number }[] {
+  /** The oldest files past the limit that may go, and the records in each, by number. @param now - milliseconds since the epoch; undefined where nobody knows for certain. */
+  findOldest(now: number | undefined): { file: string; firstSeq: number; lastSeq: number }[] {
     const files = listFiles(this.#folder);
     const sizes = files.map((file) => statSync(file).size);
     let total = sizes.reduce((sum, size) => sum + size, 0);
     const oldest: { file: string; firstSeq: number; lastSeq: number }[] = [];
     for (const [index, file] of files.entries()) {
       const next = files[index + 1];
-      if (total <= this.#limits.maxTotalBytes || next === undefined) break;
+      if (total <= this.#limits.maxTotalBytes || next === undefined || !this.#isOldEnough(file, now)) break;
       total -= sizes[index] ?? 0;
       const after = readFirst(next)?.seq ?? 0;
       oldest.push({ file, firstSeq: readFirst(file)?.seq ?? 0, lastSeq: after - 1 });
     }
     return oldest;
+  }
+
+  /** Of a file without a time to read, or with one that is still to come, nobody knows. */
+  #isOldEnough(file: string, now: number | undefined): boolean {
+    const { minAgeMs } = this.#limits;
+    if (minAgeMs === 0) return true;
+    if (now === undefined) return false;
+    const age = now - Date.parse(readLast(file)?.record.time ?? '');
+    return age >= minAgeMs; // not for NaN
   }
 
   /** Deletes a file; one that is gone already is gone. */

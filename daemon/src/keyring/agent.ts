@@ -78,7 +78,7 @@ export class Agent {
   /** A vault in memory is new, and open already. */
   #beginNew(vault: Vault): void {
     const keyring = this.#makeKeyring(vault);
-    this.#options.witness.begin(vault);
+    this.#options.witness.begin(vault, keyring);
     this.#load(keyring);
   }
 

@@ -42,7 +42,11 @@ export class Witness {
    */
   async open(vault: Vault, keyring: Keyring, { auditStartKey }: Pick<Opening, 'auditStartKey'>): Promise<void> {
     const state = keyring.auditState ?? (auditStartKey && firstState(auditStartKey));
-    const anchor = { revision: () => vault.revision, keep: (kept: AuditState) => this.#keep(vault, kept) };
+    const anchor = {
+      revision: () => vault.revision,
+      isClockBelievable: () => keyring.clock.isBelievable(),
+      keep: (kept: AuditState) => this.#keep(vault, kept),
+    };
     if (this.#audit.isKeyed || !state) {
       state?.key.fill(0); // a key of the past by now
       this.#checkRevision(vault, keyring, this.#audit.vaultRevision);
@@ -65,8 +69,9 @@ export class Witness {
   }
 
   /** Begins with a vault that lives in memory: its record is keyed for as long as it lives. */
-  begin(vault: Vault): void {
-    this.#audit.attach(firstState(randomBytes(32)), { revision: () => vault.revision, keep: () => true });
+  begin(vault: Vault, { clock }: Keyring): void {
+    const anchor = { revision: () => vault.revision, isClockBelievable: () => clock.isBelievable(), keep: () => true };
+    this.#audit.attach(firstState(randomBytes(32)), anchor);
   }
 
   /** What an administrator should know of the record. */

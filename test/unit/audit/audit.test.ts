@@ -139,6 +139,50 @@ describe('rotation and retention', () => {
     expect(await verify(kept)).toMatchObject({ ok: true });
   });
 
+  describe('a flood, where records have a least age', () => {
+    const day = 86_400_000;
+    const limits = { maxFileBytes: 8192, maxTotalBytes: 20_000, checkpointRecords: 10 };
+    const firstSeq = (): number | undefined => auditRecords(path)[0]?.seq;
+
+    test('what is younger stays past the limit; what has come of age goes', async () => {
+      using kept = new TestAudit(path, { ...limits, minAgeMs: day }).attach();
+      await kept.record({ operation: 'the evidence' });
+      await kept.fill(600);
+      kept.nowMs += day - 1;
+      await kept.fill(100);
+      expect(firstSeq()).toBe(1);
+      kept.nowMs += 1;
+      await kept.fill(100);
+      const [oldest] = auditRecords(path);
+      expect(oldest?.seq).toBeGreaterThan(1);
+      expect(Date.parse(oldest?.time ?? '')).toBeGreaterThanOrEqual(kept.nowMs - day); // and none that is younger
+      kept.audit.close();
+      expect(await verify(kept)).toMatchObject({ ok: true });
+    });
+
+    test.each<[name: string, (kept: TestAudit) => void]>([
+      ['a clock that jumped ahead and is not believed', (kept) => Object.assign(kept, { nowMs: kept.nowMs + 400 * day, isClockBelievable: false })],
+      ['a clock that went back: the records are of a time to come', (kept) => Object.assign(kept, { nowMs: kept.nowMs - 400 * day })],
+    ])('%s: everything stays', async (_name, jump) => {
+      using kept = new TestAudit(path, { ...limits, minAgeMs: day }).attach();
+      await kept.fill(300);
+      jump(kept);
+      await kept.fill(300);
+      expect(firstSeq()).toBe(1);
+    });
+
+    test('while no vault is open everything stays: nobody knows what its clock has seen', async () => {
+      using kept = new TestAudit(path, { ...limits, minAgeMs: day });
+      await kept.fill(300);
+      kept.nowMs += 400 * day;
+      await kept.fill(300);
+      kept.attach();
+      kept.isClockBelievable = false;
+      await kept.fill(20);
+      expect(firstSeq()).toBe(1);
+    });
+  });
+
   test('the oldest file taken by somebody else is named as dropped', async () => {
     using kept = new TestAudit(path, { maxFileBytes: 8192 }).attach();
     await kept.fill(100);

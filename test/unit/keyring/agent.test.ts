@@ -21,6 +21,7 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
     folder: folder.join('audit'),
     maxFileBytes: 1_000_000,
     maxTotalBytes: 1_000_000,
+    minAgeMs: 0,
     reserveBytes: 4096,
     sync: false,
     checkpointRecords: 1000,
