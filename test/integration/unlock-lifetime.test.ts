@@ -3,7 +3,8 @@ import { renameSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, type ErrorCode, type KeyMetadata, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { boxIn, mentionedBy } from '../../daemon/src/keyring/records.ts';
+import { keyringMoving } from '../../daemon/src/keyring/moving.ts';
+import { mentionedBy } from '../../daemon/src/keyring/records.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../daemon/src/vault/copies.ts';
 import { kmsProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
@@ -350,12 +351,12 @@ describe('copies of the vault', () => {
     const raw = await kms.encrypt({ keyId: aes.keyId, plaintext: message });
     await agent.end();
     const options = { dataDir: folder.join('vault'), clock: () => agent.now.wallMs, argon2Cost: { memoryKiB: 64, passes: 1, parallelism: 1 } };
-    if (how === 'rekey') await rekeyVault(options, { passphrase }, boxIn);
+    if (how === 'rekey') await rekeyVault(options, { passphrase }, keyringMoving);
     else {
       await backupVault(options.dataDir, folder.join('backup.db'));
       renameSync(options.dataDir, folder.join('old'));
       if (how === 'restore') await restoreVault(folder.join('backup.db'), options.dataDir);
-      else await salvageVault({ ...options, dataDir: folder.join('old') }, { passphrase }, options.dataDir, { mentions: mentionedBy, findBox: boxIn });
+      else await salvageVault({ ...options, dataDir: folder.join('old') }, { passphrase }, options.dataDir, { mentions: mentionedBy, ...keyringMoving });
       rmSync(folder.join('old'), { recursive: true });
     }
     await start({}, { from: agent.now });

@@ -4,7 +4,8 @@ import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
 import { KeychainKeyslots, keychainAccount } from '../keyring/keychain-keyslot.ts';
 import { Keyring } from '../keyring/keyring.ts';
-import { boxIn, mentionedBy } from '../keyring/records.ts';
+import { keyringMoving } from '../keyring/moving.ts';
+import { mentionedBy } from '../keyring/records.ts';
 import { TokenWork } from '../keyring/token-work.ts';
 import { Keychain } from '../os/keychain.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
@@ -62,7 +63,7 @@ export async function makeDefaultKey(vault: Vault): Promise<Key> {
 /** Makes a new root key. */
 export async function rekey({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
   const passphrase = await readSecret('Passphrase of the vault: ', passphraseFd);
-  const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase }, boxIn);
+  const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase }, keyringMoving);
   const stale = droppedKeyslots.filter(({ type }) => type === 'keychain');
   for (const { keyslotId } of stale) await new Keychain().remove(keychainAccount(keyslotId)).catch(() => undefined); // it opens nothing any more
   if (json) return say(JSON.stringify({ recoveryCode, droppedKeyslots }));
@@ -89,7 +90,7 @@ export async function salvage({ dataDir, passphraseFd, json }: VaultCommandOptio
   const passphrase = await readSecret('Passphrase of the damaged vault: ', passphraseFd);
   const { saved, findings, recoveryCode } = await salvageVault({ dataDir, clock: Date.now }, { passphrase }, newDataDir, {
     mentions: mentionedBy,
-    findBox: boxIn,
+    ...keyringMoving,
   });
   if (json) return say(JSON.stringify({ newDataDir, saved, findings, recoveryCode }));
   for (const finding of findings) say(`Damaged: ${finding}`);

@@ -6,6 +6,8 @@ import { type StoredState, transition } from './state.ts';
 export interface Imported {
   readonly version: Pick<KeyVersionEntry, 'material' | 'publicKey'>;
   readonly checkValue: string;
+  /** Absent for a check value that the provider made. */
+  readonly checkSalt?: string;
   readonly materialExpireTime?: number;
 }
 

@@ -72,8 +72,10 @@ export interface Key {
   readonly lifetime?: KeyLifetime;
   readonly lastRotationTime: number;
   readonly materialExpireTime?: number;
-  /** Keyed check value of the imported material, base64: only the same may be imported again. */
+  /** Check value of the imported material, base64: only the same may be imported again. That of a key in a token is its provider's. */
   readonly checkValue?: string;
+  /** What the check value was made with, base64. Absent where that is a key derived from the root key, as the first ones were. */
+  readonly checkSalt?: string;
   readonly primaryKeyVersionId: string;
   /** The version of a key without material has an empty one; with a lifetime, in software, it is sealed. */
   readonly versions: readonly KeyVersionEntry[];

@@ -1,8 +1,9 @@
-import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { AgentError, type GetParametersForImportParams, type ImportWrappingAlgorithm } from '@kms-agent/protocol';
 import { canImport, type Importer, isToken, type NewMaterial, type Provider } from '../providers/provider.ts';
 import { seal, unseal } from '../vault/seal.ts';
 import type { CommitAct } from './acts.ts';
+import { makeCheck, requireSame } from './check-value.ts';
 import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
 import type { Imported } from './key-event.ts';
 import { KeyTurns } from './key-turns.ts';
@@ -121,12 +122,13 @@ export class ImportedMaterial {
     const now = this.#keyring.keyById(keyId);
     this.#keyring.requireState(now, 'importMaterial');
     requireNoEarlierEnd(now, expireTime);
-    const check = checkValue ?? this.#checkValue(now, version.material);
+    if (checkValue === undefined) requireSame(now, version.material, () => this.#keyring.vault.deriveKey('import check value'));
+    const check = checkValue === undefined ? makeCheck(keyId, version.material) : { checkValue };
     const { keyVersionId } = initialVersion(now);
     const { material } = this.#keyring.lifetimes.sealed(keyId, { keyVersionId, material: version.material });
     const imported: Imported = {
       version: { ...version, material },
-      checkValue: check,
+      ...check,
       ...(expireTime === undefined ? {} : { materialExpireTime: expireTime }),
     };
     const filled = this.#keyring.after(now, { event: 'importMaterial', imported });
@@ -172,16 +174,6 @@ export class ImportedMaterial {
     const provider = this.#keyring.providerOf(key);
     if (!canImport(provider)) throw unsupported('Material cannot be imported where this key lives.');
     return provider;
-  }
-
-  /** @throws AgentError `ERR_INVALID_KEY_MATERIAL` when the key had other material before. */
-  #checkValue({ keyId, checkValue }: Key, material: Uint8Array): string {
-    const keyOfChecks = this.#keyring.vault.deriveKey('import check value');
-    const computed = createHmac('sha256', keyOfChecks).update(keyId).update(material).digest();
-    keyOfChecks.fill(0);
-    if (checkValue !== undefined && !timingSafeEqual(computed, Buffer.from(checkValue, 'base64')))
-      throw new AgentError('ERR_INVALID_KEY_MATERIAL', { hint: 'The key had other material before; only the same may be imported again.' });
-    return computed.toString('base64');
   }
 
   /** Sealed: u16 length ‖ JSON of the note ‖ state of the wrapping pair, which is bytes and never text. */

@@ -1,10 +1,9 @@
-import type { Change, FindBox } from '../vault/vault.ts';
+import type { Change } from '../vault/vault.ts';
 import type { AliasEntry } from './alias-book.ts';
 import type { KeptClock } from './clock.ts';
 import type { Intent } from './intent.ts';
 import type { Key } from './key.ts';
-import { boxAad } from './lifetimes.ts';
-import { encodeKey, findBoxedKey } from './record.ts';
+import { encodeKey } from './record.ts';
 
 /** What an idempotent creation made, remembered for 24 hours. */
 export interface ClientTokenEntry {
@@ -101,9 +100,3 @@ export function mentionedBy(record: { kind: string; plaintext: Uint8Array }): { 
   const { keyId } = decodeJson<AliasEntry>(record.plaintext);
   return [{ kind: 'key', id: keyId }];
 }
-
-/** The box in a record, so that the vault can box it anew for another root key. */
-export const boxIn: FindBox = ({ kind, id, plaintext }) => {
-  const boxed = kind === 'key' ? findBoxedKey(plaintext) : undefined;
-  return boxed && { aad: boxAad(id), boxed };
-};

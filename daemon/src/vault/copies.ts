@@ -6,7 +6,8 @@ import { claimFolder, nameFinished, removeUnfinished, startFile, unfinishedPath,
 import type { Mentions, OpenRecord } from './inspection.ts';
 import type { NewKeyslot, Secret } from './keyslots/index.ts';
 import { parseRecoveryCode } from './keyslots/recovery.ts';
-import { type FindBox, rebox, unboxerOf, Vault, type VaultOptions } from './vault.ts';
+import { type Moving, moveRecords } from './moving.ts';
+import { Vault, type VaultOptions } from './vault.ts';
 
 /** Copies a database whole, log included, into a new 0600 file that appears only when it is complete, and durable. */
 async function copyDatabase(source: Database, into: string, finish: (copy: Database) => void): Promise<void> {
@@ -50,11 +51,11 @@ export async function restoreVault(file: string, dataDir: string): Promise<void>
 export async function rekeyVault(
   options: VaultOptions & { dataDir: string },
   proof: Secret,
-  findBox: FindBox,
+  moving: Moving,
 ): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
   const vault = Vault.open(options);
   try {
-    return await vault.rekey(proof, findBox);
+    return await vault.rekey(proof, moving);
   } finally {
     vault.close();
   }
@@ -85,7 +86,7 @@ export async function salvageVault(
   options: VaultOptions & { dataDir: string },
   proof: Secret,
   newDataDir: string,
-  { mentions, findBox }: { mentions: Mentions; findBox: FindBox },
+  { mentions, ...moving }: Moving & { readonly mentions: Mentions },
 ): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
@@ -98,12 +99,12 @@ export async function salvageVault(
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });
-    rebox(kept, findBox, unboxerOf(opening), vault.box);
+    const moved = moveRecords(kept, moving, opening.rootKey, vault.box);
     opening.wipe();
-    vault.commit(kept);
+    vault.commit(moved);
     vault.markRestored(); // what was saved may be older than it was
     vault.close();
-    for (const { plaintext } of records) plaintext.fill(0);
+    for (const { plaintext } of [...records, ...moved]) plaintext.fill(0);
     await checkOpens({ ...options, dataDir: newDataDir }, recoveryCode, mentions);
     return { saved: kept.length, findings: [...findings, ...dangling].map(describeFinding), recoveryCode };
   } finally {

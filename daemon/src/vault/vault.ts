@@ -22,6 +22,7 @@ import {
   withUnlockTime,
 } from './keyslots/index.ts';
 import { type Argon2Cost, Argon2Queue } from './keyslots/passphrase.ts';
+import { type Moving, moveRecords } from './moving.ts';
 import { recordAad, seal, tagOf } from './seal.ts';
 
 /** A record to write or to delete. */
@@ -38,20 +39,6 @@ export interface Opening {
 
 /** Opens the boxes of a vault with what a keyslot gave; of use as long as that is not wiped. */
 export const unboxerOf = ({ rootKey }: Pick<Opening, 'rootKey'>): Unbox => unboxWith(deriveBoxKey(rootKey));
-
-/** The box in a record, if there is one: a part of its plaintext, and what it is bound to. */
-export type FindBox = (record: OpenRecord) => { readonly aad: Uint8Array; readonly boxed: Uint8Array } | undefined;
-
-/** Boxes anew what records hold, for another root key: a box has the same length for the same content. */
-export function rebox(records: readonly OpenRecord[], findBox: FindBox, unbox: Unbox, box: Box): void {
-  for (const found of records.map(findBox)) {
-    const plaintext = found && unbox(found.aad, found.boxed);
-    if (!found) continue;
-    if (!plaintext) throw new AgentError('ERR_INTERNAL', {}, { cause: new RangeError('a box does not open') });
-    found.boxed.set(box(found.aad, plaintext));
-    plaintext.fill(0);
-  }
-}
 
 export interface VaultOptions {
   /** Folder of the vault; undefined for one that lives in memory. */
@@ -313,7 +300,7 @@ export class Vault {
    * Makes a new root key and seals everything anew, in one transaction. Only the slot of the proof is kept, and a new recovery slot is made:
    * the other slots' secrets are not known, and old copies of them open only the old root key.
    */
-  async rekey(proof: Secret, findBox: FindBox): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
+  async rekey(proof: Secret, moving: Moving): Promise<{ recoveryCode: string; droppedKeyslots: Keyslot[] }> {
     const slot = await this.#slots.open(this.#bodies, proof);
     const old = this.#slots.unwrapBoth(this.#bodies, { ...slot, wrappingKey: Buffer.from(slot.wrappingKey) });
     const records: OpenRecord[] = [];
@@ -331,15 +318,16 @@ export class Vault {
     this.lock();
     this.#open = deriveState(keys.rootKey);
     this.#open.head.revision = revision;
-    rebox(records, findBox, unboxerOf(opening), this.box);
+    const moved = moveRecords(records, moving, old.rootKey, this.box);
     this.#write(
-      records,
+      moved,
       new Map([
         [slot.keyslotId, kept],
         [recovery.keyslotId, recovery.body],
       ]),
     );
-    for (const secret of [slot.wrappingKey, old.rootKey, old.auditStartKey, keys.rootKey, ...records.map(({ plaintext }) => plaintext)]) secret.fill(0);
+    for (const secret of [slot.wrappingKey, old.rootKey, old.auditStartKey, keys.rootKey, ...[...records, ...moved].map(({ plaintext }) => plaintext)])
+      secret.fill(0);
     return { recoveryCode: recovery.recoveryCode ?? '', droppedKeyslots };
   }
 

@@ -5,6 +5,7 @@ import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../../da
 import { VaultDamagedError } from '../../../daemon/src/vault/damage.ts';
 import type { OpenRecord } from '../../../daemon/src/vault/inspection.ts';
 import { parseRecoveryCode } from '../../../daemon/src/vault/keyslots/recovery.ts';
+import type { Moving } from '../../../daemon/src/vault/moving.ts';
 import { Vault } from '../../../daemon/src/vault/vault.ts';
 import { TempFolder } from '../../kit/agent.ts';
 
@@ -16,7 +17,7 @@ const mentions = (record: OpenRecord): { kind: string; id: string }[] =>
   record.kind === 'alias' ? [{ kind: 'key', id: Buffer.from(record.plaintext).toString() }] : [];
 
 /** Nothing is boxed here. */
-const findBox = (): undefined => undefined;
+const moving: Moving = { findBox: () => undefined, carry: (record) => record };
 
 let folder: TempFolder;
 let dataDir: string;
@@ -111,7 +112,7 @@ describe('Vault', () => {
     );
     expect(error).toBeInstanceOf(VaultDamagedError);
     expect(JSON.stringify((error as VaultDamagedError).details)).toContain(words);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
     expect(report.findings.join('\n')).toContain(words);
     dataDir = folder.join('rescued');
     const rescued = await readAll();
@@ -200,7 +201,7 @@ describe('copies', () => {
     const old = new DatabaseSync(folder.join('vault', 'vault.db'));
     const slots = old.prepare('SELECT id, body FROM keyslot').all();
     old.close();
-    const { recoveryCode: newCode, droppedKeyslots } = await rekeyVault(options(), { passphrase }, findBox);
+    const { recoveryCode: newCode, droppedKeyslots } = await rekeyVault(options(), { passphrase }, moving);
     expect(droppedKeyslots.map(({ type }) => type)).toEqual(['recovery']);
     expect(await readAll()).toEqual(everything);
     expect(await readAll(newCode)).toEqual(everything);
@@ -214,7 +215,7 @@ describe('copies', () => {
 });
 
 test('salvage: opened with the recovery code, the new vault opens with its own new code', async () => {
-  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), { mentions, findBox });
+  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), { mentions, ...moving });
   dataDir = folder.join('rescued');
   expect(await readAll(newCode)).toEqual(everything);
 });
@@ -259,7 +260,7 @@ describe('regressions', () => {
 
   test('salvage: a key that is left out takes its alias along, and the new vault opens', async () => {
     tamper("UPDATE record SET sealed = zeroblob(length(sealed)) WHERE id = 'c'");
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
     expect(report.findings.join()).toContain('alias alias/to-c is left out');
     dataDir = folder.join('rescued');
     expect([...(await readAll()).keys()].sort()).toEqual(['key a', 'key b']);
@@ -272,7 +273,7 @@ describe('regressions', () => {
       await expect(readAll()).rejects.toMatchObject({ details: { findings: [expect.stringContaining('keyslots')] } });
       for (const secret of [passphrase, recoveryCode]) {
         const rescued = folder.join(`rescued ${secret.length}`);
-        expect(await salvageVault(options(), { passphrase: secret }, rescued, { mentions, findBox })).toMatchObject({ saved: everything.size });
+        expect(await salvageVault(options(), { passphrase: secret }, rescued, { mentions, ...moving })).toMatchObject({ saved: everything.size });
       }
     },
   );
@@ -287,7 +288,7 @@ describe('regressions', () => {
     const pageOf = (id: string): number => Math.floor(pages.indexOf(id) / 4096);
     pages.fill(0xff, pageOf('many 150') * 4096, pageOf('many 150') * 4096 + 8);
     writeFileSync(file, pages);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, findBox });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
     expect(report.findings.join()).toContain('cannot be read');
     expect(report.saved).toBeGreaterThan(200);
     expect(report.saved).toBeLessThan(304);
