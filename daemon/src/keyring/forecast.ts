@@ -7,7 +7,7 @@ import { isSymmetric, requireChangeable, requireExternal, requireGenerated, requ
 import type { KeyAct } from './state.ts';
 
 /** What each method with a key does, as the table of states knows it. */
-const acts: Partial<Record<MethodName, KeyAct>> = {
+export const acts: Partial<Record<MethodName, KeyAct>> = {
   encrypt: 'cryptography',
   decrypt: 'cryptography',
   advanceEncrypt: 'cryptography',
