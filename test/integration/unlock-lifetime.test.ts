@@ -10,6 +10,7 @@ import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../daemo
 import { kmsProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { readAudit } from '../kit/audit-lines.ts';
 import { ClockedAgent, dayMs, hourMs, makeVault, minuteMs } from '../kit/clocked.ts';
+import { FaultModule } from '../kit/fault.ts';
 import { importMaterial } from '../kit/material.ts';
 import { codeOf } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule } from '../kit/softhsm.ts';
@@ -385,6 +386,27 @@ test('kms key create --unlock-lifetime, kms key show, and what kms says when it 
 });
 
 describe.skipIf(!hasSoftHsm)('a key in a token (needs SoftHSM)', () => {
+  test('in use when its time is over (needs gcc): the operation ends well, the next is refused, and it is used again after an unlock', async () => {
+    new SoftHsm(folder).initToken('hsm');
+    const fault = new FaultModule(folder);
+    const token = { ...defaultTokenSettings, name: 'hsm', module: fault.module, uri: 'pkcs11:token=hsm', pin: 'vault', timeoutMs: 60_000 };
+    await start({ tokens: [token] }, { env: { ...fault.env, SOFTHSM2_CONF: folder.join('softhsm.conf') } });
+    await kms.unlock({ token: 'hsm', pin });
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256', unlockLifetime: '15m' });
+    const before = fault.counts.held;
+    fault.begin('C_Sign', 'hold');
+    const signing = kms.sign({ keyId, message });
+    await expect.poll(() => fault.counts.held).toBeGreaterThan(before);
+    await agent.advance(15 * minuteMs);
+    expect(await codeOf(kms.sign({ keyId, message }))).toBe(over);
+    fault.end();
+    await kms.assertValidSignature({ ...(await signing), message });
+    expect(await codeOf(kms.sign({ keyId, message }))).toBe(over);
+    await expect.poll(drops).toEqual([keyId]);
+    await kms.unlock({ passphrase });
+    expect(await codeOf(kms.sign({ keyId, message }))).toBe('no error');
+  });
+
   test('is refused likewise, and used again after an unlock', async () => {
     const hsm = new SoftHsm(folder);
     hsm.initToken('hsm');

@@ -60,7 +60,7 @@ export class ClockedAgent implements AsyncDisposable {
   static async start(
     folder: TempFolder,
     settings: object = {},
-    { from, unlock = true, acceptRollback = '' }: { from?: ClockMessage; unlock?: boolean; acceptRollback?: string } = {},
+    { from, unlock = true, acceptRollback = '', env = {} }: { from?: ClockMessage; unlock?: boolean; acceptRollback?: string; env?: NodeJS.ProcessEnv } = {},
   ): Promise<ClockedAgent> {
     const now = { wallMs: startMs, bootMs: hourMs, sleptMs: 0, bootId: 'first boot', ...from };
     const program = fileURLToPath(new URL('./clocked-process.ts', import.meta.url));
@@ -69,7 +69,7 @@ export class ClockedAgent implements AsyncDisposable {
     const child = fork(program, args, {
       execArgv: ['--expose-gc', '--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-      env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+      env: { ...process.env, ...env, NODE_COMPILE_CACHE: compileCache },
     });
     const log = { text: '' };
     child.stderr?.on('data', (chunk: Buffer) => {

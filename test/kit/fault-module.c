@@ -28,11 +28,11 @@
 #include "pkcs11.h"
 
 enum { plan_bytes = 256, file_bytes = 512 };
-enum { count_logins, count_sessions, count_peak };
+enum { count_logins, count_sessions, count_peak, count_held };
 static CK_FUNCTION_LIST_PTR real;
 static CK_FUNCTION_LIST mine;
 static const char *plan;
-/* Of all processes that have the module: logins. Of the last one: sessions that are open, and the most that were. */
+/* Of all processes that have the module: logins, and calls that were held. Of the last one: sessions that are open, and the most that were. */
 static atomic_uint *counts;
 static atomic_uint calls;
 static unsigned max_sessions;
@@ -80,6 +80,7 @@ static CK_RV fault(const char *function) {
   if (strcmp(what, "hang") == 0)
     for (;;) pause();
   if (strcmp(what, "hold") == 0) {
+    atomic_fetch_add(&counts[count_held], 1);
     hold();
     return CKR_OK;
   }

@@ -16,11 +16,12 @@ export function buildModule(folder: TempFolder, source: string): string {
   return module;
 }
 
-/** What a fault module counts: logins of all processes, and of the last one the sessions that are open and the most that were. */
+/** What a fault module counts: logins of all processes and calls that were held, and of the last one the sessions that are open and the most that were. */
 export interface FaultCounts {
   readonly logins: number;
   readonly sessions: number;
   readonly peak: number;
+  readonly held: number;
 }
 
 /** A module between the agent and SoftHSM that fails on schedule. */
@@ -38,8 +39,8 @@ export class FaultModule {
 
   get counts(): FaultCounts {
     const file = readFileSync(this.#plan);
-    const [logins = 0, sessions = 0, peak = 0] = [0, 4, 8].map((offset) => file.readUInt32LE(planBytes + offset));
-    return { logins, sessions, peak };
+    const [logins = 0, sessions = 0, peak = 0, held = 0] = [0, 4, 8, 12].map((offset) => file.readUInt32LE(planBytes + offset));
+    return { logins, sessions, peak, held };
   }
 
   /**

@@ -3,15 +3,22 @@ import { isAgentError } from '@kms-agent/protocol';
 import { expect, onTestFinished, test } from 'vitest';
 import { Audit } from '../../../daemon/src/audit/audit.ts';
 import { defaultSettings } from '../../../daemon/src/config.ts';
-import { Agent } from '../../../daemon/src/keyring/agent.ts';
+import { Agent, type AgentOptions } from '../../../daemon/src/keyring/agent.ts';
 import { Witness } from '../../../daemon/src/keyring/witness.ts';
 import { machineTime } from '../../../daemon/src/os/time.ts';
 import { Vault } from '../../../daemon/src/vault/vault.ts';
 import { TempFolder } from '../../kit/agent.ts';
 import { FakeProvider } from '../../kit/fake-provider.ts';
 
+interface Made {
+  readonly agent: Agent;
+  readonly provider: FakeProvider;
+  readonly keyId: string;
+  readonly overdue: () => boolean;
+}
+
 /** An agent in this process, unlocked, with a key in a provider that does as it is told. */
-async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provider: FakeProvider; keyId: string; overdue: () => boolean }> {
+async function makeAgent(lockTimeoutMs: number, more: Partial<Pick<AgentOptions, 'time' | 'onAct'>> = {}): Promise<Made> {
   const provider = new FakeProvider();
   const { vault } = await Vault.create({ clock: Date.now, slots: [] });
   let isOverdue = false;
@@ -45,6 +52,7 @@ async function makeAgent(lockTimeoutMs: number): Promise<{ agent: Agent; provide
     onWarning: () => undefined,
     idleLockMs: 0,
     lockOnSuspend: false,
+    ...more,
   });
   const { keyId } = await agent.open.creation.createKey({ uid: 0 }, {});
   return { agent, provider, keyId, overdue: () => isOverdue };
@@ -91,4 +99,29 @@ test('a provider that stalls for longer than lock may wait: the process is told 
   provider.release();
   await running;
   await locking;
+});
+
+test('a provider that stalls until the unlockLifetime of its key is over: the operation ends well, the next is refused, the material goes afterwards', async () => {
+  let bootMs = 1000;
+  const dropped: string[] = [];
+  const onAct = ({ act, keyId }: { act: string; keyId?: string }): unknown => dropped.push(`${act} ${keyId}`);
+  const { agent, provider } = await makeAgent(1000, { time: { ...machineTime, sinceBoot: () => bootMs }, onAct });
+  const { keyId } = await agent.open.creation.createKey({ uid: 0 }, { unlockLifetime: '15m' });
+  let used: Uint8Array = new Uint8Array();
+  const real = provider.encrypt.bind(provider);
+  provider.encrypt = (ref, input) => {
+    used = ref.material;
+    return real(ref, input);
+  };
+  provider.stall();
+  const running = encrypt(agent, keyId);
+  await expect.poll(() => used.length).toBe(32);
+  bootMs += 15 * 60_000;
+  await expect(encrypt(agent, keyId)).rejects.toMatchObject({ code: 'ERR_AGENT_LOCKED' });
+  await delay(50); // the agent looks each 10 ms
+  expect([dropped, used.some((byte) => byte !== 0)]).toEqual([[], true]);
+  provider.release();
+  await expect(running).resolves.toBeDefined();
+  expect([dropped, used.some((byte) => byte !== 0)]).toEqual([[`drop ${keyId}`], false]);
+  await agent.close();
 });
