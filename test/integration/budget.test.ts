@@ -1,3 +1,5 @@
+import { renameSync } from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
 import { type AgentClient, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { agentProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
@@ -208,3 +210,45 @@ test('three quarters of the budget, passed by what a crash counted ahead: said a
   expect((await kms.status()).warnings?.join()).toContain(keyId);
   expect(agent.log).toContain(`${keyId} has a version that used three quarters`);
 });
+
+test.each([1, 3])(
+  'salvage of a vault whose facts were lost, of a key made after %i restores: raw operations end, and do not pass the limit',
+  async (restores) => {
+    await agent.end();
+    const vault = folder.join('vault');
+    const lose = (sql: string): void => {
+      const db = new DatabaseSync(folder.join('vault', 'vault.db'));
+      db.exec(sql);
+      db.close();
+    };
+    for (let round = 0; round < restores; round += 1) {
+      lose("INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', x'01')"); // as restore marks it
+      await using _ = await ClockedAgent.start(folder, settings);
+    }
+    await start();
+    const { keyId } = await kms.createKey();
+    await times(10, () => kms.encrypt({ keyId, plaintext: message }));
+    await agent.end();
+    lose("DELETE FROM record WHERE kind = 'facts'");
+    const saving = ['salvage', folder.join('saved'), '--data-dir', vault, '--passphrase-fd', '3'];
+    expect(await run(agentProgram, saving, { secret: `${passphrase}\n` })).toMatchObject({ stderr: '', stdout: expect.anything() as unknown });
+    renameSync(vault, folder.join('damaged'));
+    renameSync(folder.join('saved'), vault);
+    await start();
+    let done = 10;
+    const encrypt = (): Promise<boolean> =>
+      kms.encrypt({ keyId, plaintext: message }).then(
+        () => true,
+        (error: unknown) => {
+          expect(error).toMatchObject({ code: 'ERR_LIMIT_EXCEEDED' });
+          return false;
+        },
+      );
+    while (done <= 100 && (await encrypt())) done += 1;
+    expect(done).toBeGreaterThan(10);
+    expect(done).toBeLessThanOrEqual(50); // as much again may have been encrypted without a count
+    const { keyVersionId } = await kms.advanceEncrypt({ keyId, plaintext: message });
+    expect((await kms.describeKey({ keyId })).primaryKeyVersionId).toBe(keyVersionId);
+    expect((await kms.describeKey({ keyId })).keyVersionCount).toBe(2);
+  },
+);

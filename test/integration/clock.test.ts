@@ -1,7 +1,7 @@
 import { copyFileSync, rmSync } from 'node:fs';
 import { type AgentClient, isAgentError, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyringMoving } from '../../daemon/src/keyring/moving.ts';
+import { completeFacts, keyringMoving } from '../../daemon/src/keyring/moving.ts';
 import { mentionedBy } from '../../daemon/src/keyring/records.ts';
 import { backupVault, restoreVault, salvageVault } from '../../daemon/src/vault/copies.ts';
 import { passphrase, TempFolder } from '../kit/agent.ts';
@@ -154,7 +154,7 @@ describe('a vault that was put back', () => {
   async function salvageBackup(): Promise<void> {
     await restoreVault(folder.join('backup.db'), folder.join('damaged'));
     const options = { dataDir: folder.join('damaged'), clock: () => agent.now.wallMs };
-    await salvageVault(options, { passphrase }, folder.join('vault'), { mentions: mentionedBy, ...keyringMoving });
+    await salvageVault(options, { passphrase }, folder.join('vault'), { mentions: mentionedBy, complete: completeFacts, ...keyringMoving });
   }
 
   test.each(['restore', 'salvage'] as const)(

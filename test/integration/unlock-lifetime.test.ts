@@ -3,7 +3,7 @@ import { renameSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, type ErrorCode, type KeyMetadata, utf8 } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { keyringMoving } from '../../daemon/src/keyring/moving.ts';
+import { completeFacts, keyringMoving } from '../../daemon/src/keyring/moving.ts';
 import { mentionedBy } from '../../daemon/src/keyring/records.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../daemon/src/vault/copies.ts';
@@ -357,7 +357,12 @@ describe('copies of the vault', () => {
       await backupVault(options.dataDir, folder.join('backup.db'));
       renameSync(options.dataDir, folder.join('old'));
       if (how === 'restore') await restoreVault(folder.join('backup.db'), options.dataDir);
-      else await salvageVault({ ...options, dataDir: folder.join('old') }, { passphrase }, options.dataDir, { mentions: mentionedBy, ...keyringMoving });
+      else
+        await salvageVault({ ...options, dataDir: folder.join('old') }, { passphrase }, options.dataDir, {
+          mentions: mentionedBy,
+          complete: completeFacts,
+          ...keyringMoving,
+        });
       rmSync(folder.join('old'), { recursive: true });
     }
     await start({}, { from: agent.now });

@@ -4,7 +4,7 @@ import { Creation } from '../keyring/creation.ts';
 import type { Key } from '../keyring/key.ts';
 import { KeychainKeyslots, keychainAccount } from '../keyring/keychain-keyslot.ts';
 import { Keyring } from '../keyring/keyring.ts';
-import { keyringMoving } from '../keyring/moving.ts';
+import { completeFacts, keyringMoving } from '../keyring/moving.ts';
 import { mentionedBy } from '../keyring/records.ts';
 import { TokenWork } from '../keyring/token-work.ts';
 import { Keychain } from '../os/keychain.ts';
@@ -90,6 +90,7 @@ export async function salvage({ dataDir, passphraseFd, json }: VaultCommandOptio
   const passphrase = await readSecret('Passphrase of the damaged vault: ', passphraseFd);
   const { saved, findings, recoveryCode } = await salvageVault({ dataDir, clock: Date.now }, { passphrase }, newDataDir, {
     mentions: mentionedBy,
+    complete: completeFacts,
     ...keyringMoving,
   });
   if (json) return say(JSON.stringify({ newDataDir, saved, findings, recoveryCode }));

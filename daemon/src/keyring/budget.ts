@@ -70,7 +70,9 @@ export class Budget {
    * each time takes an equal share of the whole, so that as much as is left may have been used without a count.
    */
   #maxUsesOf({ restores }: KeyVersionEntry): number {
-    return Math.floor(this.#limits.maxUses / (1 + this.#keyring.facts.restores - restores));
+    const counted = this.#keyring.facts.restores;
+    const since = counted >= restores ? counted - restores : counted; // facts that say less were lost and begun anew: all that they count came later
+    return Math.floor(this.#limits.maxUses / (1 + since));
   }
 
   /**

@@ -1,8 +1,10 @@
+import type { Complete } from '../vault/copies.ts';
 import type { OpenRecord } from '../vault/inspection.ts';
 import type { Carry, FindBox, Moving } from '../vault/moving.ts';
 import { isRootBound } from './check-value.ts';
 import { boxAad } from './lifetimes.ts';
 import { decodeKey, encodeKey, findBoxedKey } from './record.ts';
+import { decodeJson, encodeJson, factsId, type VaultFacts } from './records.ts';
 
 /** The box in a record, so that the vault can box it anew for another root key. */
 const boxIn: FindBox = ({ kind, id, plaintext }) => {
@@ -24,3 +26,18 @@ const carryCheckSalt: Carry = (record, deriveOld) => {
 
 /** How the records of a keyring move to another root key. */
 export const keyringMoving: Moving = { findBox: boxIn, carry: carryCheckSalt };
+
+/**
+ * What was saved, with facts that count no fewer restores than its versions do: facts that were lost or are older would give a version more encryptions than it has.
+ * One more than any version says, because what was lost may have counted another.
+ */
+export const completeFacts: Complete = (records) => {
+  const facts = records.find(({ kind, id }) => kind === 'facts' && id === factsId);
+  const known: VaultFacts = facts ? decodeJson(facts.plaintext) : { restores: 0 };
+  const newest = records.reduce((most, { kind, id, plaintext }) => (kind === 'key' ? Math.max(most, ...restoresIn(id, plaintext)) : most), 0);
+  if (facts && known.restores >= newest) return records;
+  const raised: OpenRecord = { kind: 'facts', id: factsId, plaintext: encodeJson({ ...known, restores: newest + 1 }) };
+  return [...records.filter((record) => record !== facts), raised];
+};
+
+const restoresIn = (keyId: string, record: Uint8Array): number[] => decodeKey(keyId, record).versions.map(({ restores }) => restores);

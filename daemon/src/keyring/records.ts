@@ -53,7 +53,8 @@ export interface KeyringChanges {
   readonly facts?: VaultFacts;
 }
 
-const encodeJson = (value: unknown): Uint8Array => Buffer.from(JSON.stringify(value));
+/** Writes a record that is JSON. */
+export const encodeJson = (value: unknown): Uint8Array => Buffer.from(JSON.stringify(value));
 
 /** Reads a record that is JSON. */
 export function decodeJson<T>(plaintext: Uint8Array): T {
@@ -72,7 +73,7 @@ export function decodePin(token: string, plaintext: Uint8Array): PinEntry {
 }
 
 /** The one record of facts. */
-const factsId = 'vault';
+export const factsId = 'vault';
 
 /** The sealed records of a commit; each plaintext is the caller's to zero. */
 export function encodeChanges(changes: KeyringChanges): Change[] {

@@ -61,6 +61,15 @@ export async function rekeyVault(
   }
 }
 
+/** The records that were saved, and what must be said anew because it was lost. */
+export type Complete = (records: readonly OpenRecord[]) => readonly OpenRecord[];
+
+/** What salvageVault must know of the records. */
+export interface Salvaging extends Moving {
+  readonly mentions: Mentions;
+  readonly complete: Complete;
+}
+
 /** What salvage saved and what it could not. */
 export interface SalvageReport {
   readonly saved: number;
@@ -86,7 +95,7 @@ export async function salvageVault(
   options: VaultOptions & { dataDir: string },
   proof: Secret,
   newDataDir: string,
-  { mentions, ...moving }: Moving & { readonly mentions: Mentions },
+  { mentions, complete, ...moving }: Salvaging,
 ): Promise<SalvageReport> {
   const damaged = Vault.open(options);
   try {
@@ -99,7 +108,7 @@ export async function salvageVault(
     const byCode = parseRecoveryCode(proof.passphrase) !== undefined;
     const slots: NewKeyslot[] = byCode ? [{ type: 'recovery' }] : [{ type: 'passphrase', passphrase: proof.passphrase }, { type: 'recovery' }];
     const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });
-    const moved = moveRecords(kept, moving, opening.rootKey, vault.box);
+    const moved = moveRecords(complete(kept), moving, opening.rootKey, vault.box);
     opening.wipe();
     vault.commit(moved);
     vault.markRestored(); // what was saved may be older than it was

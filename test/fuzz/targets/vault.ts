@@ -178,7 +178,7 @@ export const vault: Target = {
       must(content === undefined || (isFrom(content) && content.size === expected.size), `opened with ${JSON.stringify([...(content ?? [])])}`);
       const options = { dataDir, clock: Date.now, argon2Cost };
       const report = await orHonest(() =>
-        salvageVault(options, { passphrase: code }, rescued, { mentions, findBox: () => undefined, carry: (record) => record }),
+        salvageVault(options, { passphrase: code }, rescued, { mentions, findBox: () => undefined, carry: (record) => record, complete: (records) => records }),
       );
       if (report) must(isFrom(await readAll(rescued, report.recoveryCode)), 'salvage made something up');
     });

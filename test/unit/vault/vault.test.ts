@@ -112,7 +112,7 @@ describe('Vault', () => {
     );
     expect(error).toBeInstanceOf(VaultDamagedError);
     expect(JSON.stringify((error as VaultDamagedError).details)).toContain(words);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, complete: (records) => records, ...moving });
     expect(report.findings.join('\n')).toContain(words);
     dataDir = folder.join('rescued');
     const rescued = await readAll();
@@ -215,7 +215,11 @@ describe('copies', () => {
 });
 
 test('salvage: opened with the recovery code, the new vault opens with its own new code', async () => {
-  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), { mentions, ...moving });
+  const { recoveryCode: newCode } = await salvageVault(options(), { passphrase: recoveryCode }, folder.join('rescued'), {
+    mentions,
+    complete: (records) => records,
+    ...moving,
+  });
   dataDir = folder.join('rescued');
   expect(await readAll(newCode)).toEqual(everything);
 });
@@ -260,7 +264,7 @@ describe('regressions', () => {
 
   test('salvage: a key that is left out takes its alias along, and the new vault opens', async () => {
     tamper("UPDATE record SET sealed = zeroblob(length(sealed)) WHERE id = 'c'");
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, complete: (records) => records, ...moving });
     expect(report.findings.join()).toContain('alias alias/to-c is left out');
     dataDir = folder.join('rescued');
     expect([...(await readAll()).keys()].sort()).toEqual(['key a', 'key b']);
@@ -273,7 +277,9 @@ describe('regressions', () => {
       await expect(readAll()).rejects.toMatchObject({ details: { findings: [expect.stringContaining('keyslots')] } });
       for (const secret of [passphrase, recoveryCode]) {
         const rescued = folder.join(`rescued ${secret.length}`);
-        expect(await salvageVault(options(), { passphrase: secret }, rescued, { mentions, ...moving })).toMatchObject({ saved: everything.size });
+        expect(await salvageVault(options(), { passphrase: secret }, rescued, { mentions, complete: (records) => records, ...moving })).toMatchObject({
+          saved: everything.size,
+        });
       }
     },
   );
@@ -288,7 +294,7 @@ describe('regressions', () => {
     const pageOf = (id: string): number => Math.floor(pages.indexOf(id) / 4096);
     pages.fill(0xff, pageOf('many 150') * 4096, pageOf('many 150') * 4096 + 8);
     writeFileSync(file, pages);
-    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, ...moving });
+    const report = await salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, complete: (records) => records, ...moving });
     expect(report.findings.join()).toContain('cannot be read');
     expect(report.saved).toBeGreaterThan(200);
     expect(report.saved).toBeLessThan(304);
