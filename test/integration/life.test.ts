@@ -5,6 +5,7 @@ import { type AgentClient, isAgentError, type KeyMetadata, utf8 } from '@kms-age
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { initVault, passphrase, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, dayMs, startMs } from '../kit/clocked.ts';
+import { importMaterial } from '../kit/material.ts';
 
 const message = utf8('what is kept');
 const time = (ms: number): string => new Date(ms).toISOString();
@@ -116,6 +117,35 @@ describe('deletion', () => {
     expect(traces.length).toBeGreaterThan(30);
     expect(countTraces(traces)).toBe(0);
   });
+
+  test.each(['deleteKeyMaterial', 'expiry'] as const)(
+    'material after %s: none of its sealed bytes, of any revision, is in a file of the vault',
+    async (how) => {
+      const { keyId: old } = await kms.describeKey({ keyId: 'alias/default' });
+      await kms.scheduleKeyDeletion({ keyId: old, pendingWindowInDays: 7 });
+      await agent.advance(7 * dayMs);
+      await expect.poll(() => gone(old)).toBe(true);
+      const { keyId } = await kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' });
+      const { keyId: other } = await kms.createKey();
+      await kms.updateRotationPolicy({ keyId: other, enabled: true, rotationInterval: '30d' });
+      const expiry = how === 'expiry' ? { materialExpireTime: time(agent.now.wallMs + dayMs) } : {};
+      await importMaterial(kms, keyId, new Uint8Array(32).fill(7), expiry);
+      const traces = [sealedBytesOf(keyId)];
+      for (let round = 1; round < 5; round += 1) {
+        await kms.updateKeyDescription({ keyId, description: 'y'.repeat(700 * round) });
+        traces.push(sealedBytesOf(keyId));
+      }
+      expect(countTraces(traces)).toBeGreaterThan(0);
+      if (how === 'deleteKeyMaterial') await kms.deleteKeyMaterial({ keyId });
+      else await agent.advance(dayMs);
+      if (how === 'expiry') {
+        await expect.poll(() => kms.describeKey({ keyId }), { interval: 5 }).not.toHaveProperty('materialExpireTime');
+        await agent.advance(29 * dayMs); // what is done at the next look comes after all of this one
+        await expect.poll(async () => (await kms.describeKey({ keyId: other })).keyVersionCount, { interval: 5 }).toBe(2);
+      }
+      expect(countTraces(traces)).toBe(0); // at once: the log goes into the file after a quiet second by itself
+    },
+  );
 });
 
 /** What the vault's file holds of a key now, read as anybody could. */
