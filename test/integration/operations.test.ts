@@ -224,6 +224,16 @@ describe('keys and aliases', () => {
     await expect(kms.describeKey({ keyId: 'alias/app/one' })).rejects.toMatchObject({ code: 'ERR_ALIAS_NOT_FOUND' });
   });
 
+  test('updateAlias of a key with all the aliases it may have: to itself as it was, and no other to it', async () => {
+    const [full, other] = [await kms.createKey(), await kms.createKey()];
+    for (let made = 0; made < 100; made += 1) await kms.createAlias({ aliasName: `alias/full/${made}`, keyId: full.keyId });
+    expect(await kms.updateAlias({ aliasName: 'alias/full/7', keyId: full.keyId })).toMatchObject({ keyId: full.keyId });
+    await kms.createAlias({ aliasName: 'alias/other', keyId: other.keyId });
+    const tooMany = { code: 'ERR_LIMIT_EXCEEDED' };
+    await expect(kms.updateAlias({ aliasName: 'alias/other', keyId: full.keyId })).rejects.toMatchObject(tooMany);
+    await expect(kms.createAlias({ aliasName: 'alias/more', keyId: full.keyId })).rejects.toMatchObject(tooMany);
+  });
+
   test('the default key: used when none is named, one only, and its alias stays', async () => {
     const { keyId } = await kms.describeKey({ keyId: 'alias/default' });
     expect((await kms.encrypt({ plaintext: message })).keyId).toBe(keyId);

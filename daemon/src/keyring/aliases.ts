@@ -18,6 +18,7 @@ export class Aliases {
   create(aliasName: string, keyId: string): AliasEntry {
     this.#requireMovable(aliasName);
     this.#requireTarget(keyId);
+    this.#requireRoom(keyId);
     this.requireFree(aliasName);
     const alias = this.make(aliasName, keyId);
     this.#keyring.commit({ aliases: [alias] });
@@ -29,6 +30,7 @@ export class Aliases {
     this.#requireMovable(aliasName);
     const old = this.#keyring.aliases.get(aliasName);
     this.#requireTarget(keyId);
+    if (old.keyId !== keyId) this.#requireRoom(keyId);
     const alias = { ...old, keyId, lastUpdateTime: this.#keyring.clock.now() };
     this.#keyring.commit({ aliases: [alias] });
     return alias;
@@ -57,6 +59,9 @@ export class Aliases {
     const key = this.#keyring.keyById(keyId);
     requireChangeable(key);
     this.#keyring.requireState(key, 'aliasTarget');
+  }
+
+  #requireRoom(keyId: string): void {
     if (this.#keyring.aliases.namesOf(keyId).length >= maxAliases)
       throw new AgentError('ERR_LIMIT_EXCEEDED', { hint: `A key has at most ${maxAliases} aliases.` });
   }
