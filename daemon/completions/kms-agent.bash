@@ -25,7 +25,7 @@ _kms_agent() {
     'kms-agent hsm') words='list';;
     'kms-agent hsm list') words='--module --json';;
     'kms-agent audit') words='verify';;
-    'kms-agent audit verify') words='--data-dir --audit-dir --passphrase-fd --json';;
+    'kms-agent audit verify') words='--data-dir --audit-dir --archive --passphrase-fd --json';;
     'kms-agent doctor') words='--config --data-dir --socket --audit-dir --system --json';;
   esac
   COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))

@@ -75,6 +75,7 @@ complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subco
 complete -c kms-agent -n '__fish_seen_subcommand_from audit' -f -a verify
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l audit-dir
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l archive
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from doctor' -l config

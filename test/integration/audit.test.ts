@@ -313,6 +313,12 @@ describe('kms-agent audit verify', () => {
     const good = await run(agentProgram, args, { secret: `${passphrase}\n` });
     expect(good.stdout.toString()).toMatch(/^ok: \d+ records, 1 to \d+, proven by \d+ checkpoints\.\n$/);
     const lines = readFileSync(file, 'utf8').split('\n');
+    mkdirSync(own.join('archive'));
+    renameSync(file, own.join('archive', 'audit.jsonl'));
+    expect((await run(agentProgram, args, { secret: `${passphrase}\n` })).stdout.toString()).toMatch(/^BROKEN: record 1 and what came after it were cut off/);
+    const together = await run(agentProgram, [...args, '--archive', own.join('archive')], { secret: `${passphrase}\n` });
+    expect(together.stdout).toEqual(good.stdout);
+    copyFileSync(own.join('archive', 'audit.jsonl'), file);
     const at = lines.findIndex((line) => line.includes('"generateRandom"'));
     writeFileSync(file, lines.with(at, (lines[at] ?? '').replace('"outcome":"ok"', '"outcome":"denied"')).join('\n'));
     const bad = await run(agentProgram, args, { secret: `${passphrase}\n` });

@@ -111,6 +111,12 @@ export async function* readAfter(folder: string, seq: number): AsyncGenerator<Re
   }
 }
 
+/** Walks over every line of a file that nobody writes. */
+export async function* readWhole(file: string): AsyncGenerator<ReadLine> {
+  const handle = await open(file, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  yield* readLines({ file, handle, isCurrent: false }, 0);
+}
+
 /** Walks over every line that is there. */
 export async function* readAll(folder: string): AsyncGenerator<ReadLine> {
   for await (const file of openFiles(folder, -1)) yield* readLines(file, 0);

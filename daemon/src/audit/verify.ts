@@ -1,6 +1,10 @@
+import { findDifference, readTogether } from './archive.ts';
 import { type AuditState, isCheckpointOf, nextKey } from './chain.ts';
-import { type ReadLine, readAll } from './reading.ts';
+import type { ReadLine } from './reading.ts';
 import { type AuditRecord, hashLine } from './record.ts';
+
+/** What happened to a record; `differs`: it begins a file that is there twice, and not the same. */
+type FindingKind = 'changed' | 'dropped' | 'swapped' | 'duplicated' | 'cutOff' | 'forged' | 'differs';
 
 /** What a check of the record found. */
 export interface Verification {
@@ -14,7 +18,7 @@ export interface Verification {
   /** Records after the last of these: chained, but not keyed yet. */
   readonly unkeyed: number;
   /** The first thing that is wrong: which record, and what happened to it. */
-  readonly finding?: { readonly seq: number; readonly what: 'changed' | 'dropped' | 'swapped' | 'duplicated' | 'cutOff' | 'forged'; readonly file?: string };
+  readonly finding?: { readonly seq: number; readonly what: FindingKind; readonly file?: string };
 }
 
 /** What a check starts from. */
@@ -23,6 +27,8 @@ export interface VerifyOptions {
   readonly startKey: Uint8Array;
   /** Where the vault remembers the chain: a record that ends before it was cut off, and only the vault says which of the oldest records the agent deleted. */
   readonly remembered?: Pick<AuditState, 'seq' | 'hash' | 'number' | 'droppedSeq'>;
+  /** Folders with files that were moved or copied away. */
+  readonly archives?: readonly string[];
   /** Hears how many records were read. */
   readonly onProgress?: (records: number) => void;
 }
@@ -35,10 +41,13 @@ const progressRecords = 10_000;
 /** Keys that are computed for a checkpoint whose number no vault remembers, about a second's worth: the number may be anybody's. */
 const mostUnremembered = 500_000;
 
-/** Checks the record in a folder from its first line to its last. */
+/** Checks the record in a folder, with archives of it, from its first line to its last. */
 export async function verifyAudit(folder: string, options: VerifyOptions): Promise<Verification> {
   const check = new Check(options);
-  for await (const line of readAll(folder)) if (!check.take(line)) return check.result();
+  const { archives = [] } = options;
+  const difference = await findDifference(folder, archives);
+  if (difference) return check.stop({ ...difference, what: 'differs' });
+  for await (const line of readTogether(folder, archives)) if (!check.take(line)) return check.result();
   return check.finish();
 }
 
@@ -92,6 +101,12 @@ class Check {
     else if (remembered && lastSeq < remembered.seq) this.#finding = { seq: lastSeq + 1, what: 'cutOff' };
     else if (remembered && remembered.number > 0 && this.#checkpoints === 0 && this.#unproven !== undefined)
       this.#finding = { seq: this.#unproven, what: 'forged' };
+    return this.result();
+  }
+
+  /** Something is wrong before a line was read. */
+  stop(finding: Finding): Verification {
+    this.#finding = finding;
     return this.result();
   }
 

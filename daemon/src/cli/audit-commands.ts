@@ -8,6 +8,8 @@ import { peekRecord } from '../vault/peek.ts';
 export interface AuditVerifyOptions {
   readonly dataDir: string;
   readonly auditDir: string;
+  /** Folders with files of the record that were moved away. */
+  readonly archives: readonly string[];
   readonly passphraseFd?: number;
   readonly json?: boolean;
 }
@@ -19,6 +21,7 @@ const words: Readonly<Record<NonNullable<Verification['finding']>['what'], strin
   duplicated: 'is there twice',
   cutOff: 'and what came after it were cut off',
   forged: 'is a checkpoint that this vault did not make',
+  differs: 'begins a file that is there twice, and not the same',
 };
 
 /** What was found, for a person. */
@@ -52,16 +55,16 @@ function wipe({ startKey, remembered }: Known & { remembered?: { key?: Uint8Arra
 }
 
 /** Checks the audit record with the secret of a keyslot, also beside a running agent. @returns whether it is whole. */
-export async function auditVerify({ dataDir, auditDir, passphraseFd, json }: AuditVerifyOptions): Promise<boolean> {
+export async function auditVerify({ dataDir, auditDir, archives, passphraseFd, json }: AuditVerifyOptions): Promise<boolean> {
   const passphrase = await readSecret('Passphrase or recovery code of the vault: ', passphraseFd);
   let known = await readKnown(dataDir, passphrase);
-  let verification = await verifyAudit(auditDir, { ...known, onProgress: showProgress });
+  let verification = await verifyAudit(auditDir, { ...known, archives, onProgress: showProgress });
   for (let looks = 1; verification.finding?.what === 'dropped' && looks < mostLooks; looks += 1) {
     const droppedSeq = known.remembered?.droppedSeq;
     wipe(known);
     known = await readKnown(dataDir, passphrase);
     if (known.remembered?.droppedSeq === droppedSeq) break; // nothing was deleted by the agent: it is missing
-    verification = await verifyAudit(auditDir, { ...known, onProgress: showProgress });
+    verification = await verifyAudit(auditDir, { ...known, archives, onProgress: showProgress });
   }
   wipe(known);
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');

@@ -42,6 +42,8 @@ interface DoctorCommandOptions {
 const vaultCommands = (): Promise<typeof import('./vault-commands.ts')> => import('./vault-commands.ts');
 const settingsCommands = (): Promise<typeof import('./config-commands.ts')> => import('./config-commands.ts');
 
+const collect = (value: string, before: readonly string[]): string[] => [...before, value];
+
 function parseFd(text: string): number {
   const fd = Number(text);
   if (Number.isInteger(fd) && fd >= 0) return fd;
@@ -188,12 +190,21 @@ program
   .description('prove that nobody changed the record: names the first that was flipped, dropped, swapped, duplicated or cut off')
   .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
   .option('--audit-dir <dir>', 'folder of the audit record (default: as for serve)')
+  .option('--archive <dir>', 'read the files in this folder, which were moved or copied away, as part of the record (repeatable)', collect, [])
   .option('--passphrase-fd <n>', 'read the passphrase from this descriptor instead of the terminal', parseFd)
   .option('--json', 'answer as JSON')
-  .addHelpText('after', '\nExample:\n  $ kms-agent audit verify\n\nExit status: 0 whole, 1 broken.')
-  .action(async ({ dataDir, auditDir, ...options }: CommonOptions & { auditDir?: string }) => {
+  .addHelpText(
+    'after',
+    '\nExamples:\n  $ kms-agent audit verify\n  $ kms-agent audit verify --archive /srv/archive/kms-audit\n\nExit status: 0 whole, 1 broken.',
+  )
+  .action(async ({ dataDir, auditDir, archive, ...options }: CommonOptions & { auditDir?: string; archive: string[] }) => {
     const { auditVerify } = await import('./audit-commands.ts');
-    const isWhole = await auditVerify({ ...options, dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir) });
+    const isWhole = await auditVerify({
+      ...options,
+      dataDir: resolve(dataDir),
+      auditDir: findAuditDir(dataDir, auditDir),
+      archives: archive.map((folder) => resolve(folder)),
+    });
     process.exitCode = isWhole ? 0 : 1;
   });
 

@@ -114,7 +114,13 @@ class World {
       await promise;
     });
     if (!used) throw new Error('it begins in the turn that allowed it');
-    const running: Running = { ref: used, end: async () => (resolve(), await done) };
+    const running: Running = {
+      ref: used,
+      end: async () => {
+        resolve();
+        await done;
+      },
+    };
     modelled.running.add(running);
   }
 
