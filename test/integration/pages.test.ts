@@ -46,3 +46,30 @@ test('the packages ship their pages', () => {
   const { files } = JSON.parse(read('client/package.json')) as { files: string[] };
   expect(files).toContain('ERRORS.md');
 });
+
+/** What a call of test or describe, with or without `each` and `skipIf`, is given as its name. */
+const namePattern = /(?:\b(?:test|describe)(?:\.\w+)*|\))\(\s*(['`])((?:(?!\1)[^\\]|\\.)*)\1/g;
+
+/** The names of the tests in a cited file; undefined for a file that is not there. */
+function testNamesIn(file: string): string[] | undefined {
+  const path = ['test', 'test/integration'].map((folder) => join(repository, folder, file)).find((candidate) => existsSync(candidate));
+  return path === undefined ? undefined : [...readFileSync(path, 'utf8').matchAll(namePattern)].map(([, , name = '']) => name);
+}
+
+/** What is wrong with what a row of SECURITY.md cites: a file and words of its tests' names, with semicolons between. */
+function wrongCitations(cell: string): string[] {
+  let [file, names]: [string, string[] | undefined] = ['', undefined];
+  return cell.split('; ').flatMap((part) => {
+    const [, cited, words = cited === undefined ? part : ''] = /^`([\w./-]+\.test\.ts)`(?:: (.+))?$/.exec(part) ?? [];
+    if (cited !== undefined) [file, names] = [cited, testNamesIn(cited)];
+    return names?.some((name) => name.includes(words)) ? [] : [`${file}: ${words}`];
+  });
+}
+
+test('SECURITY.md: every promise cites tests that there are', () => {
+  const promises = /## What is promised\n([\s\S]*?)\n## /.exec(read('daemon/SECURITY.md'))?.[1] ?? '';
+  const cells = promises.split('\n').flatMap((row) => (row.startsWith('| ') ? [row.split(' | ').at(-1)?.replace(/ \|$/, '') ?? ''] : []));
+  expect(cells.length).toBeGreaterThan(50);
+  expect(cells.slice(1).flatMap(wrongCitations)).toEqual([]);
+  expect(['`nothing.test.ts`', '`crash.test.ts`: a full disk; no such words', '`crash.test.ts`, `life.test.ts`'].flatMap(wrongCitations)).toHaveLength(3);
+});
