@@ -135,6 +135,17 @@ describe('a running agent', () => {
   });
 
   test.each([
+    ['0600', /mode 0600, of uid \d+; uid \d+ and root may connect$/],
+    ['0660', /mode 0660, of uid \d+; uid \d+, group \d+ and root may connect$/],
+    ['0666', /; everybody who can enter \S+ may connect: .* makes records .* up to maxConnectionsPerUid/],
+  ])('a socket of mode %s, as the settings say: well, and who may connect is said', async (mode, words) => {
+    writeFileSync(folder.join('config.json'), JSON.stringify({ socketMode: Number.parseInt(mode, 8) }), { mode: 0o600 });
+    await using _agent = await startAgent();
+    const { findings } = await examine();
+    expect(findings.find(({ name }) => name === 'socket')).toEqual({ name: 'socket', ok: true, detail: expect.stringMatching(words) as string });
+  });
+
+  test.each([
     ['ends at once', (socket: Socket) => socket.end()],
     ['says something else', (socket: Socket) => socket.write('{"jsonrpc":"2.0","id":1,"result":{"hello":"world"}}\n')],
     ['says no JSON', (socket: Socket) => socket.write('hello\n')],

@@ -73,6 +73,14 @@ export function lookAtAuditRecord(auditDir: string, reserveBytes: number): strin
 /** Whose a vault is; undefined where there is none. */
 const ownerOf = (dataDir: string): number | undefined => statOf(dataDir)?.uid;
 
+/** Who may connect: connect(2) asks for the right to write to the socket. Nothing is wrong with that, whoever it is. */
+function whoConnects(path: string, { mode, uid, gid }: { mode: number; uid: number; gid: number }): string {
+  if ((mode & 0o002) !== 0)
+    return `everybody who can enter ${dirname(path)} may connect: policies say who uses a key, but whoever connects makes records (auditMaxTotalBytes) and holds connections, up to maxConnectionsPerUid and maxConnections`;
+  const group = (mode & 0o020) === 0 ? '' : `, group ${gid}`;
+  return `uid ${uid}${group} and root may connect`;
+}
+
 /**
  * The socket, and the folder in which somebody else could put another one.
  * @param mode - of the settings; that of a socket which systemd made is its unit's affair.
@@ -90,5 +98,5 @@ export function lookAtSocket(path: string, mode: number, dataDir: string): strin
   const isSticky = (folder.mode & 0o1000) !== 0;
   if ((folder.mode & 0o022) !== 0 && !isSticky)
     throw wrong(`others can put another socket in the place of ${path}: ${dirname(path)} has mode ${octal(folder.mode)}`, `chmod go-w ${dirname(path)}`);
-  return `${path}, mode ${octal(stat.mode)}, of uid ${stat.uid}`;
+  return `${path}, mode ${octal(stat.mode)}, of uid ${stat.uid}; ${whoConnects(path, stat)}`;
 }
