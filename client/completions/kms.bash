@@ -58,7 +58,7 @@ _kms() {
     'kms keyslot add') words='--label --token --passphrase-fd --new-passphrase-fd';;
     'kms keyslot remove') words='--passphrase-fd';;
     'kms audit') words='tail';;
-    'kms audit tail') words='--lines --follow --key --method --uid --outcome';;
+    'kms audit tail') words='--lines --follow --key --method --uid --unit --exe --outcome';;
     'kms completion') words='';;
   esac
   COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))

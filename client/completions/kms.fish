@@ -166,4 +166,6 @@ complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcomman
 complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l key
 complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l method
 complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l uid
+complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l unit
+complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l exe
 complete -c kms -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from tail' -l outcome

@@ -92,12 +92,16 @@ describe('kms audit tail', () => {
     expect(await records('-n', '0')).toEqual([]);
   });
 
-  test('filters by key, method, user and outcome; looks back as far as it must', async () => {
+  test('filters by key, method, user, unit, program and outcome; looks back as far as it must', async () => {
+    await kms(['sign', '-k', 'alias/cli', '--base64'], 'message');
     const client = await agent.client();
     for (let index = 0; index < 1500; index += 1) await client.generateRandom({ numberOfBytes: 1 });
     expect((await records('--key', 'alias/cli', '--method', 'sign', '-n', '1')).map(({ operation, keyId: id }) => [operation, id])).toEqual([['sign', keyId]]);
     expect((await records('--outcome', 'done', '--uid', `${process.getuid?.() ?? 0}`, '-n', '1000')).every(({ outcome }) => outcome === 'done')).toBe(true);
     expect(await records('--uid', '4999')).toEqual([]);
+    expect(await records('--unit', 'nothing.service')).toEqual([]);
+    expect(await records('--exe', '/usr/bin/nothing')).toEqual([]);
+    expect((await kms(['audit', 'tail', '--help'])).stdout.toString().replace(/\s+/g, ' ')).toContain('begun, done, ok, denied, failed or unknown');
     expect((await kms(['audit', 'tail', '--outcome', 'maybe'])).code).toBe(2);
   });
 

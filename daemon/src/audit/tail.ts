@@ -10,10 +10,12 @@ const maxScanned = 20_000;
 /** Bytes of an answer that its envelope may need beside the records. */
 const envelopeReserveBytes = 4096;
 
-function fits(record: AuditRecord, { keyId, method, uid, outcome }: AuditFilters): boolean {
+function fits(record: AuditRecord, { keyId, method, uid, unit, exe, outcome }: AuditFilters): boolean {
   if (keyId !== undefined && record.keyId !== keyId && record.sourceKeyId !== keyId) return false;
   if (method !== undefined && record.operation !== method) return false;
   if (uid !== undefined && record.caller?.uid !== uid) return false;
+  if (unit !== undefined && record.caller?.unit !== unit) return false;
+  if (exe !== undefined && record.caller?.exe !== exe) return false;
   return outcome === undefined || record.outcome === outcome;
 }
 

@@ -75,6 +75,10 @@ export interface AuditFilters {
   /** A method, or an act of the agent's own. */
   method?: string;
   uid?: number;
+  /** As the record writes it; only records for which a rule asked for the unit have one. */
+  unit?: string;
+  /** Real path of the program; likewise. */
+  exe?: string;
   outcome?: AuditOutcome;
 }
 
@@ -93,6 +97,8 @@ export const tailAuditParams = schemaOf<TailAuditParams>()(
         keyId: uuid().exactOptional(),
         method: text({ min: 1, max: 64 }).exactOptional(),
         uid: z.int().min(0).max(4_294_967_294).exactOptional(),
+        unit: text({ min: 1, max: 512 }).exactOptional(),
+        exe: text({ min: 1, max: 4096 }).exactOptional(),
         outcome: z.enum(auditOutcomes).exactOptional(),
       })
       .exactOptional(),

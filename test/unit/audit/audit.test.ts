@@ -316,13 +316,17 @@ describe('resume', () => {
 test('tail: from a number, filtered, in pages, and the end', async () => {
   using kept = new TestAudit(path, { checkpointRecords: 1_000_000, maxFileBytes: 20_000 }).attach();
   const keyId = crypto.randomUUID();
-  for (let index = 1; index <= 500; index += 1) await kept.record(index % 10 === 0 ? { keyId, caller: { uid: 33, gid: 33 }, outcome: 'denied' } : {});
+  const caller = { uid: 33, gid: 33, unit: 'shop.service', exe: '/usr/bin/shop' };
+  for (let index = 1; index <= 500; index += 1)
+    await kept.record(
+      index % 10 === 0 ? { keyId, caller, outcome: 'denied' } : { caller: { ...caller, uid: 34, unit: 'other.service', exe: '/usr/bin/other' } },
+    );
   const options = { folder: path, endSeq: kept.audit.seq, maxBytes: 1_000_000 };
   const seqs = async (params: Parameters<typeof tailRecords>[1]) => (await tailRecords(options, params)).records.map(({ seq }) => seq);
   expect(await seqs({ limit: 3 })).toEqual([498, 499, 500]);
   expect(await seqs({ afterSeq: 0, limit: 2 })).toEqual([1, 2]);
   expect(await seqs({ afterSeq: 250, limit: 2 })).toEqual([251, 252]);
-  for (const filters of [{ keyId }, { uid: 33 }, { outcome: 'denied' as const }])
+  for (const filters of [{ keyId }, { uid: 33 }, { unit: caller.unit }, { exe: caller.exe }, { outcome: 'denied' as const }])
     expect(await seqs({ afterSeq: 445, filters })).toEqual([450, 460, 470, 480, 490, 500]);
   expect(await seqs({ afterSeq: 0, filters: { method: 'decrypt' } })).toEqual([]);
   expect(await tailRecords({ ...options, maxBytes: 5000 }, { afterSeq: 0 })).toMatchObject({

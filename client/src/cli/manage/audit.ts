@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { AuditFilters, AuditOutcome, AuditRecord } from '@kms-agent/protocol';
+import { type AuditFilters, type AuditOutcome, type AuditRecord, auditOutcomes } from '@kms-agent/protocol';
 import type { Command } from 'commander';
 import type { AgentClient } from '../../client.ts';
 import { UsageError } from '../files.ts';
@@ -13,6 +13,8 @@ interface TailOptions {
   readonly key?: string;
   readonly method?: string;
   readonly uid?: number;
+  readonly unit?: string;
+  readonly exe?: string;
   readonly outcome?: AuditOutcome;
   readonly json?: boolean;
 }
@@ -38,11 +40,13 @@ export function formatRecord({ seq, time, operation, outcome, error, caller, key
   return `${String(seq).padStart(8)}  ${time}  ${(error === undefined ? outcome : `${outcome} ${error}`).padEnd(7)}  ${operation}  ${escapeControls(words)}\n`;
 }
 
-async function chooseFilters(client: AgentClient, { key, method, uid, outcome }: TailOptions): Promise<AuditFilters> {
+async function chooseFilters(client: AgentClient, { key, method, uid, unit, exe, outcome }: TailOptions): Promise<AuditFilters> {
   return {
     ...(key === undefined ? {} : { keyId: key.startsWith('alias/') ? await idOf(client, key) : key }),
     ...(method === undefined ? {} : { method }),
     ...(uid === undefined ? {} : { uid }),
+    ...(unit === undefined ? {} : { unit }),
+    ...(exe === undefined ? {} : { exe }),
     ...(outcome === undefined ? {} : { outcome }),
   };
 }
@@ -90,7 +94,9 @@ export function addAuditCommands(program: Command): void {
     .option('-k, --key <key>', 'only what was done with this key, by its id or alias')
     .option('--method <name>', 'only this method, or act of the agent, such as rotate')
     .option('--uid <n>', 'only what this user asked for', parseCount)
-    .option('--outcome <outcome>', 'only begun, done, ok, denied or failed')
+    .option('--unit <name>', 'only what this unit asked for, such as nginx.service or user-unit:NAME, where a rule asked for the unit')
+    .option('--exe <path>', 'only what this program asked for, by its real path, where a rule asked for the program')
+    .option('--outcome <outcome>', `only ${auditOutcomes.slice(0, -1).join(', ')} or ${auditOutcomes.at(-1)}`)
     .addHelpText('after', '\nExamples:\n  $ kms audit tail --follow\n  $ kms audit tail -n 100 --key alias/release --outcome denied --json')
     .action((_options: object, command: Command) => withClient(command, (client) => tail(client, optionsOf<TailOptions>(command))));
 }
