@@ -1,9 +1,31 @@
+import { realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { AgentError, type KeyPolicy } from '@kms-agent/protocol';
 import { executablesOf, resolvePrincipal } from './principal.ts';
 
 /** Programs that run what others wrote: who may be one of them may be anything. */
-const interpreters = /^(node|nodejs|python[\d.]*|perl[\d.]*|ruby[\d.]*|php[\d.]*|java|sh|bash|dash|zsh|ksh|fish|busybox|lua[\d.]*|deno|bun|env)$/;
+const interpreters = [
+  /^(node|nodejs|deno|bun|java|julia|Rscript|R|env)$/,
+  /^(sh|bash|dash|zsh|ksh|mksh|fish)$/,
+  /^(python|pypy|perl|ruby|lua|luajit|tclsh|wish|expect|php|php-cgi|php-fpm|awk|[gmn]awk|original-awk|busybox)[-\d.]*$/,
+  /^ld(-.+)?\.so(\.\d+)?$/, // ld.so(8) runs the program that it is given
+];
+
+/** A path itself, or where its links lead if there is something. */
+function resolveLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+/** What to know of an executable that is allowed; undefined for none of the known interpreters. */
+function warnOf(path: string): string | undefined {
+  const real = resolveLinks(path);
+  if (![path, real].some((one) => interpreters.some((names) => names.test(basename(one))))) return undefined;
+  return `exe:${path} is an interpreter${real === path ? '' : ` (${real})`}: every script that it runs is meant. Use unit: where you can.`;
+}
 
 /** What the machine can tell of callers. */
 export interface WritingContext {
@@ -28,8 +50,6 @@ export function preparePolicy({ statements }: KeyPolicy, { readsExecutables, hos
     });
   if (prepared.some(({ bindAad }) => bindAad?.includes('host')) && hostId() === undefined)
     throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'This machine has no /etc/machine-id to bind to.' });
-  const warnings = [...new Set(executables)]
-    .filter((path) => interpreters.test(basename(path)))
-    .map((path) => `exe:${path} is an interpreter: every script that it runs is meant. Use unit: where you can.`);
+  const warnings = [...new Set(executables)].map(warnOf).filter((warning) => warning !== undefined);
   return { policy: { statements: prepared }, warnings };
 }
