@@ -90,32 +90,41 @@ function startTicks(pid: number): number | undefined {
 }
 
 /** For kernels without SO_PEERPIDFD: a process that started after the connection was accepted is another one. */
-export function livingByStartTime(pid: number, acceptedSeconds: number = uptime()): LivingPeer {
+export function livingByStartTime(pid: number, acceptedSeconds: number = uptime(), ticksOf = startTicks): LivingPeer {
   return {
     whileAlive: (read) => {
-      const before = startTicks(pid);
+      const before = ticksOf(pid);
       if (before === undefined || before > acceptedSeconds * ticksPerSecond + roundingTicks) return 'unknown';
       const answer = read(pid);
-      return startTicks(pid) === before ? answer : 'unknown';
+      return ticksOf(pid) === before ? answer : 'unknown';
     },
   };
 }
 
+/** What tells that a process lives; a test has another. */
+export interface LifeSource {
+  readonly openPidFd: typeof openPidFd;
+  readonly isRunning: typeof isRunning;
+  readonly close: (pidFd: number) => void;
+}
+
+const kernel: LifeSource = { openPidFd, isRunning, close: closeSync };
+
 /** @param fd - the connected socket's descriptor; it is asked at each use, because a closed one may belong to somebody else by then. */
-export function livingPeer(fd: () => number | undefined, pid: number): LivingPeer {
+export function livingPeer(fd: () => number | undefined, pid: number, source: LifeSource = kernel): LivingPeer {
   const byStartTime = livingByStartTime(pid);
   return {
     whileAlive: (read) => {
       const connected = fd();
-      const pidFd = connected === undefined || pid === 0 ? undefined : openPidFd(connected);
+      const pidFd = connected === undefined || pid === 0 ? undefined : source.openPidFd(connected);
       if (pidFd === 'absent') return byStartTime.whileAlive(read);
       if (pidFd === undefined) return 'unknown';
       try {
-        if (!isRunning(pidFd)) return 'unknown';
+        if (!source.isRunning(pidFd)) return 'unknown';
         const answer = read(pid);
-        return isRunning(pidFd) ? answer : 'unknown';
+        return source.isRunning(pidFd) ? answer : 'unknown';
       } finally {
-        closeSync(pidFd);
+        source.close(pidFd);
       }
     },
   };
