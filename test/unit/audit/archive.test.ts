@@ -30,7 +30,7 @@ beforeEach(async () => {
   kept.audit.close();
   for (const name of ['archive', 'second']) mkdirSync(folder.join(name));
   rotated = readdirSync(folder.join('audit'))
-    .filter((name) => /^audit-/.test(name))
+    .filter((name) => name.startsWith('audit-'))
     .sort();
   expect(rotated.length).toBeGreaterThan(3);
   total = (await verify()).records;

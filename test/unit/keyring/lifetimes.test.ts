@@ -76,9 +76,10 @@ class World {
     if (this.model.has(keyId)) return;
     const material = randomBytes(32);
     const clear = Buffer.from(material);
-    const { key, begin } = this.real.limit(makeKey(keyId, material), seconds);
+    const limited = this.real.limit(makeKey(keyId, material), seconds);
     this.now += waitMs;
-    begin();
+    limited.begin();
+    const { key } = limited;
     if (!key.lifetime) throw new Error('it was given one');
     this.kept.set(keyId, { lifetime: key.lifetime, version: initialVersion(key), clear });
     this.model.set(keyId, { seconds, until: this.now + seconds * 1000, isOpen: true, running: new Set() });
