@@ -17,6 +17,8 @@ export class MemoryKeyring {
   readonly creation: Creation;
   readonly material: ImportedMaterial;
   readonly scheduler: Scheduler;
+  /** Ids of keys of which it was said that what is due fails. */
+  readonly failures: string[] = [];
   /** What the agent did by itself. */
   readonly acts: string[] = [];
   /** What it recorded of that. */
@@ -45,7 +47,7 @@ export class MemoryKeyring {
     this.creation = new Creation(keyring, new Aliases(keyring), tokenWork, commitAct);
     this.material = new ImportedMaterial(keyring, tokenWork, commitAct);
     const { creation, material } = this;
-    this.scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct });
+    this.scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct, onFailure: (keyId) => this.failures.push(keyId) });
   }
 
   static async make(provider = new SoftwareProvider()): Promise<MemoryKeyring> {

@@ -183,6 +183,7 @@ export class Agent {
       ...(this.#clock.isBelievable() ? [] : describeClock(this.#clock, this.#open?.scheduler.waiting() ?? [])),
       ...this.#options.witness.warnings,
       ...(this.#open?.tokenWork.reports ?? []),
+      ...[...(this.#open?.scheduler.failing ?? [])].map(([keyId, code]) => `What is due for the key ${keyId} waits: ${code}.`),
       ...(this.#open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
     ];
   }

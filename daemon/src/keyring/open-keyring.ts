@@ -65,7 +65,8 @@ export function openKeyring({ keyring, clock, gate, limits, recorder, onAct, may
   const commitAct = makeCommitAct({ keyring, recorder, onAct });
   const creation = new Creation(keyring, aliases, tokenWork, commitAct);
   const material = new ImportedMaterial(keyring, tokenWork, commitAct);
-  const scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct });
+  const onFailure = (keyId: string, error: unknown): void => onWarning(`what is due for the key ${keyId} could not be done; it is tried again`, error);
+  const scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct, onFailure });
   const budget = new Budget({
     keyring,
     limits,
@@ -79,7 +80,7 @@ export function openKeyring({ keyring, clock, gate, limits, recorder, onAct, may
     gate,
     mayAct,
     intervalMs: limits.lookIntervalMs,
-    onError: (error) => onWarning('what was due for a key could not be done; it is tried again', error),
+    onError: (error) => onWarning('what is due could not be looked at; it is tried again', error),
     onJump: (jumpMs) => onWarning(describeJump(jumpMs)),
   });
   return {

@@ -21,6 +21,8 @@ export interface SchedulerOptions {
   readonly material: ImportedMaterial;
   readonly tokenWork: TokenWork;
   readonly commitAct: CommitAct;
+  /** Hears once why what is due for a key cannot be done, until that is another reason. */
+  readonly onFailure: (keyId: string, error: unknown) => void;
 }
 
 /** Material ends at a time of the calendar: there the wall clock is right to ask, if it can be believed. */
@@ -43,6 +45,10 @@ export class Scheduler {
   readonly #options: SchedulerOptions;
   /** Keys whose material went since the file was last scrubbed. */
   #destroyed = 0;
+  /** Keys for which something is due that could not be done, and why. */
+  readonly #failing = new Map<string, string>();
+  /** Keys that were rotated by a clock that could not be believed: each jump there and back would leave a version for good. */
+  readonly #rotatedUnbelieved = new Set<string>();
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -52,13 +58,12 @@ export class Scheduler {
    * Does all that is due, and lets others have their turn after each act. A missed rotation happens once, however many were missed.
    * @param all - looks at keys that are not due as well: when the clock was set.
    * @param isStopped - ends the look early: a lock does not wait for thousands of rotations; what is left is due after the next unlock.
-   * @throws AgentError of the first act that failed; what failed is due again at the next look. The others were tried, unless nothing can be kept or recorded.
+   * What failed is due again at the next look, and the others are tried. @throws AgentError `ERR_STORE_UNAVAILABLE`, `ERR_AUDIT_UNAVAILABLE`: then they are not.
    */
   async look(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring, tokenWork, creation } = this.#options;
-    const failures: unknown[] = [];
     try {
-      await this.#lookAtAll(all, isStopped, failures);
+      await this.#lookAtAll(all, isStopped);
     } finally {
       if (this.#destroyed > 0) keyring.scrub(); // once for all of a look: it writes the whole log into the file
       this.#destroyed = 0;
@@ -67,18 +72,22 @@ export class Scheduler {
     await tokenWork.sweep();
     keyring.uses.write(usageBatch);
     creation.sweepTokens();
-    if (failures.length > 0) throw failures[0];
   }
 
-  async #lookAtAll(all: boolean, isStopped: () => boolean, failures: unknown[]): Promise<void> {
+  /** Codes of what keeps something that is due from being done, by key. */
+  get failing(): ReadonlyMap<string, string> {
+    return this.#failing;
+  }
+
+  async #lookAtAll(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring } = this.#options;
     const now = keyring.clock.now();
+    for (const keyId of this.#failing.keys()) if (!keyring.dueTimes.has(keyId)) this.#failing.delete(keyId);
     for (const [keyId, dueTime] of keyring.dueTimes) {
       if (isStopped()) return;
       if (!all && dueTime > now && dueTime <= now + longestMs) continue;
       const begun = performance.now();
-      await this.#look(keyId).catch((error: unknown) => failures.push(error));
-      if (isAgentError(failures.at(-1), 'ERR_STORE_UNAVAILABLE', 'ERR_AUDIT_UNAVAILABLE')) return; // others would fail alike, and each try leaves two records
+      await this.#try(keyId);
       const tookMs = performance.now() - begun;
       await (tookMs < 1 ? setImmediate() : setTimeout(tookMs)); // half of the time is the others'
     }
@@ -101,6 +110,19 @@ export class Scheduler {
     return due.filter((key) => key !== undefined && (isWindowOver(key, keyring.clock) || isExpired(key, now))).map((key) => key?.keyId ?? '');
   }
 
+  /** Remembers what failed. @throws AgentError `ERR_STORE_UNAVAILABLE`, `ERR_AUDIT_UNAVAILABLE`: the others would fail alike, and each try leaves two records. */
+  async #try(keyId: string): Promise<void> {
+    try {
+      await this.#look(keyId);
+      this.#failing.delete(keyId);
+    } catch (error) {
+      if (isAgentError(error, 'ERR_STORE_UNAVAILABLE', 'ERR_AUDIT_UNAVAILABLE')) throw error;
+      const why = isAgentError(error) ? error.code : 'ERR_INTERNAL';
+      if (this.#failing.get(keyId) !== why) this.#options.onFailure(keyId, error);
+      this.#failing.set(keyId, why);
+    }
+  }
+
   async #look(keyId: string): Promise<void> {
     const { keyring } = this.#options;
     const { clock } = keyring;
@@ -108,13 +130,16 @@ export class Scheduler {
     if (!key) return;
     const now = clock.now();
     if (clock.isBelievable()) {
+      this.#rotatedUnbelieved.delete(keyId);
       if (isWindowOver(key, clock)) return await this.#destroy(key);
       if (isExpired(key, now)) return await this.#expire(key);
       const corrected = correctTimes(key, clock);
       if (corrected !== key) return keyring.commit({ keys: [corrected] });
     }
     const isDue = (nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now;
-    if (isDue && keyring.stateOf(key) === 'Enabled' && !keyring.lifetimes.isOver(keyId)) await this.#options.creation.moveOn(key, 'rotate');
+    if (!isDue || keyring.stateOf(key) !== 'Enabled' || keyring.lifetimes.isOver(keyId) || this.#rotatedUnbelieved.has(keyId)) return;
+    await this.#options.creation.moveOn(key, 'rotate');
+    if (!clock.isBelievable()) this.#rotatedUnbelieved.add(keyId);
   }
 
   async #expire(key: Key): Promise<void> {

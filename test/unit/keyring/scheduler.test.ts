@@ -50,7 +50,7 @@ test('a window that was counted by a count that is lost: the time that was shown
 });
 
 test('a key that cannot be read: the others are looked at all the same, and it is said', async () => {
-  const { keyring, creation, scheduler, clock, acts } = await MemoryKeyring.make();
+  const { keyring, creation, scheduler, clock, acts, failures } = await MemoryKeyring.make();
   const [broken, good] = [await creation.createKey({ uid: 0 }, { rotationInterval: '7d' }), await creation.createKey({ uid: 0 }, { rotationInterval: '7d' })];
   const findKey = keyring.findKey.bind(keyring);
   keyring.findKey = (keyId) => {
@@ -58,6 +58,30 @@ test('a key that cannot be read: the others are looked at all the same, and it i
     return findKey(keyId);
   };
   clock.nowMs += 7 * dayMs;
-  await expect(scheduler.look(false, never)).rejects.toThrow(RangeError);
+  for (let look = 0; look < 3; look += 1) await scheduler.look(false, never);
   expect(acts).toEqual([`rotate ${good.keyId}`]);
+  expect(failures).toEqual([broken.keyId]); // once
+  expect([...scheduler.failing]).toEqual([[broken.keyId, 'ERR_INTERNAL']]);
+  keyring.findKey = findKey;
+  await scheduler.look(false, never);
+  expect(acts).toEqual([`rotate ${good.keyId}`, `rotate ${broken.keyId}`]);
+  expect([...scheduler.failing]).toEqual([]);
+});
+
+test('a clock that jumps there and back again: a key is rotated once by it, not each time', async () => {
+  const { creation, scheduler, clock, acts } = await MemoryKeyring.make();
+  const { keyId } = await creation.createKey({ uid: 0 }, { rotationInterval: '7d' });
+  clock.isBelievable = false;
+  for (let glitch = 0; glitch < 5; glitch += 1) {
+    clock.nowMs += 400 * dayMs;
+    await scheduler.look(true, never);
+    clock.nowMs -= 399 * dayMs;
+    await scheduler.look(true, never);
+  }
+  expect(acts).toEqual([`rotate ${keyId}`]);
+  clock.isBelievable = true;
+  clock.nowMs += 800 * dayMs;
+  await scheduler.look(true, never);
+  await scheduler.look(true, never);
+  expect(acts).toEqual([`rotate ${keyId}`, `rotate ${keyId}`]);
 });
