@@ -1,4 +1,4 @@
-import { type ErrorCode, isAgentError, utf8 } from '@kms-agent/client';
+import { type EncryptResult, type ErrorCode, isAgentError, utf8 } from '@kms-agent/client';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { passphrase, TempFolder } from '../kit/agent.ts';
@@ -6,7 +6,7 @@ import { ClockedAgent, dayMs, hourMs, makeVault, minuteMs, startMs } from '../ki
 import { importMaterial } from '../kit/material.ts';
 
 /** How many walks; more by hand. */
-const runs = Number(process.env['KMS_AGENT_MODEL_RUNS'] ?? 40);
+const runs = Number(process.env['KMS_AGENT_MODEL_RUNS'] ?? 25);
 const message = utf8('what is kept');
 const material = new Uint8Array(32).fill(7);
 
@@ -24,6 +24,10 @@ interface ModelKey {
   intervalMs?: number;
   lastRotation: number;
   blobs: Uint8Array[];
+  /** What was encrypted raw. */
+  raw: Pick<EncryptResult, 'ciphertextBlob' | 'iv' | 'keyVersionId'>[];
+  /** It was rotated by a clock that cannot be believed: not again by that. */
+  rotatedUnbelieved: boolean;
   /** Of the default key, which takes imported material: what it has. */
   material?: 'there' | 'gone';
 }
@@ -39,8 +43,11 @@ interface Model {
   locked: boolean;
   keys: ModelKey[];
   destroyed: string[];
-  steps: number;
+  /** What was done and answered ok, how often; by what the test must have tried. */
+  done: Map<string, number>;
 }
+
+const note = ({ done }: Pick<Model, 'done'>, what: string): void => void done.set(what, (done.get(what) ?? 0) + 1);
 
 interface Real {
   folder: TempFolder;
@@ -69,10 +76,16 @@ function letTimeWork(model: Model): void {
   if (model.locked) return;
   const isOver = ({ windowEnd = Number.POSITIVE_INFINITY }: ModelKey): boolean => windowEnd <= model.running && isBelieved(model);
   model.destroyed.push(...model.keys.filter(isOver).map(({ keyId }) => keyId));
+  for (const _ of model.keys.filter(isOver)) note(model, 'destruction');
   model.keys = model.keys.filter(({ keyId }) => !model.destroyed.includes(keyId));
   for (const key of model.keys) {
+    if (isBelieved(model)) key.rotatedUnbelieved = false;
     if (key.intervalMs !== undefined && isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
-    if (key.intervalMs !== undefined && stateOf(key) === 'Enabled' && key.lastRotation + key.intervalMs <= wallOf(model)) rotate(key, model);
+    if (key.intervalMs !== undefined && stateOf(key) === 'Enabled' && key.lastRotation + key.intervalMs <= wallOf(model) && !key.rotatedUnbelieved) {
+      rotate(key, model);
+      key.rotatedUnbelieved = !isBelieved(model);
+      note(model, 'rotation by time');
+    }
   }
 }
 
@@ -112,21 +125,21 @@ class Step implements fc.AsyncCommand<Model, Real> {
   readonly name: string;
   readonly #pick: number;
   readonly #act: (model: Model, real: Real, key: ModelKey) => Promise<void>;
-  readonly #needsKey: boolean;
+  readonly needsKey: boolean;
 
   constructor(name: string, pick: number, needsKey: boolean, act: (model: Model, real: Real, key: ModelKey) => Promise<void>) {
     this.name = name;
     this.#pick = pick;
-    this.#needsKey = needsKey;
+    this.needsKey = needsKey;
     this.#act = act;
   }
 
   check(model: Readonly<Model>): boolean {
-    return !this.#needsKey || (model.keys.length > 0 && !model.locked);
+    return !this.needsKey || (model.keys.length > 0 && !model.locked);
   }
 
   async run(model: Model, real: Real): Promise<void> {
-    model.steps += 1;
+    note(model, 'step');
     const key = model.keys[this.#pick % Math.max(model.keys.length, 1)];
     await this.#act(model, real, key ?? newKey('', model));
     await compare(model, real);
@@ -156,7 +169,9 @@ const withKey =
     new Step(name, pick, true, async (model, real, key) => {
       const expected = rule(key);
       expect(await outcome(call(real, key))).toBe(expected);
-      if (expected === 'ok') change(key, model);
+      if (expected !== 'ok') return;
+      note(model, key.disabled ? `${name} of a disabled key` : name);
+      change(key, model);
     });
 
 const unlessPending = (key: ModelKey): 'ok' | ErrorCode => (key.windowEnd === undefined ? 'ok' : 'ERR_STATE_CONFLICT');
@@ -165,7 +180,18 @@ const forGenerated = (key: ModelKey): 'ok' | ErrorCode => (key.material === unde
 const forImported = (key: ModelKey, verdict: 'ok' | ErrorCode): 'ok' | ErrorCode => (key.material === undefined ? 'ERR_UNSUPPORTED_OPERATION' : verdict);
 
 function newKey(keyId: string, model: Model): ModelKey {
-  return { keyId, disabled: false, protected: false, versions: 1, primary: 0, used: new Set(), lastRotation: wallOf(model), blobs: [] };
+  return {
+    keyId,
+    disabled: false,
+    protected: false,
+    versions: 1,
+    primary: 0,
+    used: new Set(),
+    lastRotation: wallOf(model),
+    blobs: [],
+    raw: [],
+    rotatedUnbelieved: false,
+  };
 }
 
 /** The wall clock is set. */
@@ -174,12 +200,56 @@ async function setWall(model: Model, { agent }: Real, wrongBy: number): Promise<
   model.wrongBy = wrongBy;
 }
 
+/** Which keys were rotated by a wrong clock is forgotten with the keys. */
+function forgetRotations(model: Model): void {
+  for (const key of model.keys) key.rotatedUnbelieved = false;
+}
+
 /** Locked or not, the agent ends by a signal and comes back locked; then it is unlocked, or not. */
 async function restart(model: Model, real: Real, signal: NodeJS.Signals): Promise<void> {
   const from = real.agent.now;
   await real.agent.end(signal);
   real.agent = await ClockedAgent.start(real.folder, {}, { from });
   model.locked = false;
+  forgetRotations(model);
+}
+
+/** Old ciphertexts open for ever, unless the key may not be used. */
+async function decryptAll(model: Model, { agent: { kms } }: Real, key: ModelKey): Promise<void> {
+  const openings = [
+    ...key.blobs.map((ciphertextBlob) => () => kms.advanceDecrypt({ ciphertextBlob })),
+    ...key.raw.map(
+      ({ ciphertextBlob, iv, keyVersionId }) =>
+        () =>
+          kms.decrypt({ keyId: key.keyId, keyVersionId, ciphertextBlob, ...(iv ? { iv } : {}) }),
+    ),
+  ];
+  for (const open of openings) {
+    const opening = open();
+    expect(await outcome(opening)).toBe(refusals[stateOf(key)]);
+    if (stateOf(key) !== 'Enabled') continue;
+    expect((await opening).plaintext).toEqual(message);
+    note(model, key.versions > 1 ? 'decrypt after a rotation' : 'decrypt');
+  }
+}
+
+/** How each walk begins: with a key, one that rotates, and a default key whose material was imported. */
+async function begin({ agent: { kms } }: Real, model: Model): Promise<void> {
+  for (const rotation of [{}, { rotationInterval: '7d' }]) {
+    const { keyId } = await kms.createKey(rotation);
+    model.keys.push({ ...newKey(keyId, model), ...('rotationInterval' in rotation ? { intervalMs: 7 * dayMs } : {}) });
+  }
+  const { keyId } = await kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' });
+  await importMaterial(kms, keyId, material);
+  model.keys.push({ ...newKey(keyId, model), material: 'there' });
+}
+
+/** How each walk ends: everything that was ever encrypted is opened. */
+async function finish(real: Real, model: Model): Promise<void> {
+  if (model.locked) await real.agent.kms.unlock({ passphrase });
+  model.locked = false;
+  await compare(model, real);
+  for (const key of model.keys) await decryptAll(model, real, key);
 }
 
 const steps: ((pick: number) => Step)[] = [
@@ -284,20 +354,42 @@ const steps: ((pick: number) => Step)[] = [
     },
   ),
   (pick) =>
-    new Step('encrypt', pick, true, async (_model, { agent }, key) => {
+    new Step('encrypt', pick, true, async (model, { agent }, key) => {
       const sealing = agent.kms.advanceEncrypt({ keyId: key.keyId, plaintext: message });
       expect(await outcome(sealing)).toBe(refusals[stateOf(key)]);
       if (stateOf(key) !== 'Enabled') return;
       key.blobs.push((await sealing).ciphertextBlob);
       key.used.add(key.primary);
+      note(model, key.versions > 1 ? 'encrypt after a rotation' : 'encrypt');
     }),
   (pick) =>
-    new Step('decrypt all', pick, true, async (_model, { agent }, key) => {
-      for (const ciphertextBlob of key.blobs) {
-        const opening = agent.kms.advanceDecrypt({ ciphertextBlob });
-        expect(await outcome(opening)).toBe(refusals[stateOf(key)]);
-        if (stateOf(key) === 'Enabled') expect((await opening).plaintext).toEqual(message);
-      }
+    new Step('encrypt raw', pick, true, async (model, { agent }, key) => {
+      const sealing = agent.kms.encrypt({ keyId: key.keyId, plaintext: message });
+      expect(await outcome(sealing)).toBe(refusals[stateOf(key)]);
+      if (stateOf(key) !== 'Enabled') return;
+      key.raw.push(await sealing);
+      key.used.add(0); // raw operations use the initial version
+      note(model, 'encrypt raw');
+    }),
+  (pick) => new Step('decrypt all', pick, true, async (model, real, key) => await decryptAll(model, real, key)),
+  (pick) =>
+    new Step('disable, schedule, cancel', pick, true, async (model, { agent: { kms } }, { keyId }) => {
+      const key = model.keys.find((one) => one.keyId === keyId);
+      if (!key || key.protected || stateOf(key) === 'PendingDeletion' || stateOf(key) === 'PendingImport') return;
+      await kms.disableKey({ keyId });
+      key.disabled = true;
+      await kms.scheduleKeyDeletion({ keyId, pendingWindowInDays: 7 });
+      expect((await kms.cancelKeyDeletion({ keyId })).keyState).toBe('Disabled');
+      note(model, 'disable, schedule, cancel');
+    }),
+  (pick) =>
+    new Step('schedule, and wait', pick, true, async (model, { agent }, key) => {
+      if (key.protected || key.windowEnd !== undefined || !isBelieved(model)) return;
+      await agent.kms.scheduleKeyDeletion({ keyId: key.keyId, pendingWindowInDays: 7 });
+      key.windowEnd = model.running + 7 * dayMs;
+      await agent.advance(7 * dayMs);
+      model.running += 7 * dayMs;
+      model.real += 7 * dayMs;
     }),
   (pick) =>
     new Step('time', pick, false, async (model, { agent }) => {
@@ -322,6 +414,7 @@ const steps: ((pick: number) => Step)[] = [
       model.running += minuteMs;
       model.real += dayMs;
       real.agent = await ClockedAgent.start(real.folder, {}, { from: { wallMs: wallMs + dayMs, bootMs: minuteMs, bootId: `${bootId}'` } });
+      forgetRotations(model);
     }),
   (pick) => new Step('restart', pick, false, (model, real) => restart(model, real, pick % 2 === 0 ? 'SIGTERM' : 'SIGKILL')),
   (pick) =>
@@ -329,35 +422,59 @@ const steps: ((pick: number) => Step)[] = [
       if (model.locked) await agent.kms.unlock({ passphrase });
       else await agent.kms.lock();
       model.locked = !model.locked;
+      forgetRotations(model);
     }),
 ];
+
+/** What must have gone well, how often at least in the walks that are the default: else the walks show nothing. */
+const least: Readonly<Record<string, number>> = {
+  'disable, schedule, cancel': 8,
+  destruction: 10,
+  import: 3,
+  'delete material': 2,
+  enable: 5,
+  'enable of a disabled key': 3,
+  protect: 8,
+  rotate: 5,
+  stage: 5,
+  'rotation by time': 10,
+  'encrypt raw': 10,
+  'encrypt after a rotation': 4,
+  'decrypt after a rotation': 15,
+};
+
+/** How often a step is taken: those with a key, and time, more often than those with the clock and the agent. */
+const weightOf = ({ name, needsKey }: Step): number => (name === 'time' ? 16 : name.startsWith('encrypt') || name === 'decrypt all' ? 8 : needsKey ? 4 : 1);
 
 test(`random walks through the life of keys, ${runs} of them: the agent is what a small model says, restarts and kills included`, {
   timeout: 600_000,
 }, async () => {
   const one = fc.nat(30);
-  let walked = 0;
+  const done: Model['done'] = new Map();
+  const weighted = steps.flatMap((make) => Array.from({ length: weightOf(make(0)) }, () => make));
   await fc.assert(
     fc.asyncProperty(
       fc.commands(
-        steps.map((make) => one.map(make)),
-        { maxCommands: 40, size: 'max' },
+        weighted.map((make) => one.map(make)),
+        { maxCommands: 100, size: 'max' },
       ),
       async (commands) => {
         using folder = new TempFolder();
         await makeVault(folder);
         const real: Real = { folder, agent: await ClockedAgent.start(folder) };
-        const model: Model = { running: 0, real: 0, wrongBy: 0, believedWrongBy: 0, locked: false, keys: [], destroyed: [], steps: 0 };
+        const model: Model = { running: 0, real: 0, wrongBy: 0, believedWrongBy: 0, locked: false, keys: [], destroyed: [], done };
         try {
+          await begin(real, model);
           await fc.asyncModelRun(() => ({ model, real }), commands);
+          await finish(real, model);
         } finally {
-          walked += model.steps;
           await real.agent.end();
         }
       },
     ),
     { numRuns: runs, endOnFailure: true },
   );
-  console.log(`model: ${runs} walks, ${walked} steps`);
-  expect(walked).toBeGreaterThan(runs);
+  console.log(`model: ${runs} walks; ${[...done].map(([what, count]) => `${what} ${count}`).join(', ')}`);
+  const missing = Object.entries(least).filter(([what, count]) => (done.get(what) ?? 0) < (count * runs) / 25);
+  expect(missing).toEqual([]);
 });

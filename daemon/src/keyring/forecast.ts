@@ -58,7 +58,6 @@ function requireFitting(key: Key, method: MethodName, act: KeyAct | undefined): 
   if (forGenerated.has(method)) requireGenerated(key);
   if (forImported.has(method)) requireExternal(key);
   if (act !== undefined && !changesNothing.has(act) && method !== 'setKeyPolicy') requireChangeable(key);
-  if (method === 'scheduleKeyDeletion') requireUnprotected(key);
 }
 
 function fitsUsage({ keySpec, keyUsage }: Key, method: MethodName): boolean {
@@ -82,6 +81,7 @@ export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: Met
     const usesMaterial = act === 'cryptography' || act === 'publicKey';
     if (usesMaterial && !fitsUsage(key, method)) return 'ERR_UNSUPPORTED_OPERATION';
     if (act !== undefined) keyring.requireState(key, act);
+    if (method === 'scheduleKeyDeletion' || method === 'deleteKeyMaterial') requireUnprotected(key);
     if (needsSecret(key, method) && keyring.lifetimes.isOver(key.keyId)) return 'ERR_AGENT_LOCKED';
     if (act !== 'cryptography') return undefined;
     abilitiesOf(keyring, key);

@@ -82,6 +82,7 @@ export class Scheduler {
   async #lookAtAll(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring } = this.#options;
     const now = keyring.clock.now();
+    if (keyring.clock.isBelievable()) this.#rotatedUnbelieved.clear();
     for (const keyId of this.#failing.keys()) if (!keyring.dueTimes.has(keyId)) this.#failing.delete(keyId);
     for (const [keyId, dueTime] of keyring.dueTimes) {
       if (isStopped()) return;
@@ -130,7 +131,6 @@ export class Scheduler {
     if (!key) return;
     const now = clock.now();
     if (clock.isBelievable()) {
-      this.#rotatedUnbelieved.delete(keyId);
       if (isWindowOver(key, clock)) return await this.#destroy(key);
       if (isExpired(key, now)) return await this.#expire(key);
       const corrected = correctTimes(key, clock);
