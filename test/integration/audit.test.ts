@@ -411,6 +411,21 @@ describe('a vault that is put back without its record', () => {
   });
 });
 
+test.each([
+  ['auditMinAgeMs 0: a flood drops the oldest records', 0, false],
+  ['auditMinAgeMs of an hour: what is younger stays, past auditMaxTotalBytes', 3_600_000, true],
+])('%s', async (_name, auditMinAgeMs, isKept) => {
+  using folder = new TempFolder();
+  await initVault(folder);
+  writeFileSync(folder.join('config.json'), JSON.stringify({ auditMaxFileBytes: 8192, auditMaxTotalBytes: 65_536, auditMinAgeMs }), { mode: 0o600 });
+  await using agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
+  const kms = await agent.client();
+  await kms.unlock({ passphrase });
+  const isThere = (): boolean => auditRecords(folder.join('vault', 'audit')).some(({ seq }) => seq === 1);
+  for (let flood = 0; flood < 20; flood += 1) await Promise.all(Array.from({ length: 50 }, () => kms.generateRandom({ numberOfBytes: 1 })));
+  await expect.poll(isThere).toBe(isKept);
+});
+
 test('two agents do not share one record', async () => {
   using other = new TempFolder();
   await initVault(other);
