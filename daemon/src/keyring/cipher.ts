@@ -53,9 +53,12 @@ export interface Expected {
   readonly keyVersionId?: string;
 }
 
+/** Whether the key's policy asks for facts about its caller in each ciphertext. */
+export const bindsCiphertexts = ({ policy }: Key): boolean => policy?.statements.some(({ bindAad }) => bindAad !== undefined) ?? false;
+
 /** What is raw carries no facts about who made it, so that a key whose policy asks for them must not make or open it. */
-function requireUnbound({ policy }: Key): void {
-  if (policy?.statements.some(({ bindAad }) => bindAad !== undefined))
+function requireUnbound(key: Key): void {
+  if (bindsCiphertexts(key))
     throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: "The key's policy binds ciphertexts to their caller; use the advance operations." });
 }
 

@@ -1,9 +1,10 @@
 import type { ErrorCode, MethodName } from '@kms-agent/protocol';
 import { isAgentError } from '@kms-agent/protocol';
-import type { Key } from './key.ts';
+import { bindsCiphertexts } from './cipher.ts';
+import { type Key, maxKeyVersions } from './key.ts';
 import { abilitiesOf, shownState } from './metadata.ts';
 import type { OpenKeyring } from './open-keyring.ts';
-import { isSymmetric, requireChangeable, requireExternal, requireGenerated, requireUnprotected } from './rules.ts';
+import { isSymmetric, requireChangeable, requireExternal, requireGenerated, requireUnprotected, unsupported } from './rules.ts';
 import type { KeyAct } from './state.ts';
 
 /** What each method with a key does, as the table of states knows it. */
@@ -41,7 +42,10 @@ export const acts: Partial<Record<MethodName, KeyAct>> = {
 const forGenerated: ReadonlySet<MethodName> = new Set(['createKeyVersion', 'setPrimaryKeyVersion', 'updateRotationPolicy']);
 const forImported: ReadonlySet<MethodName> = new Set(['getParametersForImport', 'importKeyMaterial', 'deleteKeyMaterial']);
 const forSigning: ReadonlySet<MethodName> = new Set(['sign', 'verify']);
+const forUnprotected: ReadonlySet<MethodName> = new Set(['scheduleKeyDeletion', 'deleteKeyMaterial']);
 const rawEncryption: ReadonlySet<MethodName> = new Set(['encrypt', 'generateDataKey']);
+/** What makes or opens ciphertexts without a word of who made them. */
+const raw: ReadonlySet<MethodName> = new Set([...rawEncryption, 'decrypt']);
 const advance: ReadonlySet<MethodName> = new Set([
   'advanceEncrypt',
   'advanceDecrypt',
@@ -58,6 +62,8 @@ function requireFitting(key: Key, method: MethodName, act: KeyAct | undefined): 
   if (forGenerated.has(method)) requireGenerated(key);
   if (forImported.has(method)) requireExternal(key);
   if (act !== undefined && !changesNothing.has(act) && method !== 'setKeyPolicy') requireChangeable(key);
+  if (method === 'updateRotationPolicy' && !isSymmetric(key.keySpec)) throw unsupported('Only symmetric keys rotate by themselves.');
+  if (raw.has(method) && bindsCiphertexts(key)) throw unsupported("The key's policy binds ciphertexts to their caller.");
 }
 
 function fitsUsage({ keySpec, keyUsage }: Key, method: MethodName): boolean {
@@ -81,7 +87,8 @@ export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: Met
     const usesMaterial = act === 'cryptography' || act === 'publicKey';
     if (usesMaterial && !fitsUsage(key, method)) return 'ERR_UNSUPPORTED_OPERATION';
     if (act !== undefined) keyring.requireState(key, act);
-    if (method === 'scheduleKeyDeletion' || method === 'deleteKeyMaterial') requireUnprotected(key);
+    if (forUnprotected.has(method)) requireUnprotected(key);
+    if (method === 'createKeyVersion' && key.versions.length >= maxKeyVersions) return 'ERR_LIMIT_EXCEEDED';
     if (needsSecret(key, method) && keyring.lifetimes.isOver(key.keyId)) return 'ERR_AGENT_LOCKED';
     if (act !== 'cryptography') return undefined;
     abilitiesOf(keyring, key);
