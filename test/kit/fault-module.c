@@ -2,7 +2,7 @@
  * A PKCS#11 module that stands before another one, counts, and fails on schedule. Built by the tests.
  * KMS_FAULT_REAL: path of the module behind it. KMS_FAULT_PLAN: a file of 512 bytes. The first 256 are read before each call:
  *   "<functions> <what> <every>"  functions: names with commas between, or *; what: a CKR in hexadecimal, hang, hold (until the
- *   plan says otherwise), crash, or slow and milliseconds; every: 1 for each call, or x and a pattern of 0 and 1 that repeats.
+ *   plan says otherwise), crash, flip (C_Sign alone: answers CKR_OK, with one bit of the signature wrong), or slow and milliseconds; every: 1 for each call, or x and a pattern of 0 and 1 that repeats.
  * An empty plan lets everything through. The rest are the counts, see enum below.
  * KMS_FAULT_MAX_SESSIONS: sessions that the token has. KMS_FAULT_FOREIGN_SLOT: a slot whose token is not initialized cannot be read.
  */
@@ -28,6 +28,8 @@
 #include "pkcs11.h"
 
 enum { plan_bytes = 256, file_bytes = 512 };
+/* No return value of a module. */
+enum { flipped = 0x7fffffff };
 enum { count_logins, count_sessions, count_peak, count_held };
 static CK_FUNCTION_LIST_PTR real;
 static CK_FUNCTION_LIST mine;
@@ -89,7 +91,7 @@ static CK_RV fault(const char *function) {
     kill(getpid(), SIGSEGV);
     for (;;) pause();
   }
-  return strtoul(what, NULL, 16);
+  return strcmp(what, "flip") == 0 ? flipped : strtoul(what, NULL, 16);
 }
 
 #define WRAP(name, parameters, arguments)    \
@@ -119,12 +121,19 @@ WRAP(C_Encrypt, (S, B d, L n, B e, P l), (s, d, n, e, l))
 WRAP(C_DecryptInit, (S, M, O k), (s, m, k))
 WRAP(C_Decrypt, (S, B e, L n, B d, P l), (s, e, n, d, l))
 WRAP(C_SignInit, (S, M, O k), (s, m, k))
-WRAP(C_Sign, (S, B d, L n, B g, P l), (s, d, n, g, l))
 WRAP(C_CreateObject, (S, A t, L n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o))
 WRAP(C_DestroyObject, (S, O o), (s, o))
 WRAP(C_UnwrapKey, (S, M, O w, B d, L n, A t, L c, CK_OBJECT_HANDLE_PTR k), (s, m, w, d, n, t, c, k))
 WRAP(C_WrapKey, (S, M, O w, O k, B d, P n), (s, m, w, k, d, n))
 WRAP(C_GenerateRandom, (S, B d, L n), (s, d, n))
+
+static CK_RV fault_C_Sign(S, B d, L n, B g, P l) {
+  CK_RV rv = fault("C_Sign");
+  if (rv != CKR_OK && rv != flipped) return rv;
+  CK_RV signed_ = real->C_Sign(s, d, n, g, l);
+  if (rv == flipped && signed_ == CKR_OK && g) g[20] ^= 1;
+  return signed_;
+}
 
 static CK_RV fault_C_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t) {
   CK_RV rv = fault("C_GetTokenInfo");

@@ -45,10 +45,10 @@ export class FaultModule {
 
   /**
    * @param functions - names with commas between, or *.
-   * @param what - a CKR, or what the call does; `slow20` takes 20 ms, `hold` until `end`.
+   * @param what - a CKR, or what the call does; `slow20` takes 20 ms, `hold` until `end`, `flip` (of C_Sign) succeeds with a wrong bit.
    * @param every - 1 for each call, or which of them: `x10` for the first of each two.
    */
-  begin(functions: string, what: number | 'hang' | 'hold' | 'crash' | `slow${number}`, every: number | `x${string}` = 1): void {
+  begin(functions: string, what: number | 'hang' | 'hold' | 'crash' | 'flip' | `slow${number}`, every: number | `x${string}` = 1): void {
     this.#write(`${functions} ${typeof what === 'number' ? `0x${what.toString(16)}` : what} ${every}`);
   }
 

@@ -109,8 +109,6 @@ export interface Calls {
   judge: { takes: Ciphertext; gives: { plaintext: Uint8Array } };
   /** `signature` is r ‖ s for EC. */
   sign: { takes: { key: KeyRef; algorithm: SigningAlgorithm; digest: Uint8Array }; gives: { signature: Uint8Array } };
-  /** Proves that the handle of a key is still the key's; many may share one proof. */
-  confirm: { takes: { key: KeyRef }; gives: Record<string, never> };
   /** Finds a key anew, and proves it. */
   prove: { takes: { key: KeyRef }; gives: Record<string, never> };
   /** `destroyed` counts objects; 0 when there was none. What is not proven ours is left. */

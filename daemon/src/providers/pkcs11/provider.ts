@@ -30,7 +30,7 @@ import { type LinkState, TokenLink } from './link.ts';
 import { describeFailure, type Failure, type KeyRef, type NewKey, TokenFailure } from './messages.ts';
 import { decodePrevious, encodePrevious } from './previous.ts';
 import type { TokenSettings } from './settings.ts';
-import { formatSignature, SignatureCheck } from './signature-check.ts';
+import { formatSignature } from './signature-format.ts';
 import { statusOf } from './status.ts';
 
 /** What the provider needs of the agent around it. */
@@ -65,7 +65,6 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #options: TokenProviderOptions;
   readonly #link: TokenLink;
   readonly #public = new PublicOperations();
-  readonly #signatures = new SignatureCheck(this.#public, (ref) => this.#link.call('confirm', { key: toRef(ref) }));
   /** Versions whose object was last missing, doubled or another one. */
   readonly #unavailable = new Set<string>();
   #isAnnounced = false;
@@ -171,18 +170,15 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     });
   }
 
-  /** A signature that is not the key's is another's, or a fault's, and nobody gets it. */
-  async sign(ref: MaterialRef, { algorithm, message, messageType, signatureFormat }: SignInput): Promise<Uint8Array> {
+  /** Each signature is verified: one that is not the key's is another's, or a fault's, which with RSA may give the key away. Nobody gets it. */
+  async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
+    const { algorithm, message, messageType, signatureFormat } = input;
     const digest = messageType === 'DIGEST' ? message : createHash('sha256').update(message).digest();
     const key = toRef(ref);
-    const isEc = algorithm === 'ECDSA_SHA_256';
     return await this.#withToken(ref.keyVersionId, async () => {
       for (let left = signTries; left > 0; left -= 1) {
         const { signature } = await this.#link.call('sign', { key, algorithm, digest });
-        if (
-          await this.#signatures.isRight(ref, { algorithm, message: digest, messageType: 'DIGEST', signature, ...(isEc ? { signatureFormat: 'P1363' } : {}) })
-        )
-          return formatSignature(signature, algorithm, signatureFormat);
+        if (await this.#public.verify(ref, { ...input, signature, signatureFormat: 'P1363' })) return formatSignature(signature, algorithm, signatureFormat);
         await this.#link.call('prove', { key });
       }
       throw new TokenFailure({ kind: 'failed', rv: 'a signature that does not verify', call: 'C_Sign' });

@@ -56,10 +56,6 @@ export class Helper {
     decrypt: (params) => this.#opened.cipher.decrypt(params),
     judge: (params) => this.#opened.cipher.judge(params),
     sign: (params) => this.#opened.cipher.sign(params),
-    confirm: async ({ key }) => {
-      await this.#opened.keys.confirm(key);
-      return {};
-    },
     prove: async ({ key }) => {
       await this.#opened.keys.prove(key);
       return {};
