@@ -197,8 +197,9 @@ const tagValue = () =>
 /** Tags: at most 50, names 1 to 128 and values at most 256 characters. */
 export const tags = () => {
   const named = (value: unknown): boolean => typeof value !== 'object' || value === null || !Object.hasOwn(value, '__proto__');
-  const unread = z.unknown().refine(named, '__proto__ cannot be the name of a tag') as unknown as z.ZodType<Record<string, string>>; // read by what follows
+  const unread = z.unknown().refine(named, '__proto__ cannot be the name of a tag') as unknown as z.ZodType<Record<string, string>, Record<string, string>>; // read by what follows
   return unread
     .pipe(z.record(tagName(), tagValue()).refine((value) => Object.keys(value).length <= 50, 'must be at most 50 tags'))
+    .pipe(unread) // a client begins at this end, and a record would lose the name
     .meta({ type: 'object', additionalProperties: { type: 'string', maxLength: 256 }, maxProperties: 50 });
 };

@@ -225,3 +225,27 @@ describe('codes, signatures, ids', () => {
     expect(ids.every((id) => /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id))).toBe(true);
   });
 });
+
+describe('tags named __proto__', () => {
+  const tags = JSON.parse('{"__proto__":"x","a":"b"}') as Record<string, string>;
+
+  test.each([
+    ['tagKey', { keyId: 'alias/a', tags }],
+    ['createKey', { tags }],
+    ['listKeys', { filters: { tags } }],
+  ] as const)('%s: the client refuses what the agent would refuse, and drops nothing', (method, params) => {
+    const refusal = { code: 'ERR_INVALID_PARAMS', details: { reason: '__proto__ cannot be the name of a tag' } };
+    expect(() => encodeParams(method, params)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_PARAMS' }));
+    try {
+      decodeParams(method, JSON.parse(JSON.stringify(params)));
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toMatchObject(refusal);
+    }
+  });
+
+  test('other names that objects have: sent as they are', () => {
+    const named = { keyId: 'alias/a', tags: { constructor: 'x', toString: 'y' } };
+    expect(JSON.stringify(encodeParams('tagKey', named))).toBe(JSON.stringify(named));
+  });
+});
