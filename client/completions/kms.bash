@@ -40,7 +40,7 @@ _kms() {
     'kms key version') words='';;
     'kms key set-primary') words='';;
     'kms key import') words='--file --base64 --wrapped --token --expires';;
-    'kms key import-parameters') words='--public-key --token --wrapping-spec --force';;
+    'kms key import-parameters') words='--public-key --token --wrapping-spec --wrapping-algorithm --force';;
     'kms key delete-material') words='--yes';;
     'kms key delete') words='--days --yes';;
     'kms key cancel-deletion') words='';;

@@ -140,6 +140,7 @@ complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from import-parameters' -l public-key
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from import-parameters' -l token
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from import-parameters' -l wrapping-spec
+complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from import-parameters' -l wrapping-algorithm
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from import-parameters' -l force
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from delete-material' -l yes
 complete -c kms -n '__fish_seen_subcommand_from key; and __fish_seen_subcommand_from delete' -l days

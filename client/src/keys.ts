@@ -202,7 +202,7 @@ export class KeysClient extends CryptographyClient {
   /**
    * Puts wrapped material into a key of origin EXTERNAL; what was imported once is the only material the key ever takes again.
    *
-   * @param params - `encryptedKeyMaterial`: RSAES-OAEP with SHA-256 (RFC 8017) of the raw AES key.
+   * @param params - `encryptedKeyMaterial`: the material, wrapped as getParametersForImport asked for it; protocol/README.md says how.
    * @throws AgentError `ERR_IMPORT_TOKEN_INVALID`, `ERR_IMPORT_TOKEN_EXPIRED`, `ERR_INVALID_KEY_MATERIAL`, `ERR_STATE_CONFLICT`.
    */
   importKeyMaterial(params: ImportKeyMaterialParams, options?: CallOptions): Promise<ImportKeyMaterialResult> {

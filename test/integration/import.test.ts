@@ -139,6 +139,16 @@ test('kms key import --file: does the whole dance', async () => {
   expect(await cli(['key', 'import', 'alias/default', '--file', folder.join('none')])).toMatchObject({ code: 2 });
 });
 
+test('kms key import: a file of the wrong length and a time that is none are refused with what is right', async () => {
+  writeFileSync(folder.join('long.bin'), randomBytes(5000));
+  const long = await cli(['key', 'import', 'alias/default', '--file', folder.join('long.bin')]);
+  expect(long).toMatchObject({ code: 2, stderr: 'kms: AES_256 takes 32 bytes; there are 5000\n' });
+  writeFileSync(folder.join('raw.bin'), material);
+  const never = await cli(['key', 'import', 'alias/default', '--file', folder.join('raw.bin'), '--expires', '2030-02-31']);
+  expect(never).toMatchObject({ code: 2, stderr: expect.stringContaining('--expires takes a date such as 2030-01-31 (its midnight in UTC)') as string });
+  expect(await kms.describeKey({ keyId })).toMatchObject({ keyState: 'PendingImport' });
+});
+
 test('the documented steps with OpenSSL alone: import-parameters, openssl pkeyutl, import --wrapped', async () => {
   const guide = readFileSync(new URL('../../daemon/README.md', import.meta.url), 'utf8');
   const steps = /with OpenSSL alone.*?```\n(.*?)```/s.exec(guide)?.[1]?.trim().split('\n') ?? [];

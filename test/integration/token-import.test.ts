@@ -1,9 +1,10 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
-import { chmodSync, cpSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto';
+import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { passphrase, TempFolder } from '../kit/agent.ts';
+import { cleanEnv, type Finished, kmsProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { FaultModule } from '../kit/fault.ts';
 import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
 import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
@@ -152,5 +153,53 @@ describe.skipIf(!hasSoftHsm)('material on its way into and out of a token (needs
     expect(rig.log.match(/could not be destroyed/g)).toHaveLength(1);
     fault.end();
     await until(() => keys.every(({ primaryKeyVersionId }) => !shows(rig, primaryKeyVersionId)), 'all are gone');
+  });
+
+  const cli = (rig: TokenRig, ...args: string[]): Promise<Finished> => run(kmsProgram, args, { env: cleanEnv({ KMS_AGENT_SOCK: rig.agent?.socketPath }) });
+
+  test('kms key import --file: a private key as PEM or DER and a raw key go into a token as the library takes them; what is wrong is said', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    const file = rig.folder.join('key');
+    const pairs = { EC_P256: generateKeyPairSync('ec', { namedCurve: 'prime256v1' }), RSA_2048: generateKeyPairSync('rsa', { modulusLength: 2048 }) };
+    for (const [keySpec, { privateKey, publicKey }] of Object.entries(pairs))
+      for (const format of ['pem', 'der'] as const) {
+        const { keyId } = await makeWaiting(kms, keySpec as keyof typeof pairs);
+        writeFileSync(file, privateKey.export({ type: 'pkcs8', format } as { type: 'pkcs8'; format: 'der' }));
+        expect(await cli(rig, 'key', 'import', keyId, '--file', file)).toMatchObject({ code: 0, stderr: '' });
+        expect(createPublicKey((await kms.getPublicKey({ keyId })).publicKey).equals(publicKey)).toBe(true);
+        expect(await codeOf(kms.sign({ keyId, message: x }))).toBe('no error');
+      }
+    const waiting = await makeWaiting(kms, 'RSA_2048');
+    writeFileSync(file, pairs.EC_P256.privateKey.export({ type: 'pkcs8', format: 'pem' }));
+    const refused = await cli(rig, 'key', 'import', waiting.keyId, '--file', file);
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining('RSA_2048 takes a private key of its kind; this one is EC_P256') as string });
+    const { keyId } = await makeWaiting(kms);
+    writeFileSync(file, randomBytes(32));
+    expect(await cli(rig, 'key', 'import', keyId, '--file', file)).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('the documented steps with OpenSSL for RSA_AES_KEY_WRAP_SHA_256, and the same in the help', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    const { keyId } = await makeWaiting(kms, 'EC_P256');
+    await kms.createAlias({ keyId, aliasName: 'alias/mine' });
+    const { folder } = rig;
+    execFileSync('openssl', ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', folder.join('key.pem')], { stdio: 'ignore' });
+    const publicKey = createPublicKey(readFileSync(folder.join('key.pem')));
+    const guide = readFileSync(new URL('../../protocol/README.md', import.meta.url), 'utf8');
+    const steps = /with the OpenSSL program.*?```sh\n(.*?)```/s.exec(guide)?.[1] ?? '';
+    writeFileSync(folder.join('kms'), `#!/bin/sh\nexec ${process.execPath} ${kmsProgram} "$@"\n`, { mode: 0o755 });
+    const env = cleanEnv({ KMS_AGENT_SOCK: rig.agent?.socketPath, PATH: `${folder.path}:${process.env['PATH'] ?? ''}` });
+    execFileSync('sh', ['-e', '-c', steps], { cwd: folder.path, env, stdio: 'pipe' });
+    expect(createPublicKey((await kms.getPublicKey({ keyId })).publicKey).equals(publicKey)).toBe(true);
+    expect(await codeOf(kms.sign({ keyId, message: x }))).toBe('no error');
+    const help = (await cli(rig, 'key', 'import-parameters', '--help')).stdout.toString().replace(/ \\\n +/g, ' ');
+    const commands = steps
+      .trim()
+      .split('\n')
+      .filter((line) => !line.startsWith('shred'));
+    expect(commands.filter((line) => !help.includes(`$ ${line}\n`))).toEqual([]);
+    expect(commands).toHaveLength(6);
   });
 });
