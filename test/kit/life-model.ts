@@ -25,6 +25,8 @@ export interface ModelKey {
   /** Versions that have encrypted. */
   used: Set<number>;
   intervalMs?: number;
+  /** It was rotated by a clock that cannot be believed: not again by that one. */
+  rotatedUnbelieved?: boolean;
   lastRotation: number;
   tags: Record<string, string>;
   blobs: Uint8Array[];
@@ -110,11 +112,18 @@ function destroy(key: ModelKey, model: Model): void {
   for (const [name, keyId] of model.aliases) if (keyId === key.keyId) model.aliases.delete(name);
 }
 
+/** Which keys were rotated by a wrong clock is forgotten with the keys. */
+export function forgetRotations(model: Model): void {
+  for (const key of model.keys) key.rotatedUnbelieved = false;
+}
+
 function letRotate(key: ModelKey, model: Model): void {
+  if (isBelieved(model)) key.rotatedUnbelieved = false;
   if (key.intervalMs === undefined) return;
   if (isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
-  if (stateOf(key) !== 'Enabled' || key.lastRotation + key.intervalMs > wallOf(model)) return;
+  if (stateOf(key) !== 'Enabled' || key.rotatedUnbelieved || key.lastRotation + key.intervalMs > wallOf(model)) return;
   rotate(key, model);
+  key.rotatedUnbelieved = !isBelieved(model);
   note(model, 'rotated by time');
 }
 

@@ -1,7 +1,7 @@
 import { expect } from 'vitest';
 import { passphrase } from './agent.ts';
 import { ClockedAgent, dayMs, minuteMs } from './clocked.ts';
-import { compare, isBelieved, letPass, type Model, newKey, outcome, type Real, type Verdict } from './life-model.ts';
+import { compare, forgetRotations, isBelieved, letPass, type Model, newKey, outcome, type Real, type Verdict } from './life-model.ts';
 import { doStep, keySteps, material, openAll, type Step } from './life-steps.ts';
 import { importMaterial } from './material.ts';
 
@@ -67,6 +67,7 @@ async function restart(model: Model, real: Real, signal: NodeJS.Signals): Promis
   await real.agent.end(signal);
   real.agent = await ClockedAgent.start(real.folder, {}, { from });
   model.locked = false;
+  forgetRotations(model);
   return 'ok';
 }
 
@@ -121,6 +122,7 @@ export const agentSteps = {
     model.running += minuteMs;
     model.real += dayMs;
     real.agent = await ClockedAgent.start(real.folder, {}, { from: { wallMs: wallMs + dayMs, bootMs: minuteMs, bootId: `${bootId}'` } });
+    forgetRotations(model);
     return 'ok';
   }),
   restart: free('restart', (model, real, pick) => restart(model, real, pick % 2 === 0 ? 'SIGTERM' : 'SIGKILL')),
@@ -128,6 +130,7 @@ export const agentSteps = {
     if (model.locked) await agent.kms.unlock({ passphrase });
     else await agent.kms.lock();
     model.locked = !model.locked;
+    forgetRotations(model);
     return 'ok';
   }),
 } satisfies Record<string, Step>;
