@@ -58,6 +58,13 @@ describe('kms-agent config check', () => {
     ['an ill-typed one', { maxDepth: 'deep' }, 'maxDepth'],
     ['one out of its range', { maxDepth: 0 }, 'maxDepth'],
     ['an unknown action in the policy', { policy: { statements: [{ effect: 'Allow', principals: ['uid:1'], actions: ['sign'], x: 1 }] } }, '/statements/0/x'],
+    ['an administrator whom nobody knows', { administrators: ['user:nosuchuser'] }, '/administrators/0'],
+    ['an administrator without a number', { administrators: ['uid:0', 'uid:abc'] }, '/administrators/1'],
+    [
+      'a principal of the policy whom nobody knows',
+      { policy: { statements: [{ effect: 'Allow', principals: ['user:nosuchuser'], actions: ['metrics'] }] } },
+      '/policy/statements/0/principals/0',
+    ],
     ['a token without a module', { tokens: [{ name: 'a', uri: 'pkcs11:token=a' }] }, 'module'],
   ])('%s is named', async (_name, settings, words) => {
     write(settings);

@@ -1,6 +1,7 @@
 import { homedir } from 'node:os';
 import { decodePolicy } from '@kms-agent/protocol';
 import { choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettingsFile, reloadable, type Settings } from '../config.ts';
+import { checkAuthority } from '../policy/policy.ts';
 import { checkTokens } from '../providers/pkcs11/settings.ts';
 
 /** Which file, and how to answer. */
@@ -36,7 +37,7 @@ export async function showConfig({ config, required, json }: ConfigOptions): Pro
 export async function checkConfig({ config, required, json }: ConfigOptions): Promise<void> {
   const settings = completeSettings(await readSettingsFile(config, required));
   checkTokens(settings.tokens);
-  decodePolicy(settings.policy);
+  checkAuthority({ administrators: settings.administrators, agentPolicy: decodePolicy(settings.policy) });
   say(json ? JSON.stringify({ ok: true, config }) : `ok: ${config}`);
 }
 

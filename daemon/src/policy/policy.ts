@@ -154,6 +154,12 @@ export class Policy implements Authority {
 const compileAdministrators = (administrators: readonly string[]): ReturnType<typeof compilePrincipal>[] =>
   administrators.map((principal, place) => compilePrincipal(principal, `/administrators/${place}`));
 
+/** Checks settings as a policy compiles them. @throws AgentError `ERR_INVALID_PARAMS` with the `path` of a wrong one. */
+export function checkAuthority({ administrators, agentPolicy }: Pick<PolicyOptions, 'administrators' | 'agentPolicy'>): void {
+  compileAdministrators(administrators);
+  new CompiledPolicy(agentPolicy, 'agent', { now: Date.now });
+}
+
 /** A decision as people are told it; where no statement decided, an administrator may. */
 function describe({ allowed, statement, limit }: Decision, rule: 'keyPolicy' | 'agentPolicy', mayAnyhow: boolean): Verdict {
   if (mayAnyhow && !allowed && (!statement || limit)) return { allowed: true, rule: 'administrator' };
