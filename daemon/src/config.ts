@@ -1,7 +1,9 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, type Stats } from 'node:fs';
+import { userInfo } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultKeychainTimeoutMs } from './os/keychain.ts';
+import { isOpen, isOpenFolder, isOurs, walkTo } from './os/trust.ts';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
 /** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
@@ -188,23 +190,33 @@ async function importConf(): Promise<typeof import('conf').default> {
 
 const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** @throws AgentError `ERR_STATE_CONFLICT` when others can write the file. */
-function checkPrivate(path: string): void {
-  const { mode, uid } = statSync(path);
-  const ours = uid === 0 || uid === process.geteuid?.();
-  if (!ours || (mode & 0o022) !== 0) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${path} can be written by other users; run: chmod go-w ${path}` });
+/** The user that runs, by name; by number where it has none. */
+function ownName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.geteuid?.());
+  }
+}
+
+/** @throws AgentError `ERR_STATE_CONFLICT` when others can change what is there. */
+function checkPlace(place: string, stat: Stats): void {
+  if (!isOurs(stat))
+    throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}` });
+  const isOpenPlace = stat.isDirectory() ? isOpenFolder(stat) : isOpen(stat);
+  if (isOpenPlace) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` });
 }
 
 /**
  * Reads what a settings file says; nothing where it is not there and was not asked for.
- * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, or a file that others can write.
+ * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, or a file or folder on the way to it that others can write.
  */
 export async function readSettingsFile(file: string, required: boolean): Promise<Partial<Settings>> {
   if (!existsSync(file)) {
     if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}.` });
     return {};
   }
-  checkPrivate(file);
+  walkTo(file, checkPlace); // who can write a folder can put another file of the owner's in the place of this one
   if (/^\s*\{\s*\}\s*$/.test(readFileSync(file, 'utf8'))) return {}; // as an installation leaves it: nothing to load conf for
   const Conf = await importConf();
   const options = {

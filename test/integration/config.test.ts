@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { chmodSync, fstatSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, fstatSync, mkdirSync, openSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { defaultSettings, makeSettingsSchema } from '../../daemon/src/config.ts';
@@ -87,6 +87,57 @@ describe('kms-agent config check', () => {
       stderr: expect.stringContaining('no settings file') as string,
     });
   });
+});
+
+test.runIf(asRoot)('settings of somebody else: the hint is to take them over, whatever their mode', async () => {
+  write({});
+  chmodSync(file, 0o600);
+  chownSync(file, 65534, 65534);
+  const { code, stderr } = await config('check', '--config', file);
+  chownSync(file, 0, 0);
+  expect(code).toBe(1);
+  expect(stderr).toContain(`chown root ${file}`);
+});
+
+describe('the folder of the settings', () => {
+  const place = folder.join('place');
+  const inPlace = join(place, 'config.json');
+  const check = (mode: number) => {
+    mkdirSync(place, { recursive: true });
+    writeFileSync(inPlace, '{}', { mode: 0o600 });
+    chmodSync(place, mode);
+    return config('check', '--config', inPlace);
+  };
+
+  test.each(asRoot ? [0o777, 0o775, 0o757] : [0o777, 0o757])('of mode %o is refused: others can put another file there', async (mode) => {
+    expect(await check(mode)).toMatchObject({ code: 1, stderr: expect.stringContaining(`chmod go-w ${place}`) as string });
+  });
+
+  test('a shared folder is not: nobody else can take the file away', async () => {
+    expect(await check(0o1777)).toMatchObject({ code: 0 });
+  });
+
+  test('a link leads to what is judged, and is judged by its folder', async () => {
+    await check(0o755);
+    const open = folder.join('open');
+    mkdirSync(open, { recursive: true });
+    chmodSync(open, 0o777);
+    symlinkSync(inPlace, join(open, 'link.json'));
+    expect(await config('check', '--config', join(open, 'link.json'))).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`chmod go-w ${open}`) as string,
+    });
+  });
+});
+
+test('config show: a reader that goes away is no error of the agent', async () => {
+  const script = `${process.execPath} --disable-warning=ExperimentalWarning ${agentProgram} config show --config ${file}; echo $? >&2`;
+  write({});
+  const child = spawn('/bin/sh', ['-c', `{ ${script}; } | true`], { env: cleanEnv({ HOME: folder.path }) });
+  const said: Buffer[] = [];
+  child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
+  await new Promise((resolve) => child.on('close', resolve));
+  expect(Buffer.concat(said).toString()).toBe('141\n');
 });
 
 test('the schema that the package ships is that of the code', async () => {

@@ -239,6 +239,10 @@ function explain(error: unknown): string {
   return `${error.code}: ${[hint ?? error.message, path, reason].filter(Boolean).join(' ')}${named}`;
 }
 
+/** A reader that has seen enough, as in `kms-agent config show | head`, ends this as it ends any other program. An agent goes on: see serve. */
+const endedBySigpipe = 141;
+process.stdout.on('error', () => process.exit(endedBySigpipe));
+
 try {
   await program.parseAsync();
 } catch (error) {

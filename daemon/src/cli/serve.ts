@@ -67,7 +67,7 @@ function reloadOnSignal(settings: Settings, notifier: Notifier, options: ReloadO
 
 /** Says on standard output where the agent is, in words a shell can read. */
 function announce(path: string): void {
-  process.stdout.on('error', () => undefined); // nobody waits for it any more
+  process.stdout.removeAllListeners('error').on('error', () => undefined); // nobody waits for it any more, which ends no agent
   process.stdout.write(`export KMS_AGENT_SOCK=${path}\n`);
 }
 

@@ -1,6 +1,7 @@
-import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
-import { isAbsolute, join } from 'node:path';
+import { type Stats, statSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
 import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { isOpen, isOurs, walkTo } from '../../os/trust.ts';
 import type { TokenMatch } from './messages.ts';
 import { parseTokenUri } from './uri.ts';
 
@@ -65,17 +66,10 @@ export function matchOf({ uri }: TokenSettings): TokenMatch {
   return parseTokenUri(uri);
 }
 
-/** Links on the way to a module; past it they go in circles. */
-const maxLinks = 40;
-
 /** @throws TypeError when others can put something else in the place of what is there. */
-function checkPlace(place: string): Stats {
-  const stat = lstatSync(place);
-  const isSticky = stat.isDirectory() && (stat.mode & 0o1000) !== 0; // there only its owner can replace a file
-  if (![0, process.geteuid?.() ?? 0].includes(stat.uid))
-    throw new TypeError(`${place} belongs to user ${stat.uid}, who could put another module there; it must be root's or the agent's own`);
-  if (!stat.isSymbolicLink() && (stat.mode & 0o022) !== 0 && !isSticky) throw new TypeError(`${place} can be written by others; run: chmod go-w ${place}`);
-  return stat;
+function checkPlace(place: string, stat: Stats): void {
+  if (!isOurs(stat)) throw new TypeError(`${place} belongs to user ${stat.uid}, who could put another module there; it must be root's or the agent's own`);
+  if (isOpen(stat)) throw new TypeError(`${place} can be written by others; run: chmod go-w ${place}`);
 }
 
 /**
@@ -86,20 +80,5 @@ function checkPlace(place: string): Stats {
 export function checkModuleFile(path: string): string {
   if (!isAbsolute(path)) throw new TypeError(`the path of a module is absolute, not ${path}`);
   if (!statSync(path, { throwIfNoEntry: false })) return path;
-  const rest = path.split('/').filter((name) => name !== '');
-  let real = '/';
-  checkPlace(real);
-  for (let links = 0, name = rest.shift(); name !== undefined; name = rest.shift()) {
-    const place = join(real, name);
-    if (!checkPlace(place).isSymbolicLink()) {
-      real = place;
-      continue;
-    }
-    links += 1;
-    if (links > maxLinks) throw new TypeError(`${path} leads through too many links`);
-    const target = readlinkSync(place);
-    rest.unshift(...target.split('/').filter((part) => part !== ''));
-    if (isAbsolute(target)) real = '/';
-  }
-  return real;
+  return walkTo(path, checkPlace);
 }
