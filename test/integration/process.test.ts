@@ -72,7 +72,7 @@ test('an agent that is started around its program: status and the log name each 
 describe.skipIf(!canRunAsUser)('as an ordinary user (as root: needs a checkout that others can read)', () => {
   /** An agent of the ordinary user, on a socket in a folder of its own. */
   async function startAgent(folder: TempFolder, before: readonly string[] = [], settings: object = {}, env: NodeJS.ProcessEnv = {}): Promise<TestAgent> {
-    chmodSync(folder.path, 0o777);
+    chmodSync(folder.path, 0o1777);
     writeFileSync(folder.join('config.json'), JSON.stringify(settings), { mode: 0o644 });
     const command = [...before, ...asUser, 'env', `TMPDIR=${folder.path}`];
     const dataDir = folder.join('vault');
