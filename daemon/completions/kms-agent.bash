@@ -8,10 +8,10 @@ _kms_agent() {
     'kms-agent init') words='--data-dir --passphrase-fd --json --no-default-key --keychain --no-keychain --system';;
     'kms-agent serve') words='--config --data-dir --socket --audit-dir --accept-rollback';;
     'kms-agent dev') words='--socket --no-default-key';;
-    'kms-agent rekey') words='--data-dir --passphrase-fd --json';;
-    'kms-agent backup') words='--data-dir --passphrase-fd --json';;
-    'kms-agent restore') words='--data-dir --passphrase-fd --json';;
-    'kms-agent salvage') words='--data-dir --passphrase-fd --json';;
+    'kms-agent rekey') words='--data-dir --passphrase-fd --json --system';;
+    'kms-agent backup') words='--data-dir --passphrase-fd --json --system';;
+    'kms-agent restore') words='--data-dir --passphrase-fd --json --system';;
+    'kms-agent salvage') words='--data-dir --passphrase-fd --json --system';;
     'kms-agent install') words='--system --user --dry-run --json --passphrase-fd --with-key --no-credential';;
     'kms-agent uninstall') words='--system --user --dry-run --json';;
     'kms-agent keyslot') words='add';;
@@ -19,13 +19,13 @@ _kms_agent() {
     'kms-agent keyslot add keychain') words='--data-dir --passphrase-fd --json';;
     'kms-agent keyslot add credential') words='--data-dir --passphrase-fd --secret-fd --with-key --credstore --json';;
     'kms-agent config') words='show check schema';;
-    'kms-agent config show') words='--config --json';;
-    'kms-agent config check') words='--config --json';;
+    'kms-agent config show') words='--system --config --json';;
+    'kms-agent config check') words='--system --config --json';;
     'kms-agent config schema') words='';;
     'kms-agent hsm') words='list';;
     'kms-agent hsm list') words='--module --json';;
     'kms-agent audit') words='verify';;
-    'kms-agent audit verify') words='--data-dir --audit-dir --archive --passphrase-fd --json';;
+    'kms-agent audit verify') words='--system --data-dir --audit-dir --archive --passphrase-fd --json';;
     'kms-agent doctor') words='--config --data-dir --socket --audit-dir --system --json';;
   esac
   COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))

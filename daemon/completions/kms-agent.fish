@@ -30,15 +30,19 @@ complete -c kms-agent -n '__fish_seen_subcommand_from dev' -l no-default-key
 complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from rekey' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from backup' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from restore' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from salvage' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from install' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from install' -l user
 complete -c kms-agent -n '__fish_seen_subcommand_from install' -l dry-run
@@ -65,14 +69,17 @@ complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_s
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a show
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a check
 complete -c kms-agent -n '__fish_seen_subcommand_from config' -f -a schema
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l config
 complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l config
 complete -c kms-agent -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm' -f -a list
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l module
 complete -c kms-agent -n '__fish_seen_subcommand_from hsm; and __fish_seen_subcommand_from list' -l json
 complete -c kms-agent -n '__fish_seen_subcommand_from audit' -f -a verify
+complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l audit-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from audit; and __fish_seen_subcommand_from verify' -l archive

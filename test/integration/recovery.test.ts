@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
+import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
 
 vi.setConfig({ testTimeout: 120_000 }); // many processes, one after the other
@@ -71,5 +71,39 @@ describe.skipIf(!hasTerminal)('daemon/RECOVERY.md, as it stands there, on a term
   test('A backup: one file, beside the running agent', () => {
     type(commandsUnder('A backup'), []);
     expect(existsSync(folder.join('vault-backup.db'))).toBe(true);
+  });
+});
+
+describe("--system: the system's agent", () => {
+  const env = cleanEnv();
+
+  test.each([
+    [['backup', '--system', '/media/a safe/vault.db'], "backup --system '/media/a safe/vault.db'"],
+    [['rekey', '--system'], 'rekey --system'],
+    [['restore', '--system', '/media/vault.db'], 'restore --system /media/vault.db'],
+    [['salvage', '--system', '/srv/rescued'], 'salvage --system /srv/rescued'],
+    [['audit', 'verify', '--system'], 'audit verify --system'],
+  ])('%j as another user: the same command as its own', async (args, command) => {
+    const { code, stderr } = await run(agentProgram, args, { env });
+    expect(code).toBe(1);
+    expect(stderr).toContain('ERR_ACCESS_DENIED: ');
+    expect(stderr).toContain(`runuser -u kms-agent -- kms-agent ${command}\n`);
+  });
+
+  test('the page has each of them in its host form', () => {
+    const host = /## On a host\n([\s\S]*?)(?=\n## |$)/.exec(page)?.[1] ?? '';
+    for (const name of ['backup', 'restore', 'rekey', 'salvage', 'audit verify']) expect(host).toContain(`runuser -u kms-agent -- kms-agent ${name} --system`);
+  });
+
+  test('config show names its places', async () => {
+    const { stdout } = await run(agentProgram, ['config', 'show', '--system', '--json'], { env });
+    expect(JSON.parse(stdout.toString())).toMatchObject({
+      places: {
+        dataDir: { path: '/var/lib/kms-agent', from: '--system' },
+        auditDir: { path: '/var/log/kms-agent', from: '--system' },
+        configFile: { path: '/etc/kms-agent/config.json', from: '--system' },
+        socketPath: { path: '/run/kms-agent/agent.sock', from: '--system' },
+      },
+    });
   });
 });

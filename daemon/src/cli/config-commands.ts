@@ -1,11 +1,12 @@
-import { homedir } from 'node:os';
 import { decodePolicy } from '@kms-agent/protocol';
-import { choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettingsFile, reloadable, type Settings } from '../config.ts';
+import { type choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettingsFile, reloadable, type Settings } from '../config.ts';
 import { checkAuthority } from '../policy/policy.ts';
 import { checkTokens } from '../providers/pkcs11/settings.ts';
 
 /** Which file, and how to answer. */
 export interface ConfigOptions {
+  /** Where things are when no option says otherwise. */
+  readonly usual: ReturnType<typeof choosePlaces>;
   readonly config: string;
   readonly required: boolean;
   readonly json?: boolean;
@@ -16,10 +17,9 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const placeNames: Readonly<Record<keyof Places, string>> = { configFile: 'settings', dataDir: 'vault', auditDir: 'audit record', socketPath: 'socket' };
 
 /** Prints every setting as it holds, and where it comes from; and the places, with what chose them. */
-export async function showConfig({ config, required, json }: ConfigOptions): Promise<void> {
+export async function showConfig({ usual: chosen, config, required, json }: ConfigOptions): Promise<void> {
   const said = await readSettingsFile(config, required);
   const settings = completeSettings(said);
-  const chosen = choosePlaces(process.env, homedir());
   const places = { ...chosen, configFile: config === chosen.configFile.path ? chosen.configFile : { path: config, from: '--config' } };
   const rows = Object.entries(settings).map(([name, value]) => ({
     name,

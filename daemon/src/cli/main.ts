@@ -3,12 +3,14 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isAgentError, systemSocketPath } from '@kms-agent/protocol';
 import { Command } from 'commander';
-import { findPlaces } from '../config.ts';
+import { choosePlaces, findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
+import type { ConfigOptions } from './config-commands.ts';
 import { requireServiceUser, systemPlaces } from './install/host.ts';
 import { addInstallCommands } from './install/options.ts';
 import { addKeyslotCommands } from './keyslot-options.ts';
 import { HopelessStart } from './supervised.ts';
+import { type SystemOption, systemChoices, systemFolders, withSystem } from './system-option.ts';
 
 protectProcess();
 
@@ -123,18 +125,22 @@ program
     await serveDev({ command, defaultKey, ...(socket === undefined ? {} : { socket: resolve(socket) }) });
   });
 
-vaultCommand('rekey', 'make a new root key and seal everything anew; other keyslots must be added again', 'rekey').action(async (options: CommonOptions) =>
-  (await vaultCommands()).rekey(options),
+/** Options with the folder that is meant. */
+const placed = <T extends CommonOptions & SystemOption>({ system = false, ...options }: T) =>
+  system ? { ...options, dataDir: systemFolders().dataDir } : options;
+
+withSystem(vaultCommand('rekey', 'make a new root key and seal everything anew; other keyslots must be added again', 'rekey')).action(
+  async (options: CommonOptions) => (await vaultCommands()).rekey(placed(options)),
 );
-vaultCommand('backup', 'write a consistent sealed copy, also while the agent runs', 'backup /media/safe/vault-backup.db')
+withSystem(vaultCommand('backup', 'write a consistent sealed copy, also while the agent runs', 'backup /media/safe/vault-backup.db'))
   .argument('<file>', 'file to write; it must not exist')
-  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).backup(options, file));
-vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 'restore /media/safe/vault-backup.db')
+  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).backup(placed(options), file));
+withSystem(vaultCommand('restore', 'put a backup in place; refuses to write over a vault', 'restore /media/safe/vault-backup.db'))
   .argument('<file>', 'backup to read')
-  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).restore(options, file));
-vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued')
+  .action(async (file: string, options: CommonOptions) => (await vaultCommands()).restore(placed(options), file));
+withSystem(vaultCommand('salvage', 'save what still opens of a damaged vault into a new one', 'salvage ./rescued'))
   .argument('<new-data-dir>', 'folder of the new vault')
-  .action(async (newDataDir: string, options: CommonOptions) => (await vaultCommands()).salvage(options, newDataDir));
+  .action(async (newDataDir: string, options: CommonOptions) => (await vaultCommands()).salvage(placed(options), newDataDir));
 
 addInstallCommands(program, { places, parseFd });
 addKeyslotCommands(program, { dataDir: places.dataDir, parseFd });
@@ -143,24 +149,27 @@ const configCommands = program.command('config').description('the settings');
 
 /** A command on a settings file. */
 function configCommand(name: string, description: string): Command {
-  return configCommands
-    .command(name)
+  return withSystem(configCommands.command(name))
     .description(description)
     .option('--config <file>', 'settings file')
     .option('--json', 'answer as JSON')
     .addHelpText('after', `\nExample:\n  $ kms-agent config ${name}`);
 }
 
-interface ConfigCommandOptions {
+interface ConfigCommandOptions extends SystemOption {
   config?: string;
   json?: boolean;
 }
 
-const configFrom = ({ config, json }: ConfigCommandOptions): { config: string; required: boolean; json?: boolean } => ({
-  config: config === undefined ? places.configFile : resolve(config),
-  required: config !== undefined,
-  ...(json ? { json } : {}),
-});
+const configFrom = ({ config, json, system = false }: ConfigCommandOptions): ConfigOptions => {
+  const usual = system ? systemChoices() : choosePlaces(process.env, homedir());
+  return {
+    usual,
+    config: config === undefined ? usual.configFile.path : resolve(config),
+    required: config !== undefined,
+    ...(json ? { json } : {}),
+  };
+};
 
 configCommand('show', 'print every setting as it holds, and where it comes from').action(async (options: ConfigCommandOptions) =>
   (await settingsCommands()).showConfig(configFrom(options)),
@@ -183,10 +192,7 @@ program
   .addHelpText('after', '\nExample:\n  $ kms-agent hsm list --module /usr/lib/softhsm/libsofthsm2.so')
   .action(async (options: { module: string; json?: boolean }) => (await import('./hsm-commands.ts')).listTokens(options));
 
-program
-  .command('audit')
-  .description('the record of what was asked and done')
-  .command('verify')
+withSystem(program.command('audit').description('the record of what was asked and done').command('verify'))
   .description('prove that nobody changed the record: names the first that was flipped, dropped, swapped, duplicated or cut off')
   .option('--data-dir <dir>', 'folder of the vault', places.dataDir)
   .option('--audit-dir <dir>', 'folder of the audit record (default: as for serve)')
@@ -197,12 +203,13 @@ program
     'after',
     '\nExamples:\n  $ kms-agent audit verify\n  $ kms-agent audit verify --archive /srv/archive/kms-audit\n\nExit status: 0 whole, 1 broken.',
   )
-  .action(async ({ dataDir, auditDir, archive, ...options }: CommonOptions & { auditDir?: string; archive: string[] }) => {
+  .action(async ({ dataDir, auditDir, archive, system = false, ...options }: CommonOptions & SystemOption & { auditDir?: string; archive: string[] }) => {
     const { auditVerify } = await import('./audit-commands.ts');
+    const folders = system ? systemFolders() : { dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir) };
     const isWhole = await auditVerify({
       ...options,
-      dataDir: resolve(dataDir),
-      auditDir: findAuditDir(dataDir, auditDir),
+      dataDir: folders.dataDir,
+      auditDir: folders.auditDir,
       archives: archive.map((folder) => resolve(folder)),
     });
     process.exitCode = isWhole ? 0 : 1;
