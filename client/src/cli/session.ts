@@ -1,4 +1,6 @@
-import { type AddressSource, findSocket, isAgentError, remedies } from '@kms-agent/protocol';
+import { readFileSync, statSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { type AddressSource, findSocket, isAgentError, remedies, systemSocketPath } from '@kms-agent/protocol';
 import type { Command } from 'commander';
 import { type AgentClient, connect } from '../client.ts';
 
@@ -34,15 +36,38 @@ export function describeAddress(socket: string | undefined): string {
   return `${path}, ${sources[source]}`;
 }
 
+/** The group of a socket by name; by number where it has none. */
+function groupOf(path: string): string {
+  const { gid } = statSync(path);
+  const line = readFileSync('/etc/group', 'utf8')
+    .split('\n')
+    .find((entry) => entry.split(':')[2] === String(gid));
+  return line?.split(':')[0] ?? String(gid);
+}
+
+/** What to do where no agent answers: one that is there may let in a group only, and the system's is not started by hand. */
+function adviseUnreachable({ cause }: Error, socket: string | undefined): string {
+  const { path, source } = findSocket(socket);
+  const isForbidden = cause instanceof Error && 'code' in cause && cause.code === 'EACCES';
+  try {
+    if (isForbidden)
+      return `You may not open it: it is for the group ${groupOf(path)}. As root: usermod -a -G ${groupOf(path)} ${userInfo().username}; then log in anew.`;
+  } catch {
+    return 'You may not open it, nor look into its folder: who has set it up can let you in.';
+  }
+  return source === 'system' || path === systemSocketPath ? "See what became of the system's: systemctl status kms-agent" : remedies.ERR_UNREACHABLE;
+}
+
 /** An error as a person reads it: code, text, and what to do. */
 export function explainError(error: unknown, socket: string | undefined): string {
   if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
   const { path, reason, hint, retryAfterMs, findings } = error.details;
   const where = path === undefined ? '' : ` ${path} ${reason ?? ''}`;
   const address = error.code === 'ERR_UNREACHABLE' ? ` (${describeAddress(socket)})` : '';
+  const advice = error.code === 'ERR_UNREACHABLE' ? adviseUnreachable(error, socket) : remedies[error.code];
   const wait = retryAfterMs === undefined ? '' : ` Wait ${Math.ceil(retryAfterMs / 1000)} s.`;
   const named = Array.isArray(findings) ? findings.map((finding) => `\n  ${String(finding)}`).join('') : '';
-  return `${error.code}: ${error.message}${where}${address} ${hint ?? remedies[error.code]}${wait}`.trimEnd() + named;
+  return `${error.code}: ${error.message}${where}${address} ${hint ?? advice}${wait}`.trimEnd() + named;
 }
 
 /** 1 refused, 2 usage, 3 no agent, 4 locked or without a vault. */
