@@ -50,6 +50,9 @@ function isJournal(env: NodeJS.ProcessEnv): boolean {
   return env['JOURNAL_STREAM'] === `${dev}:${ino}`;
 }
 
+/** What gives a line that is no log line its priority in the journal; nothing elsewhere. */
+export const journalPrefix = (level: string, env: NodeJS.ProcessEnv): string => (isJournal(env) ? `<${priorities[level] ?? 6}>` : '');
+
 /** A stream that is written to, and what waits in it. */
 type Output = Pick<Writable, 'write' | 'writableLength'>;
 

@@ -195,3 +195,16 @@ test('the log has a priority in front of each line where it goes to the journal,
   await expect.poll(() => agent.log).toContain('"ready"');
   expect(agent.log).not.toMatch(/^<\d>/m);
 });
+
+test('why a start failed is an error in the journal', async () => {
+  write({ administrators: ['uid:abc'] });
+  const path = folder.join('failed');
+  const fd = openSync(path, 'w');
+  const { dev, ino } = fstatSync(fd);
+  const child = spawn(process.execPath, [agentProgram, 'serve', '--config', file, '--data-dir', folder.join('vault'), '--socket', folder.join('f.sock')], {
+    stdio: ['ignore', 'ignore', fd],
+    env: cleanEnv({ JOURNAL_STREAM: `${dev}:${ino}` }),
+  });
+  await new Promise((resolve) => child.on('exit', resolve));
+  expect(readFileSync(path, 'utf8')).toMatch(/^<3>kms-agent: ERR_INVALID_PARAMS: .*administrators/m);
+});

@@ -253,6 +253,8 @@ process.stdout.on('error', () => process.exit(endedBySigpipe));
 try {
   await program.parseAsync();
 } catch (error) {
-  process.stderr.write(`kms-agent: ${explain(error)}\n`);
+  const { journalPrefix } = await import('../log.ts');
+  const prefix = journalPrefix('error', process.env);
+  process.stderr.write(`${prefix}kms-agent: ${explain(error).replaceAll('\n', `\n${prefix}`)}\n`);
   process.exit(exitCodeOf(error));
 }
