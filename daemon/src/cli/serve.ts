@@ -82,12 +82,14 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   let tell = (): void => undefined; // nobody can ask before it is ready
   let reason: string | undefined;
   let path = socket;
+  let isPassed = false;
   const onFailed = (why: string): void => {
     reason = why;
     tell();
   };
   const running = await mustSucceed(async () => {
     const listen = chooseAddress(supervision, socket, settings.socketMode);
+    isPassed = 'fd' in listen;
     path = ('fd' in listen ? listen.passed : undefined) ?? socket;
     const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => await firstTry({ agent, audit }, log, onFailed);
     const lockMark = lockMarkIn(dataDir, machineTime.bootId);
@@ -96,7 +98,7 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   tell = () => notifier.status(describeState(running.agent, reason));
   handleSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
   reloadOnSignal(settings, notifier, { file: config, required: configRequired, running, log });
-  announce(path);
+  if (!isPassed) announce(path); // who passed one knows where it is
   tell();
   notifier.ready();
   log.info('ready', { path, state: running.agent.state });
