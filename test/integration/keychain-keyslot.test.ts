@@ -5,6 +5,8 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { isAgentError } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { KeychainKeyslots } from '../../daemon/src/keyring/keychain-keyslot.ts';
+import { Vault } from '../../daemon/src/vault/vault.ts';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { hasKeyring, SecretService } from '../kit/keyring.ts';
 import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
@@ -240,4 +242,28 @@ describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compile
     ]);
     expect(read(session.env, keyslotId)).toBe('nothing');
   });
+});
+
+test('a keychain that gave nothing is not asked again without a person, because it may prompt; a person asks it again', async () => {
+  const { vault } = await Vault.create({ clock: Date.now, slots: [] });
+  let asked = 0;
+  const store = {
+    read: (): Promise<undefined> => {
+      asked += 1;
+      return Promise.resolve(undefined);
+    },
+    write: () => Promise.resolve(),
+    remove: () => Promise.resolve(),
+  };
+  const slots = new KeychainKeyslots(store, () => asked * 1e9); // however long it is ago
+  for (const [isAsked, times] of [
+    [false, 1],
+    [false, 1],
+    [true, 2],
+    [false, 2],
+  ] as const) {
+    await expect(slots.open(vault, ['one'], isAsked)).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
+    expect(asked).toBe(times);
+  }
+  vault.close();
 });
