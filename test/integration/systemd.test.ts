@@ -96,6 +96,25 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(changed).toMatch(/can be written by others than root.*\nrefused 1$/s);
   });
 
+  test('an upgrade that stops halfway: a foreign file stops it before anything changed, and the next run restarts what runs the old program', async () => {
+    const link = '/usr/share/man/man1/kms.1';
+    await host.sh(`kms status >/dev/null; rm ${link}; echo foreign > ${link}; echo >> /usr/lib/kms-agent/bin/kms`);
+    await expect(install()).rejects.toThrow(/kms\.1 is there/);
+    expect(await host.sh('tail -c 1 /usr/lib/kms-agent/bin/kms | od -An -c; tail -n 1 /usr/lib/kms-agent/bin/kms')).toBe('\\n'); // the old program, still
+    const pid = await show('MainPID');
+    await host.sh(
+      `rm ${link}; cp -a /usr/lib/kms-agent /usr/lib/kms-agent.other; mv /usr/lib/kms-agent /root/old; mv /usr/lib/kms-agent.other /usr/lib/kms-agent`,
+    );
+    expect(outcomes(await install())).toMatchObject({ commands: 'done', restart: 'done' });
+    expect(await show('MainPID')).not.toBe(pid);
+    const running = await show('MainPID');
+    await host.sh('echo "# changed" >> /etc/systemd/system/kms-agent.service');
+    await host.sh('cp /opt/kms-agent/lib/node_modules/@kms-agent/daemon/systemd/kms-agent.service /etc/systemd/system/');
+    expect(outcomes(await install())).toMatchObject({ program: 'already', units: 'done', restart: 'done' });
+    expect(await show('MainPID')).not.toBe(running);
+    expect(new Set(Object.values(outcomes(await install())))).toEqual(new Set(['already']));
+  });
+
   test('the first connection starts the agent; the time to the first answer', async () => {
     await host.sh('systemctl stop kms-agent.service');
     expect(await show('ActiveState')).toBe('inactive');

@@ -27,10 +27,15 @@ export function isLink(path: string, target: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true && readlinkSync(path) === target;
 }
 
+/** @throws AgentError `ERR_ALREADY_EXISTS` for what is there and is not our link. */
+export function checkLink(path: string, target: string): void {
+  if (!isLink(path, target) && lstatSync(path, { throwIfNoEntry: false }))
+    throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${path} is there and is not a link to ${dirname(target)}; move it away.` });
+}
+
 /** Makes a link. @throws AgentError `ERR_ALREADY_EXISTS` for what is not ours. */
 export function makeLink(path: string, target: string): void {
-  if (lstatSync(path, { throwIfNoEntry: false }))
-    throw new AgentError('ERR_ALREADY_EXISTS', { hint: `${path} is there and is not a link to ${dirname(target)}; move it away.` });
+  checkLink(path, target);
   symlinkSync(target, path);
 }
 

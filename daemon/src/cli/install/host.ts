@@ -2,7 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { findGroupId, findUserId } from '../../os/users.ts';
-import { holds, isLink, makeLink, readShipped, type TextFile, writePublic } from './files.ts';
+import { checkLink, holds, isLink, makeLink, readShipped, type TextFile, writePublic } from './files.ts';
 import { runCommand } from './run.ts';
 import { plainStep, type Step } from './step.ts';
 import { hasClient, treeFolder } from './tree.ts';
@@ -42,6 +42,11 @@ export const hostLinks: readonly HostLink[] = [...agentLinks, ...clientLinks];
 
 /** What there is a use for on this host: a manual and shells have a folder where they look. */
 const usefulLinks = (): HostLink[] => [...agentLinks, ...(hasClient() ? clientLinks : [])].filter(([link]) => existsSync(dirname(link)));
+
+/** @throws AgentError `ERR_ALREADY_EXISTS` for a file in the place of a link. */
+export function checkLinks(): void {
+  for (const [link, target] of usefulLinks()) checkLink(link, target);
+}
 
 /**
  * Makes sure that what makes the system's vault is its own user: whoever else made it would leave files that the agent cannot use.

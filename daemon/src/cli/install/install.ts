@@ -4,7 +4,7 @@ import { AgentError } from '@kms-agent/protocol';
 import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
 import { isLink, removeFiles } from './files.ts';
-import { hostFiles, hostLinks, hostSteps, systemPlaces } from './host.ts';
+import { checkLinks, hostFiles, hostLinks, hostSteps, systemPlaces } from './host.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
@@ -20,12 +20,9 @@ function requireRoot(): void {
 export function systemInstallation(options: VaultStepOptions): Step[] {
   requireRoot();
   process.umask(0o022); // what systemd's own tools make must be readable; what must not is given its mode by name
-  let isChanged = false;
-  const program = treeStep(() => {
-    isChanged = true;
-  });
+  const program = treeStep(checkLinks);
   const manager = systemManager();
-  return [program, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager, () => isChanged), firstUnlockStep(manager)];
+  return [program, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager), firstUnlockStep(manager)];
 }
 
 /** What takes the system's agent away. The vault, the audit record, the settings, the credential and the accounts stay. @throws AgentError `ERR_ACCESS_DENIED`. */
@@ -59,7 +56,7 @@ export function keptOfSystem(): string[] {
 /** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write. */
 export function userInstallation(configHome: string, script: string): Step[] {
   for (const path of [process.execPath, script]) checkTrusted(path, process.geteuid?.());
-  return unitSteps(userManager(configHome, [process.execPath, script]), () => false);
+  return unitSteps(userManager(configHome, [process.execPath, script]));
 }
 
 export function userRemoval(configHome: string): Step[] {

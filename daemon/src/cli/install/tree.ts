@@ -96,8 +96,8 @@ function replaceTree(plan: TreePlan): void {
   rmSync(old, { recursive: true, force: true });
 }
 
-/** The program with its own Node. @throws AgentError `ERR_STATE_CONFLICT` where others than root can write what is copied, or where it goes. */
-export function treeStep(onChange: () => void): Step {
+/** The program with its own Node. @throws AgentError `ERR_STATE_CONFLICT` where others than root can write what is copied, or where it goes. @param check - throws for what stops a later step: the program is not replaced then. */
+export function treeStep(check: () => void): Step {
   let plan: TreePlan | undefined;
   return plainStep(
     'program',
@@ -106,12 +106,10 @@ export function treeStep(onChange: () => void): Step {
       plan = planTree();
       checkSources(plan.files);
       checkTrusted(existsSync(treeFolder) ? treeFolder : dirname(treeFolder));
+      check();
       return isSame(treeFolder, plan);
     },
-    () => {
-      replaceTree(plan ?? planTree());
-      onChange();
-    },
+    () => replaceTree(plan ?? planTree()),
   );
 }
 

@@ -1,8 +1,10 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { holds, readShipped, removeFiles, type TextFile, writePublic } from './files.ts';
+import { daemonFolder } from './packages.ts';
 import { runCommand, succeeds } from './run.ts';
 import { plainStep, type Step } from './step.ts';
+import { treeFolder } from './tree.ts';
 
 const socketUnit = 'kms-agent.socket';
 export const serviceUnit = 'kms-agent.service';
@@ -11,16 +13,19 @@ export const serviceUnit = 'kms-agent.service';
 export interface Manager {
   readonly folder: string;
   readonly units: readonly TextFile[];
+  /** What the service runs: whatever changes it leaves a new time of change there. */
+  readonly program: readonly string[];
   /** Runs systemctl. @throws Error with what it complained of. */
   readonly systemctl: (...args: string[]) => string;
   /** Whether systemctl says yes. */
   readonly is: (...args: string[]) => boolean;
 }
 
-function makeManager(folder: string, flags: readonly string[], units: readonly TextFile[]): Manager {
+function makeManager(folder: string, flags: readonly string[], units: readonly TextFile[], program: readonly string[]): Manager {
   return {
     folder,
     units,
+    program,
     systemctl: (...args) => runCommand('systemctl', ...flags, ...args),
     is: (...args) => succeeds('systemctl', ...flags, '--quiet', ...args),
   };
@@ -32,6 +37,7 @@ export function systemManager(): Manager {
     folder,
     [],
     [socketUnit, serviceUnit].map((name) => [join(folder, name), readShipped(name)]),
+    [treeFolder],
   );
 }
 
@@ -55,22 +61,34 @@ export function userManager(configHome: string, program: readonly [node: string,
       [join(folder, socketUnit), readShipped(`user/${socketUnit}`)],
       [join(folder, serviceUnit), service],
     ],
+    [program[0], daemonFolder],
   );
 }
 
-/** The units, and a socket that listens from now on and after each start. @param changed - whether the program is another one since this run began. */
-export function unitSteps({ folder, units, systemctl, is }: Manager, changed: () => boolean): Step[] {
-  let isNew = false;
+/** Whether files of a unit changed after systemd read them. */
+const isStale = ({ systemctl }: Manager): boolean =>
+  [socketUnit, serviceUnit].some((name) => systemctl('show', '--property=NeedDaemonReload', '--value', name) === 'yes');
+
+/** Whether the service began before its program or its units were as they are now; an earlier run that stopped halfway may have changed them. */
+function isOutdated({ units, program, systemctl }: Manager): boolean {
+  const text = systemctl('show', '--timestamp=us+utc', '--property=ExecMainStartTimestamp', '--value', serviceUnit);
+  const started = Date.parse(text.replace(/^\w+ (\S+) (\S+) UTC$/, '$1T$2Z'));
+  const changed = [...program, ...units.map(([path]) => path)].map((path) => statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
+  return !(started >= Math.floor(Math.max(...changed)));
+}
+
+/** The units, and a socket that listens from now on and after each start. */
+export function unitSteps(manager: Manager): Step[] {
+  const { folder, units, systemctl, is } = manager;
   return [
     plainStep(
       'units',
       `write ${units.map(([path]) => path).join(' and ')}`,
-      () => units.every(holds),
+      () => units.every(holds) && !isStale(manager),
       () => {
         mkdirSync(folder, { recursive: true });
-        for (const unit of units) writePublic(unit);
+        for (const unit of units) if (!holds(unit)) writePublic(unit);
         systemctl('daemon-reload');
-        isNew = true;
       },
     ),
     plainStep(
@@ -82,7 +100,7 @@ export function unitSteps({ folder, units, systemctl, is }: Manager, changed: ()
     plainStep(
       'restart',
       `restart ${serviceUnit} if it runs another version; callers wait for it at the socket`,
-      () => !((isNew || changed()) && is('is-active', serviceUnit)),
+      () => !is('is-active', serviceUnit) || !isOutdated(manager),
       () => void systemctl('restart', serviceUnit),
     ),
   ];
