@@ -1,4 +1,4 @@
-import { cpSync, existsSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -94,6 +94,16 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
       'cp -r /opt/kms-agent /tmp/open && chmod o+w /tmp/open/lib && PATH=/tmp/open/bin:$PATH kms-agent install --system --dry-run 2>&1 || echo refused $?',
     );
     expect(changed).toMatch(/can be written by others than root.*\nrefused 1$/s);
+  });
+
+  test('the lines of the guide install and upgrade; the installed program says that it upgrades nothing', async () => {
+    const guide = readFileSync(join(repository, 'daemon/README.md'), 'utf8');
+    const line = /^npm install --global --prefix \/opt\/kms-agent .*\n(.*install --system)\b/m.exec(guide)?.[1] ?? '';
+    // Node is in PATH, and what npm put into its prefix is not.
+    const run = 'mkdir -p /tmp/node; cp /opt/kms-agent/bin/node /tmp/node; echo >> /usr/lib/kms-agent/bin/kms; PATH=/tmp/node:$PATH';
+    expect(outcomes(JSON.parse(await host.sh(`${run} ${line} --json`)) as Installed)).toMatchObject({ program: 'done' });
+    expect(await host.sh('kms-agent install --system')).toContain('Nothing was upgraded: this is the installed program itself.');
+    expect(await host.sh(`PATH=/tmp/node:$PATH ${line}`)).not.toContain('Nothing was upgraded');
   });
 
   test('an upgrade that stops halfway: a foreign file stops it before anything changed, and the next run restarts what runs the old program', async () => {

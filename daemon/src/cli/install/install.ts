@@ -5,6 +5,7 @@ import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
 import { isLink, removeFiles } from './files.ts';
 import { checkLinks, hostFiles, hostLinks, hostSteps, systemPlaces } from './host.ts';
+import { daemonFolder } from './packages.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
@@ -15,6 +16,9 @@ import { firstUnlockStep, type VaultStepOptions, vaultSteps } from './vault-step
 function requireRoot(): void {
   if (process.geteuid?.() !== 0) throw new AgentError('ERR_ACCESS_DENIED', { hint: 'This sets up the whole host; run it as root.' });
 }
+
+/** Whether this program is the one that an installation put on the host: it can bring nothing newer. */
+export const isInstalledProgram = (): boolean => daemonFolder.startsWith(`${treeFolder}/`);
 
 /** What sets up the system's agent. @throws AgentError `ERR_ACCESS_DENIED`. */
 export function systemInstallation(options: VaultStepOptions): Step[] {

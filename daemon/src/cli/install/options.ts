@@ -55,12 +55,18 @@ function isForSystem({ system = false, user = false }: TargetOptions): boolean {
 
 const configHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config');
 
+/** What somebody must know who meant to upgrade. */
+const installedItself =
+  'Nothing was upgraded: this is the installed program itself. To upgrade, install the new packages and run theirs: /opt/kms-agent/bin/kms-agent install --system';
+
 async function install({ passphraseFd, withKey, credential, ...options }: InstallOptions): Promise<void> {
   const system = isForSystem(options);
-  const { systemInstallation, userInstallation } = await import('./install.ts');
+  const { isInstalledProgram, systemInstallation, userInstallation } = await import('./install.ts');
   const vault = { ...(passphraseFd === undefined ? {} : { passphraseFd }), ...(credential ? { withKey } : {}) };
   const steps = await perform(system ? systemInstallation(vault) : userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
-  if (options.json) return say(JSON.stringify({ steps }));
+  const note = system && isInstalledProgram() ? installedItself : undefined;
+  if (options.json) return say(JSON.stringify({ steps, ...(note === undefined ? {} : { note }) }));
+  if (note !== undefined) say(`\n${note}`);
   if (options.dryRun) return;
   if (system) say('\nWho may connect: usermod -a -G kms-users NAME. Then: kms status; systemctl status kms-agent');
   else say('\nNext: kms-agent init, if there is no vault yet; then kms unlock.');
@@ -92,7 +98,7 @@ export function addInstallCommands(program: Command, { places, parseFd }: { plac
     .option('--passphrase-fd <n>', 'read the passphrase of the vault from this descriptor instead of the terminal', parseFd)
     .addOption(new Option('--with-key <key>', 'what the credential is encrypted with').choices(['auto', 'host', 'tpm2', 'host+tpm2']).default('auto'))
     .option('--no-credential', 'make no credential: a person unlocks after each start')
-    .addHelpText('after', '\nExamples:\n  # kms-agent install --system --dry-run\n  $ kms-agent install --user')
+    .addHelpText('after', '\nExamples:\n  # /opt/kms-agent/bin/kms-agent install --system --dry-run\n  $ kms-agent install --user')
     .action((options: InstallOptions) => install(options));
   targetCommand(program, 'uninstall', 'take the units and the program away again; the vault, the audit record and the settings stay')
     .addHelpText('after', '\nExample:\n  # kms-agent uninstall --system')
