@@ -85,7 +85,6 @@ const tokenSchema: { readonly [K in keyof TokenSettings]: Schema[string] } = {
   timeoutMs: integer(100, 600_000),
   generateTimeoutMs: integer(1000, 3_600_000),
   checkIntervalMs: integer(100, 86_400_000),
-  logInRetryMs: integer(100, 86_400_000),
   maxQueued: integer(1, 1_048_576),
 };
 

@@ -38,32 +38,6 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect((await again.unlock({ token: 'hsm', pin })).state).toBe('UNLOCKED');
   });
 
-  test.each([
-    ['CKR_PIN_INCORRECT', 0xa0, 1],
-    ['CKR_USER_PIN_NOT_INITIALIZED', 0x102, 1],
-    ['CKR_USER_TYPE_INVALID', 0x103, 1],
-    ['CKR_GENERAL_ERROR', 0x5, 3],
-    ['CKR_FUNCTION_FAILED', 0x6, 3],
-    ['CKR_FUNCTION_REJECTED', 0x200, 3],
-    ['a code of the vendor', 0x80000001, 3],
-  ])('C_Login answers %s (%d) again and again: tried %d times, then by a person', async (_name, rv, most) => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { logInRetryMs: 100 } });
-    const kms = await rig.client();
-    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
-    fault.begin('C_Login', rv);
-    const before = fault.counts.logins;
-    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
-    await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }));
-    await expect.poll(async () => (await tokenOf(kms))?.state, { timeout: 10_000 }).toBe('disabled');
-    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('ERR_HSM_PIN_WRONG');
-    expect(fault.counts.logins - before).toBe(most);
-    fault.end();
-    await kms.unlock({ token: 'hsm', pin });
-    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
-  });
-
   test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {
     await using rig = await TokenRig.make();
     const kms = await rig.client();

@@ -14,10 +14,6 @@ const firstBackoffMs = 100;
 const maxBackoffMs = 800;
 /** Modules that do not load do not heal by themselves within a second. */
 const loadBackoffMs = 30_000;
-/** Log-ins that are answered with what may be about the PIN, before it is tried no more: tokens lock, many of them at the third. */
-const maxUnclearLogIns = 3;
-/** How much longer it waits before the last of them. */
-const lastWaitFactor = 6;
 
 export interface LinkOptions {
   readonly settings: TokenSettings;
@@ -46,8 +42,6 @@ export class TokenLink {
   #refusal: Failure | undefined;
   /** Counts recoveries: a call that failed before one is only tried again. */
   #generation = 0;
-  /** Log-ins since the last that succeeded, or that a person asked for, whose refusal the token may have counted. */
-  #unclearLogIns = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
   #life = 0;
   #checkTimer: NodeJS.Timeout | undefined;
@@ -105,7 +99,6 @@ export class TokenLink {
     else if (pin) this.connection.setPin(pin);
     if (this.#state === 'ok') return void (await this.#run('check', {}));
     this.#refusal = undefined;
-    this.#unclearLogIns = 0;
     this.#restart(pin === undefined);
     await this.ready();
   }
@@ -185,8 +178,8 @@ export class TokenLink {
         if (life === this.#life) this.#succeed(step);
         return;
       } catch (error) {
-        failure = this.#judge(failureOf(error));
-        if (failure.kind === 'pin' || mayCount(failure)) break; // another try could lock the PIN
+        failure = failureOf(error);
+        if (failure.kind === 'pin') break; // another try could lock the PIN
       }
     }
     if (life === this.#life) this.#giveUp(failure, life);
@@ -200,7 +193,6 @@ export class TokenLink {
 
   #succeed(step: Step): void {
     this.#generation += 1;
-    this.#unclearLogIns = 0;
     this.#ladder.note(step);
     this.#setState('ok');
     this.#watch();
@@ -229,31 +221,19 @@ export class TokenLink {
   async #comeBack(life: number, first: Failure): Promise<void> {
     let failure = first;
     for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
-      await delay(this.#waitFor(failure, backoffMs), undefined, { ref: false });
+      await delay(failure.kind === 'load' ? loadBackoffMs : backoffMs, undefined, { ref: false });
       if (life !== this.#life) return;
       try {
         await this.#tryStep('helper', true, life);
         if (life === this.#life) this.#succeed('helper');
         return;
       } catch (error) {
-        failure = this.#judge(failureOf(error));
+        failure = failureOf(error);
         if (life !== this.#life) return;
         this.lastFailure = failure;
         if (failure.kind === 'pin') return this.#giveUp(failure, life);
       }
     }
-  }
-
-  #waitFor(failure: Failure, backoffMs: number): number {
-    if (mayCount(failure)) return this.#options.settings.logInRetryMs * (this.#unclearLogIns === maxUnclearLogIns - 1 ? lastWaitFactor : 1);
-    return failure.kind === 'load' ? loadBackoffMs : backoffMs;
-  }
-
-  /** A log-in that was refused by what may be about the PIN, once too often, is a PIN that was refused. */
-  #judge(failure: Failure): Failure {
-    if (!mayCount(failure)) return failure;
-    this.#unclearLogIns += 1;
-    return this.#unclearLogIns < maxUnclearLogIns ? failure : { kind: 'pin', why: 'wrong', rv: failure.rv };
   }
 
   /** Asks an idle token from time to time, so that what is wrong shows before somebody needs it; and replaces a helper that is worn out. */
@@ -283,9 +263,6 @@ export class TokenLink {
 function ignoreFailure(error: unknown): void {
   if (!(error instanceof TokenFailure) && !isAgentError(error, 'ERR_BUSY')) throw error;
 }
-
-/** Whether a token may have counted a log-in as a wrong PIN, whatever it called it. */
-const mayCount = (failure: Failure): failure is Extract<Failure, { kind: 'fault' }> => failure.kind === 'fault' && failure.mayCount === true;
 
 /** What cannot even be tried, because a file or a PIN cannot be read, is a failure like others. */
 function failureOf(error: unknown): Failure {

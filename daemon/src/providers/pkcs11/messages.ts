@@ -138,8 +138,8 @@ export type CallName = keyof Calls;
 
 /** Why a call did not succeed. */
 export type Failure =
-  /** Recovery may help. `mayCount` of a log-in that the token may have counted as one with a wrong PIN. */
-  | { readonly kind: 'fault'; readonly rv: string; readonly call: string; readonly mayCount?: true }
+  /** Recovery may help. */
+  | { readonly kind: 'fault'; readonly rv: string; readonly call: string }
   /** The input does not open, or is no material of the spec. */
   | { readonly kind: 'invalid' }
   /** The input does not open, or the token is sick: it answers both alike. */

@@ -25,8 +25,6 @@ export interface TokenSettings {
   readonly generateTimeoutMs: number;
   /** How often an idle token is asked whether it is well. */
   readonly checkIntervalMs: number;
-  /** Milliseconds before a log-in that was refused by what may be about the PIN is tried again; six times as many before the third and last try. */
-  readonly logInRetryMs: number;
   /** Calls that may wait for a session; past it ERR_BUSY. */
   readonly maxQueued: number;
 }
@@ -37,7 +35,6 @@ export const defaultTokenSettings = {
   timeoutMs: 10_000,
   generateTimeoutMs: 120_000,
   checkIntervalMs: 30_000,
-  logInRetryMs: 5000,
   maxQueued: 4096,
 } as const;
 

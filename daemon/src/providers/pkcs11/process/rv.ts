@@ -77,23 +77,9 @@ export function kindOfRv(rv: number): RvKind {
   return Object.hasOwn(pins, rv) ? 'pin' : 'failed';
 }
 
-/** What C_Login answers that no other try mends: only a person does. */
-const needPerson: Readonly<Record<number, string>> = { 258: 'CKR_USER_PIN_NOT_INITIALIZED', 259: 'CKR_USER_TYPE_INVALID' };
-/** Faults by which a token may mean the PIN: it may count the try all the same. */
-const unclear: ReadonlySet<number> = new Set([5, 6]);
-
-/**
- * What a refusal of C_Login is: about the `pin`, a `fault` of device, session or token, or `unclear`, as codes of vendors and general ones are:
- * few tokens say CKR_PIN_INCORRECT in every case, and all of them lock.
- */
-export function kindOfLogIn(rv: number): 'pin' | 'fault' | 'unclear' {
-  if (Object.hasOwn(pins, rv) || Object.hasOwn(needPerson, rv)) return 'pin';
-  return Object.hasOwn(faults, rv) && !unclear.has(rv) ? 'fault' : 'unclear';
-}
-
 /** The name of a return value, or its number in hexadecimal. */
 export function nameOfRv(rv: number): string {
-  return faults[rv] ?? badData[rv] ?? pins[rv] ?? needPerson[rv] ?? others[rv] ?? `0x${rv.toString(16)}`;
+  return faults[rv] ?? badData[rv] ?? pins[rv] ?? others[rv] ?? `0x${rv.toString(16)}`;
 }
 
 /** The return value that a call of pkcs11js threw; undefined when it threw something else. */

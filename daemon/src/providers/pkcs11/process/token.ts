@@ -14,7 +14,7 @@ import { aesMechanism } from './mechanism.ts';
 import { describeToken, findToken } from './module.ts';
 import type { Handle, PKCS11 } from './pkcs11js.ts';
 import { SessionPool } from './pool.ts';
-import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfLogIn, nameOfRv, rvOf } from './rv.ts';
+import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfRv, nameOfRv, rvOf } from './rv.ts';
 import { asFailure, Session } from './session.ts';
 import { throwawayAes } from './template.ts';
 
@@ -84,9 +84,9 @@ export class Token {
       const rv = rvOf(error);
       if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's
       session.close();
-      if (rv === undefined || kindOfLogIn(rv) === 'fault') throw asFailure('C_Login', error);
-      if (kindOfLogIn(rv) === 'unclear') throw new TokenFailure({ kind: 'fault', rv: nameOfRv(rv), call: 'C_Login', mayCount: true });
-      throw new TokenFailure({ kind: 'pin', why: rv === CKR_PIN_LOCKED ? 'locked' : 'wrong', rv: nameOfRv(rv) });
+      if (rv !== undefined && kindOfRv(rv) === 'pin')
+        throw new TokenFailure({ kind: 'pin', why: rv === CKR_PIN_LOCKED ? 'locked' : 'wrong', rv: nameOfRv(rv) });
+      throw asFailure('C_Login', error);
     }
   }
 
