@@ -84,13 +84,18 @@ export class Connection {
     }
   }
 
+  /** How long a call may last. */
+  timeoutMs(call: CallName): number {
+    return changes.has(call) ? this.#settings.generateTimeoutMs : this.#settings.timeoutMs;
+  }
+
   /** @throws TokenFailure */
   async ask<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
     const helper = this.#helper;
     if (!helper) throw fault('the helper has ended', call);
     this.lastUse = performance.now();
     if (makers.has(call)) this.#made += 1;
-    return await helper.ask(call, params, changes.has(call) ? this.#settings.generateTimeoutMs : this.#settings.timeoutMs);
+    return await helper.ask(call, params, this.timeoutMs(call));
   }
 
   /**

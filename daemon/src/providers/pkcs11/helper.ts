@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type CallName, type Calls, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, type HelperEnd, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
 
 const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './process/main.ts' : './process/main.js', import.meta.url));
 
@@ -39,6 +39,8 @@ export class HelperProcess {
   readonly #gone: Promise<void>;
   readonly #starting: NodeJS.Timeout;
   #isReady = false;
+  /** It ran when we ended it: it did not die. */
+  #isUnwanted = false;
   #lastId = 0;
 
   /** @param sessions - calls that run side by side. @throws TokenFailure of kind `fault` when no process can be started. */
@@ -53,13 +55,14 @@ export class HelperProcess {
       if (this.#child.pid === undefined) resolve(); // it was never there, and so never ends
     });
     this.#child.on('exit', (code, signal) => {
-      this.#fail(`the helper ended with ${signal ?? code}`);
+      this.#fail(`the helper ended with ${signal ?? code}`, this.#isUnwanted ? 'ended' : 'died');
       resolve();
     });
   }
 
   get isRunning(): boolean {
-    return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null && !this.#child.killed;
+    const { pid, exitCode, signalCode, killed, connected } = this.#child;
+    return pid !== undefined && exitCode === null && signalCode === null && !killed && connected;
   }
 
   get pid(): number | undefined {
@@ -77,14 +80,15 @@ export class HelperProcess {
     const id = this.#lastId;
     const waiting: Waiting = { call, timeoutMs, resolve, reject };
     this.#waiting.set(id, waiting);
-    if (this.#isReady) this.#startClock(waiting);
-    if (!this.isRunning) this.#fail('the helper has ended');
-    else this.#child.send({ id, call, params } satisfies Request<C>, (error) => error && this.#fail(error.message));
+    if (this.#isReady) this.#startClock(id, waiting);
+    if (!this.isRunning) this.#failOne(id, 'the helper has ended', 'ended');
+    else this.#child.send({ id, call, params } satisfies Request<C>, (error) => error && this.#failOne(id, error.message, 'ended')); // what else it has ends with it
     return promise;
   }
 
   /** Ends the process, however it is; what it was asked fails. */
   async kill(): Promise<void> {
+    this.#isUnwanted ||= this.isRunning;
     this.#child.kill('SIGKILL');
     const waiting = new AbortController();
     const late = delay(killTimeoutMs, undefined, { ref: false, signal: waiting.signal }).catch(() => undefined); // cut short when it is gone
@@ -94,11 +98,13 @@ export class HelperProcess {
   }
 
   /** A call's time begins when the process is there that it is for. */
-  #startClock(waiting: Waiting): void {
-    waiting.timer = setTimeout(() => this.#giveUp(`no answer for ${waiting.timeoutMs} ms`), waiting.timeoutMs);
+  #startClock(id: number, waiting: Waiting): void {
+    waiting.timer = setTimeout(() => this.#giveUp(`no answer for ${waiting.timeoutMs} ms`, id), waiting.timeoutMs);
   }
 
-  #giveUp(why: string): void {
+  /** @param late - the call that did not end in time. */
+  #giveUp(why: string, late?: number): void {
+    if (late !== undefined) this.#failOne(late, why, 'late');
     this.#fail(why);
     void this.kill();
   }
@@ -106,7 +112,7 @@ export class HelperProcess {
   #beReady(): void {
     this.#isReady = true;
     clearTimeout(this.#starting);
-    for (const waiting of this.#waiting.values()) this.#startClock(waiting);
+    for (const [id, waiting] of this.#waiting) this.#startClock(id, waiting);
   }
 
   #take(reply: Reply): void {
@@ -119,13 +125,16 @@ export class HelperProcess {
     else waiting.resolve(reply.result as never); // as its call gives
   }
 
-  #fail(why: string): void {
+  #fail(why: string, helper: HelperEnd = 'ended'): void {
     clearTimeout(this.#starting);
-    const all = [...this.#waiting.values()];
-    this.#waiting.clear();
-    for (const { call, reject, timer } of all) {
-      clearTimeout(timer);
-      reject(new TokenFailure({ kind: 'fault', rv: why, call }));
-    }
+    for (const id of this.#waiting.keys()) this.#failOne(id, why, helper);
+  }
+
+  #failOne(id: number, why: string, helper: HelperEnd): void {
+    const waiting = this.#waiting.get(id);
+    if (!waiting) return;
+    this.#waiting.delete(id);
+    clearTimeout(waiting.timer);
+    waiting.reject(new TokenFailure({ kind: 'fault', rv: why, call: waiting.call, helper }));
   }
 }

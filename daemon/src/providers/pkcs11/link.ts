@@ -1,11 +1,13 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
 import { AbilityCheck } from './ability-check.ts';
 import { Connection, changes, unrepeatable } from './connection.ts';
 import { Ladder, maxAttempts, type Step } from './ladder.ts';
 import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
+import { Quarantine } from './quarantine.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
+import { Tries } from './tries.ts';
 
 /** `connecting` while a recovery runs: calls wait for it. `down`: calls fail at once, and it is tried again by itself. `disabled`: only a person helps. */
 export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
@@ -30,6 +32,7 @@ export class TokenLink {
   readonly #changes: Slots;
   /** Half of the others: what is judged leaves room for what opens at once. */
   readonly #verdicts: Slots;
+  readonly #quarantine = new Quarantine();
   readonly #ladder = new Ladder();
   readonly connection: Connection;
   readonly abilityCheck: AbilityCheck;
@@ -129,19 +132,39 @@ export class TokenLink {
   }
 
   async #run<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
-    for (let attempt = 1; ; attempt += 1) {
+    const tries = new Tries(this.connection.timeoutMs(call));
+    for (;;) {
       await this.ready();
-      const generation = this.#generation;
+      let generation = this.#generation;
       try {
-        return await (changes.has(call) ? this.#changes : this.#slots).run(() => this.connection.ask(call, params));
+        return await this.#inTurn(call, tries, () => {
+          generation = this.#generation;
+          return this.connection.ask(call, params);
+        });
       } catch (error) {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
         this.lastFailure = error.failure;
-        const isSick = attempt > 1 || !this.connection.isRunning || unrepeatable.has(call);
+        tries.note(error.failure);
+        const isSick = tries.isRepeated || !this.connection.isRunning || unrepeatable.has(call);
         if (isSick && this.#state === 'ok' && generation === this.#generation) this.#recover(this.#ladder.steps(!this.connection.isRunning), true);
-        if (attempt === maxAttempts || unrepeatable.has(call)) throw error;
+        if (unrepeatable.has(call)) throw error;
+        tries.checkRepeat(error.failure);
+        await setImmediate(); // what is not counted may not keep the event loop from hearing how the helper ended
       }
     }
+  }
+
+  /** Runs a try in a slot beside others, or alone what may have cost a helper. */
+  async #inTurn<T>(call: CallName, tries: Tries, ask: () => Promise<T>): Promise<T> {
+    const work = async (letIn?: () => void): Promise<T> => {
+      if (this.#state === 'connecting') await this.#waitToSettle(); // since it began to wait for its turn
+      tries.begin();
+      const answer = ask();
+      if (tries.suspicion === 'late') letIn?.();
+      return await answer;
+    };
+    if (tries.suspicion) return await this.#quarantine.alone(work);
+    return await (changes.has(call) ? this.#changes : this.#slots).run(() => this.#quarantine.beside(work));
   }
 
   async #waitToSettle(): Promise<void> {

@@ -136,10 +136,13 @@ export interface Calls {
 
 export type CallName = keyof Calls;
 
+/** What became of the helper during a call: it died, perhaps of it; it was ended because the call did not end in time; or for a reason outside of the call. */
+export type HelperEnd = 'died' | 'late' | 'ended';
+
 /** Why a call did not succeed. */
 export type Failure =
   /** Recovery may help. */
-  | { readonly kind: 'fault'; readonly rv: string; readonly call: string }
+  | { readonly kind: 'fault'; readonly rv: string; readonly call: string; readonly helper?: HelperEnd }
   /** The input does not open, or is no material of the spec. */
   | { readonly kind: 'invalid' }
   /** The input does not open, or the token is sick: it answers both alike. */

@@ -1,0 +1,82 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { AgentClient } from '@kms-agent/client';
+import { describe, expect, test } from 'vitest';
+import { TempFolder } from '../kit/agent.ts';
+import { FaultModule } from '../kit/fault.ts';
+import { codeOf, tokenOf, until } from '../kit/outcome.ts';
+import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+
+const x = Buffer.from('x');
+
+describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM and gcc)', () => {
+  interface Two {
+    readonly fault: FaultModule;
+    readonly kms: AgentClient;
+    readonly sign: () => Promise<string>;
+    /** Another client, whose calls do no harm. */
+    readonly decrypt: () => Promise<string>;
+  }
+
+  async function withTwo(overrides: object, work: (two: Two) => Promise<void>): Promise<void> {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { ...overrides } });
+    const [kms, other] = [await rig.client(), await rig.client()];
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const aes = (await kms.createKey({ protectionLevel: 'HSM' })).keyId;
+    const { ciphertextBlob } = await other.advanceEncrypt({ keyId: aes, plaintext: x });
+    try {
+      await work({ fault, kms, sign: () => codeOf(kms.sign({ keyId, message: x })), decrypt: () => codeOf(other.advanceDecrypt({ ciphertextBlob })) });
+    } finally {
+      fault.end();
+    }
+  }
+
+  const recoveries = async (kms: AgentClient): Promise<number> => (await tokenOf(kms))?.hsm?.recoveries ?? Number.NaN;
+
+  test('a call that crashes its module is repeated once, costs two helpers and no more, and is answered ERR_HSM_FAILED', async () => {
+    await withTwo({}, async ({ fault, kms, sign, decrypt }) => {
+      const before = await recoveries(kms);
+      fault.begin('C_Sign', 'crash');
+      expect(await sign()).toBe('ERR_HSM_FAILED');
+      expect(await decrypt()).toBe('no error');
+      expect((await recoveries(kms)) - before).toBe(2);
+      fault.end();
+      expect(await sign()).toBe('no error');
+    });
+  });
+
+  test('a client whose calls crash the module, again and again: the calls of another are all answered', async () => {
+    await withTwo({}, async ({ fault, sign, decrypt }) => {
+      fault.begin('C_Sign', 'crash');
+      let running = true;
+      const signed: string[] = [];
+      const sick = (async () => {
+        while (running) signed.push(await sign());
+      })();
+      const told: string[] = [];
+      for (let turn = 0; turn < 6; turn += 1) {
+        told.push(...(await Promise.all(Array.from({ length: 4 }, decrypt))));
+        await delay(50);
+      }
+      running = false;
+      await sick;
+      expect(new Set(told)).toEqual(new Set(['no error']));
+      expect(new Set(signed)).toEqual(new Set(['ERR_HSM_FAILED']));
+    });
+  });
+
+  test('a call that hangs is repeated once; what was stuck behind it is free, and answered', async () => {
+    await withTwo({ timeoutMs: 3000 }, async ({ fault, kms, sign, decrypt }) => {
+      const before = await recoveries(kms);
+      fault.begin('C_SignInit', 'hang');
+      const signing = sign();
+      await delay(300);
+      const told = await Promise.all(Array.from({ length: 4 }, decrypt));
+      expect(await signing).toBe('ERR_HSM_FAILED');
+      expect(new Set(told)).toEqual(new Set(['no error']));
+      await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is back');
+      expect((await recoveries(kms)) - before).toBe(2);
+    });
+  });
+});
