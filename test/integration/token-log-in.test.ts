@@ -38,6 +38,52 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect((await again.unlock({ token: 'hsm', pin })).state).toBe('UNLOCKED');
   });
 
+  test.each([
+    ['a vendor code', 0x8000_0001, 3],
+    ['CKR_GENERAL_ERROR', 0x5, 3],
+    ['CKR_FUNCTION_FAILED', 0x6, 3],
+    ['CKR_FUNCTION_REJECTED', 0x200, 3],
+    ['CKR_USER_PIN_NOT_INITIALIZED', 0x102, 1],
+    ['CKR_USER_TYPE_INVALID', 0x103, 1],
+    ['CKR_PIN_INCORRECT', 0xa0, 1],
+  ] as const)('a log-in that is refused with %s is tried so often and no more, over a lock and unlock, until a person logs in', async (_name, rv, tries) => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const before = fault.counts.logins;
+    fault.begin('C_Login', rv);
+    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    const sealing = codeOf(kms.advanceEncrypt({ keyId, plaintext: x }));
+    expect(['ERR_HSM_UNAVAILABLE', 'ERR_HSM_PIN_WRONG']).toContain(await sealing);
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
+    expect(fault.counts.logins - before).toBe(tries);
+    await delay(1500);
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('ERR_HSM_PIN_WRONG');
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    await delay(500);
+    expect(fault.counts.logins - before).toBe(tries);
+    fault.end();
+    await kms.unlock({ token: 'hsm', pin });
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
+  });
+
+  test('a device that fails in C_Login is asked until it is well', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    const kms = await rig.client();
+    const before = fault.counts.logins;
+    fault.begin('C_Login', 0x30);
+    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    await codeOf(kms.createKey({ protectionLevel: 'HSM' }));
+    await until(() => fault.counts.logins - before > 3, 'it is asked more often than a refusal');
+    fault.end();
+    await until(async () => (await codeOf(kms.createKey({ protectionLevel: 'HSM' }))) === 'no error', 'it comes back by itself');
+  });
+
   test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {
     await using rig = await TokenRig.make();
     const kms = await rig.client();

@@ -5,7 +5,7 @@ import { KeyTurns } from '../../../daemon/src/keyring/key-turns.ts';
 import { Ladder } from '../../../daemon/src/providers/pkcs11/ladder.ts';
 import { readMaterial } from '../../../daemon/src/providers/pkcs11/process/material.ts';
 import { addPkcs7, removeOaep, removePkcs7 } from '../../../daemon/src/providers/pkcs11/process/padding.ts';
-import { kindOfRv, nameOfRv, rvOf } from '../../../daemon/src/providers/pkcs11/process/rv.ts';
+import { kindOfLogInRv, kindOfRv, nameOfRv, rvOf } from '../../../daemon/src/providers/pkcs11/process/rv.ts';
 import { SharedRuns } from '../../../daemon/src/providers/pkcs11/shared-runs.ts';
 import { Slots } from '../../../daemon/src/providers/pkcs11/slots.ts';
 import { formatTokenUri, parseTokenUri } from '../../../daemon/src/providers/pkcs11/uri.ts';
@@ -96,6 +96,12 @@ test('return values: what recovery may mend, what is the input, what is the PIN,
   expect(rvOf(Object.assign(new Error('x'), { code: 0xa0 }))).toBe(0xa0);
   expect(rvOf(new Error('CKR_DEVICE_ERROR:48\n at PKCS11.C_GenerateKey'))).toBe(48);
   expect(rvOf(new TypeError('no'))).toBeUndefined();
+});
+
+test('return values of C_Login: what recovery may mend, what is the PIN, what only a person mends, and what is not tried often', () => {
+  const kinds = [0x30, 0x32, 0xb3, 0xe0, 0xa0, 0xa4, 0x102, 0x103, 0x5, 0x6, 0x7, 0x200, 0x80000001, 0xfffff].map(kindOfLogInRv);
+  const vague = Array.from({ length: 6 }, () => 'vague');
+  expect(kinds).toEqual(['fault', 'fault', 'fault', 'fault', 'pin', 'pin', 'refused', 'refused', ...vague]);
 });
 
 test('Slots: so many at a time, in the order in which they came, and no more wait than may', async () => {

@@ -5,6 +5,7 @@ const hintsOfPin = {
   wrong: 'The token refused the PIN and is not asked again by itself; give the right one with kms unlock --token.',
   locked: "Its security officer must set a new PIN with the vendor's tool.",
   finalTry: 'One try is left, which is kept for a person: kms unlock --token.',
+  refused: 'The token refused to log in, kms status says how, and is not asked again by itself; once that is mended: kms unlock --token.',
   needed: 'Log in to the token first: kms unlock --token.',
 } as const;
 
@@ -24,7 +25,8 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
     return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
   if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);
   if (failure.kind !== 'pin') return new AgentError('ERR_HSM_UNAVAILABLE', {}, options);
-  const code = failure.why === 'wrong' ? 'ERR_HSM_PIN_WRONG' : failure.why === 'locked' ? 'ERR_HSM_PIN_LOCKED' : 'ERR_HSM_UNAVAILABLE';
+  const code =
+    failure.why === 'wrong' || failure.why === 'refused' ? 'ERR_HSM_PIN_WRONG' : failure.why === 'locked' ? 'ERR_HSM_PIN_LOCKED' : 'ERR_HSM_UNAVAILABLE';
   return new AgentError(code, { hint: hintsOfPin[failure.why] }, options);
 }
 

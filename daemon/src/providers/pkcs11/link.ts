@@ -14,6 +14,8 @@ export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
 
 const firstBackoffMs = 100;
 const maxBackoffMs = 800;
+/** Waits before a log-in that was refused for no clear reason is tried again; then it is left to a person. */
+const logInBackoffMs = [1000, 5000] as const;
 /** Modules that do not load do not heal by themselves within a second. */
 const loadBackoffMs = 30_000;
 
@@ -43,6 +45,8 @@ export class TokenLink {
   #logIns: Promise<unknown> = Promise.resolve();
   /** A PIN was refused, and nothing but a person tries one again: a real token would lock. Outlives a stop. */
   #refusal: Failure | undefined;
+  /** Log-ins in a row that were refused for no clear reason, which a token may count. */
+  #logInFailures = 0;
   /** Counts recoveries: a call that failed before one is only tried again. */
   #generation = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
@@ -102,6 +106,7 @@ export class TokenLink {
     else if (pin) this.connection.setPin(pin);
     if (this.#state === 'ok') return void (await this.#run('check', {}));
     this.#refusal = undefined;
+    this.#logInFailures = 0;
     this.#restart(pin === undefined);
     await this.ready();
   }
@@ -201,8 +206,8 @@ export class TokenLink {
         if (life === this.#life) this.#succeed(step);
         return;
       } catch (error) {
-        failure = failureOf(error);
-        if (failure.kind === 'pin') break; // another try could lock the PIN
+        failure = this.#judge(failureOf(error));
+        if (failure.kind === 'pin' || failure.kind === 'logIn') break; // another try could lock the PIN
       }
     }
     if (life === this.#life) this.#giveUp(failure, life);
@@ -216,6 +221,7 @@ export class TokenLink {
 
   #succeed(step: Step): void {
     this.#generation += 1;
+    this.#logInFailures = 0;
     this.#ladder.note(step);
     this.#setState('ok');
     this.#watch();
@@ -244,19 +250,32 @@ export class TokenLink {
   async #comeBack(life: number, first: Failure): Promise<void> {
     let failure = first;
     for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
-      await delay(failure.kind === 'load' ? loadBackoffMs : backoffMs, undefined, { ref: false });
+      await delay(this.#backoffMs(failure) ?? backoffMs, undefined, { ref: false });
       if (life !== this.#life) return;
       try {
         await this.#tryStep('helper', true, life);
         if (life === this.#life) this.#succeed('helper');
         return;
       } catch (error) {
-        failure = failureOf(error);
         if (life !== this.#life) return;
+        failure = this.#judge(failureOf(error));
         this.lastFailure = failure;
         if (failure.kind === 'pin') return this.#giveUp(failure, life);
       }
     }
+  }
+
+  /** Counts log-ins that failed for no clear reason; the last one is a refusal. */
+  #judge(failure: Failure): Failure {
+    if (failure.kind !== 'logIn') return failure;
+    this.#logInFailures += 1;
+    return this.#logInFailures > logInBackoffMs.length ? { kind: 'pin', why: 'refused', rv: failure.rv } : failure;
+  }
+
+  /** How long a failure lasts at least. */
+  #backoffMs({ kind }: Failure): number | undefined {
+    if (kind === 'load') return loadBackoffMs;
+    return kind === 'logIn' ? logInBackoffMs[this.#logInFailures - 1] : undefined;
   }
 
   /** Asks an idle token from time to time, so that what is wrong shows before somebody needs it; and replaces a helper that is worn out. */

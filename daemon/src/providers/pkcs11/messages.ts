@@ -155,7 +155,10 @@ export type Failure =
   | { readonly kind: 'inTheWay' }
   /** The wrapping pair of an import is not in the token any more. */
   | { readonly kind: 'noWrappingKey' }
-  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed'; readonly rv?: string }
+  /** Nothing but a person helps. */
+  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused'; readonly rv?: string }
+  /** C_Login failed in words that may mean a sick token or a refusal: it may be tried again, but not often, because the token may count. */
+  | { readonly kind: 'logIn'; readonly rv: string }
   /** No token, or more than one, fits the URI. */
   | { readonly kind: 'noToken'; readonly found: number }
   /** The package pkcs11js, or the module, does not load. */
@@ -188,7 +191,8 @@ export class TokenFailure extends Error {
 export function describeFailure(failure: Failure): string {
   if (failure.kind === 'fault' || failure.kind === 'failed') return `${failure.call} answered ${failure.rv}`;
   if (failure.kind === 'key') return `the key object is ${failure.why}`;
-  if (failure.kind === 'pin') return describePin[failure.why];
+  if (failure.kind === 'logIn') return `C_Login answered ${failure.rv}`;
+  if (failure.kind === 'pin') return describePin[failure.why] + (failure.why === 'refused' ? ` (C_Login answered ${failure.rv})` : '');
   if (failure.kind === 'noToken') return failure.found === 0 ? 'no token fits its URI' : `${failure.found} tokens fit its URI; add the serial number`;
   return failure.kind === 'load' ? failure.message : failure.kind;
 }
@@ -198,6 +202,7 @@ const describePin = {
   locked: "the token's PIN is locked; its security officer must set a new one",
   finalTry: 'one try of the PIN is left, which is kept for a person: kms unlock --token',
   needed: 'the token needs a PIN: kms unlock --token',
+  refused: 'the token refused to log in and is not asked again by itself: kms unlock --token',
 } as const;
 
 /** What a token answers to a ciphertext or a wrapping that does not open, and, some, when it is sick itself. */

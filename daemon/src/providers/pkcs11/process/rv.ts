@@ -56,8 +56,11 @@ const others: Readonly<Record<number, string>> = {
   208: 'CKR_TEMPLATE_INCOMPLETE',
   209: 'CKR_TEMPLATE_INCONSISTENT',
   226: 'CKR_TOKEN_WRITE_PROTECTED',
+  258: 'CKR_USER_PIN_NOT_INITIALIZED',
+  259: 'CKR_USER_TYPE_INVALID',
   304: 'CKR_DOMAIN_PARAMS_INVALID',
   320: 'CKR_CURVE_NOT_SUPPORTED',
+  512: 'CKR_FUNCTION_REJECTED',
 };
 
 export const CKR_SESSION_COUNT = 0xb1;
@@ -75,6 +78,21 @@ export function kindOfRv(rv: number): RvKind {
   if (Object.hasOwn(faults, rv) || rv >= firstVendorDefined) return 'fault';
   if (Object.hasOwn(badData, rv)) return 'data';
   return Object.hasOwn(pins, rv) ? 'pin' : 'failed';
+}
+
+/** Faults elsewhere, but in C_Login words for a refusal as well. */
+const vagueOfLogIn: ReadonlySet<number> = new Set([5, 6]);
+/** CKR_USER_PIN_NOT_INITIALIZED and CKR_USER_TYPE_INVALID: only a person can change what they say. */
+const finalOfLogIn: ReadonlySet<number> = new Set([258, 259]);
+
+/**
+ * What C_Login says, by what is to be done about it. `fault`: the device, the session or the token is sick, and the log-in was not judged.
+ * `pin` and `refused`: another try is in vain. `vague`: that may be so, and the token may count tries.
+ */
+export function kindOfLogInRv(rv: number): 'fault' | 'pin' | 'refused' | 'vague' {
+  if (Object.hasOwn(pins, rv)) return 'pin';
+  if (finalOfLogIn.has(rv)) return 'refused';
+  return Object.hasOwn(faults, rv) && !vagueOfLogIn.has(rv) ? 'fault' : 'vague';
 }
 
 /** The name of a return value, or its number in hexadecimal. */

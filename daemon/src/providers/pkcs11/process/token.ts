@@ -14,7 +14,7 @@ import { aesMechanism } from './mechanism.ts';
 import { describeToken, findToken } from './module.ts';
 import type { Handle, PKCS11 } from './pkcs11js.ts';
 import { SessionPool } from './pool.ts';
-import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfRv, nameOfRv, rvOf } from './rv.ts';
+import { CKR_PIN_LOCKED, CKR_SESSION_COUNT, CKR_USER_ALREADY_LOGGED_IN, kindOfLogInRv, nameOfRv, rvOf } from './rv.ts';
 import { asFailure, Session } from './session.ts';
 import { throwawayAes } from './template.ts';
 
@@ -84,9 +84,7 @@ export class Token {
       const rv = rvOf(error);
       if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's
       session.close();
-      if (rv !== undefined && kindOfRv(rv) === 'pin')
-        throw new TokenFailure({ kind: 'pin', why: rv === CKR_PIN_LOCKED ? 'locked' : 'wrong', rv: nameOfRv(rv) });
-      throw asFailure('C_Login', error);
+      throw rv === undefined ? error : refusalOf(rv);
     }
   }
 
@@ -155,3 +153,11 @@ export class Token {
 }
 
 const isSessionCount = (failure: Failure): boolean => failure.kind === 'fault' && failure.rv === nameOfRv(CKR_SESSION_COUNT);
+
+function refusalOf(rv: number): TokenFailure {
+  const kind = kindOfLogInRv(rv);
+  const name = nameOfRv(rv);
+  if (kind === 'fault') return new TokenFailure({ kind: 'fault', rv: name, call: 'C_Login' });
+  if (kind === 'vague') return new TokenFailure({ kind: 'logIn', rv: name });
+  return new TokenFailure({ kind: 'pin', why: kind === 'refused' ? 'refused' : rv === CKR_PIN_LOCKED ? 'locked' : 'wrong', rv: name });
+}
