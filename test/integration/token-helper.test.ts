@@ -26,6 +26,20 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     await until(async () => (await sign()) === 'no error', 'it signs again');
   });
 
+  test('a helper that dies while nobody needs it is replaced without a call, also when it has just been started', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there');
+    for (let turn = 0; turn < 3; turn += 1) {
+      const pid = (await tokenOf(kms))?.hsm?.helperPid ?? 0;
+      process.kill(pid, 'SIGKILL');
+      await until(async () => {
+        const token = await tokenOf(kms);
+        return token?.state === 'ok' && token.hsm?.helperPid !== pid;
+      }, 'another helper is there');
+    }
+  });
+
   /** A link of its own to a token, with Node replaced by another program for the helpers that it starts while `work` runs. */
   async function withLink(
     timeoutMs: number,

@@ -22,6 +22,7 @@ const fault = (rv: string, call: string): TokenFailure => new TokenFailure({ kin
 export class Connection {
   readonly #settings: TokenSettings;
   readonly #readPin: () => Promise<Uint8Array | undefined>;
+  readonly #onGone: (why: string) => void;
   #helper: HelperProcess | undefined;
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
@@ -34,10 +35,11 @@ export class Connection {
   /** On the clock of performance.now(). */
   lastUse = 0;
 
-  /** @param readPin - the PIN, where it needs no person. */
-  constructor(settings: TokenSettings, readPin: () => Promise<Uint8Array | undefined>) {
+  /** @param readPin - the PIN, where it needs no person. @param onGone - hears of it when the helper of the moment dies. */
+  constructor(settings: TokenSettings, readPin: () => Promise<Uint8Array | undefined>, onGone: (why: string) => void) {
     this.#settings = settings;
     this.#readPin = readPin;
+    this.#onGone = onGone;
   }
 
   get isRunning(): boolean {
@@ -112,7 +114,7 @@ export class Connection {
       throw fault('stopped', 'open');
     }
     if (pin !== this.#pin) this.setPin(pin);
-    const helper = new HelperProcess(this.#settings.sessions);
+    const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
     this.#made = 0;
     const opened = await this.#openIn(helper, pin, automatic);

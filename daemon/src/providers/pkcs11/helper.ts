@@ -43,8 +43,8 @@ export class HelperProcess {
   #isUnwanted = false;
   #lastId = 0;
 
-  /** @param sessions - calls that run side by side. @throws TokenFailure of kind `fault` when no process can be started. */
-  constructor(sessions: number) {
+  /** @param sessions - calls that run side by side. @param onGone - hears of it when the process dies by itself, with why. @throws TokenFailure of kind `fault` when no process can be started. */
+  constructor(sessions: number, onGone: (why: string) => void = () => undefined) {
     this.#child = start(sessions);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#gone = promise;
@@ -55,8 +55,10 @@ export class HelperProcess {
       if (this.#child.pid === undefined) resolve(); // it was never there, and so never ends
     });
     this.#child.on('exit', (code, signal) => {
-      this.#fail(`the helper ended with ${signal ?? code}`, this.#isUnwanted ? 'ended' : 'died');
+      const why = `the helper ended with ${signal ?? code}`;
+      this.#fail(why, this.#isUnwanted ? 'ended' : 'died');
       resolve();
+      if (!this.#isUnwanted) onGone(why);
     });
   }
 

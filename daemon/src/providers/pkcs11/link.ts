@@ -14,6 +14,8 @@ export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
 
 const firstBackoffMs = 100;
 const maxBackoffMs = 800;
+/** A helper that died so soon after the token was there is not replaced at once, unless somebody needs it. */
+const shortLifeMs = 1000;
 /** Waits before a log-in that was refused for no clear reason is tried again; then it is left to a person. */
 const logInBackoffMs = [1000, 5000] as const;
 /** Modules that do not load do not heal by themselves within a second. */
@@ -51,6 +53,8 @@ export class TokenLink {
   #generation = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
   #life = 0;
+  /** When it was last mended or opened. */
+  #okTime = Number.NEGATIVE_INFINITY;
   #checkTimer: NodeJS.Timeout | undefined;
   lastFailure: Failure | undefined;
 
@@ -60,7 +64,7 @@ export class TokenLink {
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
     this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
-    this.connection = new Connection(options.settings, options.readPin);
+    this.connection = new Connection(options.settings, options.readPin, (why) => void this.#noteGone(why));
     this.abilityCheck = new AbilityCheck(this.connection, () => this.#run('probe', {}));
   }
 
@@ -172,6 +176,17 @@ export class TokenLink {
     return await (changes.has(call) ? this.#changes : this.#slots).run(() => this.#quarantine.beside(work));
   }
 
+  /** The helper died, perhaps of nothing that was asked of it: it is replaced before somebody needs it, but not at once, again and again. */
+  async #noteGone(why: string): Promise<void> {
+    const life = this.#life;
+    const generation = this.#generation;
+    const isSoon = performance.now() - this.#okTime < shortLifeMs;
+    if (isSoon) await delay(shortLifeMs, undefined, { ref: false });
+    if (this.#state !== 'ok' || life !== this.#life || generation !== this.#generation) return;
+    this.lastFailure = { kind: 'fault', rv: why, call: 'the module' };
+    this.#recover(this.#ladder.steps(true), true);
+  }
+
   async #waitToSettle(): Promise<void> {
     const { timeoutMs, generateTimeoutMs } = this.#options.settings;
     const patience = new AbortController();
@@ -221,6 +236,7 @@ export class TokenLink {
 
   #succeed(step: Step): void {
     this.#generation += 1;
+    this.#okTime = performance.now();
     this.#logInFailures = 0;
     this.#ladder.note(step);
     this.#setState('ok');
