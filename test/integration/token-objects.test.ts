@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { renameSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { agentProgram, run, TempFolder } from '../kit/agent.ts';
 import { buildModule, FaultModule } from '../kit/fault.ts';
@@ -71,6 +71,32 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
       ...raw.map((sealed) => kms.decrypt(sealed)),
     ];
     expect(new Set(await Promise.all(asked.map((work) => codeOf(work))))).toEqual(new Set(['ERR_KEY_UNAVAILABLE']));
+  });
+
+  test('a key that the token did not show is Enabled again when the token shows it, without a use; one that another took the place of is not', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const swapped = await kms.createKey({ protectionLevel: 'HSM' });
+    swapKey(rig, swapped.primaryKeyVersionId, 'AES:32');
+    expect(await codeOf(kms.advanceEncrypt({ keyId: swapped.keyId, plaintext: randomBytes(1) }))).toBe('ERR_KEY_UNAVAILABLE');
+    const stateOf = async (id: string): Promise<string> => (await kms.describeKey({ keyId: id })).keyState;
+    const isState = (wanted: string) => until(async () => (await stateOf(keyId)) === wanted, `it is ${wanted}`);
+    const renew = async (): Promise<void> => void process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    const [folder = ''] = readdirSync(rig.folder.join('tokens'));
+    const objects = readdirSync(rig.folder.join('tokens', folder)).filter((name) => name.endsWith('.object') && name !== 'token.object');
+    mkdirSync(rig.folder.join('away'));
+    for (const name of objects) renameSync(rig.folder.join('tokens', folder, name), rig.folder.join('away', name));
+    await renew();
+    await isState('Unavailable');
+    for (const name of objects) renameSync(rig.folder.join('away', name), rig.folder.join('tokens', folder, name));
+    await renew();
+    await isState('Enabled');
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
+    expect(await codeOf(kms.advanceEncrypt({ keyId: swapped.keyId, plaintext: randomBytes(1) }))).toBe('ERR_KEY_UNAVAILABLE');
+    await renew();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there');
+    expect(await stateOf(swapped.keyId)).toBe('Unavailable');
   });
 
   test('a token that fails now and then calls no good ciphertext bad', async () => {

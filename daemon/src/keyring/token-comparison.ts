@@ -117,6 +117,7 @@ export class TokenComparison {
   #findMissing(provider: Token, before: ReadonlySet<string>, shown: readonly ListedKey[]): string[] {
     const ids = new Set(shown.map(({ keyVersionId }) => keyVersionId));
     const missing = [...this.#versionsIn(provider.name)].filter((id) => before.has(id) && !ids.has(id));
+    for (const id of ids) provider.markShown(id);
     for (const id of missing) provider.markMissing(id);
     return missing;
   }

@@ -189,6 +189,8 @@ export interface TokenProvider {
   isAvailable(keyVersionId: string): boolean;
   /** The token does not show the object of a version. */
   markMissing(keyVersionId: string): void;
+  /** The token shows the object of a version: it is missing no more, and is proven when it is used. */
+  markShown(keyVersionId: string): void;
   list(): Promise<readonly ListedKey[]>;
   dropWrappingPair(id: string): Promise<void>;
 }

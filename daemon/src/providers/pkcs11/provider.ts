@@ -66,7 +66,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #link: TokenLink;
   readonly #public = new PublicOperations();
   /** Versions whose object was last missing, doubled or another one. */
-  readonly #unavailable = new Set<string>();
+  readonly #unavailable = new Map<string, Extract<Failure, { kind: 'key' }>['why']>();
   #isAnnounced = false;
   #pins: PinBook | undefined;
   #onReady: () => void = () => undefined;
@@ -132,7 +132,12 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   }
 
   markMissing(keyVersionId: string): void {
-    this.#unavailable.add(keyVersionId);
+    this.#unavailable.set(keyVersionId, 'missing');
+  }
+
+  /** One that was another key is not mended by being there. */
+  markShown(keyVersionId: string): void {
+    if (this.#unavailable.get(keyVersionId) === 'missing') this.#unavailable.delete(keyVersionId);
   }
 
   abilities(keySpec: KeySpec, keyUsage: KeyUsage): Abilities | undefined {
@@ -290,7 +295,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       return result;
     } catch (error) {
       const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
-      if (failure?.kind === 'key') this.#unavailable.add(keyVersionId);
+      if (failure?.kind === 'key') this.#unavailable.set(keyVersionId, failure.why);
       if (failure?.kind === 'failed') this.#options.onNote(`the token ${this.name} failed: ${describeFailure(failure)}`, 'warn');
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }
