@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
@@ -82,6 +82,31 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     await until(() => fault.counts.logins - before > 3, 'it is asked more often than a refusal');
     fault.end();
     await until(async () => (await codeOf(kms.createKey({ protectionLevel: 'HSM' }))) === 'no error', 'it comes back by itself');
+  });
+
+  test('another token with the same label is sent no PIN, and status names both; the own one is used again when it is back', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { checkIntervalMs: 200 } });
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const own = (await tokenOf(kms))?.hsm?.serial ?? '';
+    const before = fault.counts.logins;
+    const [tokens, away, other] = ['tokens', 'away', 'other'].map((name) => rig.folder.join(name)) as [string, string, string];
+    renameSync(tokens, away);
+    mkdirSync(tokens);
+    rig.hsm.initToken('hsm', '99999999');
+    await until(async () => (await tokenOf(kms))?.state === 'down', 'its own token is gone');
+    await delay(1500);
+    expect(fault.counts.logins).toBe(before);
+    await until(async () => (await tokenOf(kms))?.error?.includes(`the one that its PIN is for ${own}`) ?? false, 'status says so', 20_000);
+    expect((await tokenOf(kms))?.error).toMatch(/has the serial number [0-9a-f]{16}, and/);
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_UNAVAILABLE');
+    expect(fault.counts.logins).toBe(before);
+    renameSync(tokens, other);
+    renameSync(away, tokens);
+    await until(async () => (await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))) === 'no error', 'its own token is back');
+    expect(rig.log).toContain(`set it to pkcs11:token=hsm;serial=${own}`);
   });
 
   test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {

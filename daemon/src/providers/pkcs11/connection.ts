@@ -28,6 +28,8 @@ export class Connection {
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
   #isProven = false;
+  /** Of the token that took a PIN first: a label alone is no proof that another one is it. As long as the agent runs. */
+  #serial: string | undefined;
   #made = 0;
   info: TokenInfo | undefined;
   /** Tried out once, unless that was doubtful; a later helper is told. */
@@ -131,9 +133,12 @@ export class Connection {
     const { timeoutMs, generateTimeoutMs, sessions } = this.#settings;
     const module = checkModuleFile(this.#settings.module);
     const abilities = this.abilities?.isDoubtful ? undefined : this.abilities;
-    const known = { ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
+    const serial = this.#serial;
+    const known = { ...(serial === undefined ? {} : { serial }), ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
-    return await helper.ask('open', params, abilities ? timeoutMs : generateTimeoutMs);
+    const opened = await helper.ask('open', params, abilities ? timeoutMs : generateTimeoutMs);
+    this.#serial ??= opened.token.serial;
+    return opened;
   }
 
   /** Mends what the helper has; C_Finalize only once nothing runs. @throws TokenFailure */

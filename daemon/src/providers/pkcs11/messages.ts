@@ -91,7 +91,8 @@ export interface Calls {
   /** Loads the module and shows its tokens; nobody logs in. */
   offer: { takes: { module: string }; gives: { library: string; tokens: OfferedToken[] } };
   open: {
-    takes: { module: string; match: TokenMatch; pin?: Uint8Array; automatic: boolean; sessions: number; abilities?: TokenAbilities };
+    /** `serial`: of the token that the PIN is known to be for; no other is sent it. */
+    takes: { module: string; match: TokenMatch; serial?: string; pin?: Uint8Array; automatic: boolean; sessions: number; abilities?: TokenAbilities };
     gives: { token: TokenInfo; abilities: TokenAbilities };
   };
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
@@ -161,6 +162,8 @@ export type Failure =
   | { readonly kind: 'logIn'; readonly rv: string }
   /** No token, or more than one, fits the URI. */
   | { readonly kind: 'noToken'; readonly found: number }
+  /** The token has the label of the one that a PIN was for, and another serial number: it is sent none. */
+  | { readonly kind: 'otherToken'; readonly serial: string; readonly expected: string }
   /** The package pkcs11js, or the module, does not load. */
   | { readonly kind: 'load'; readonly message: string }
   | { readonly kind: 'failed'; readonly rv: string; readonly call: string };
@@ -194,6 +197,8 @@ export function describeFailure(failure: Failure): string {
   if (failure.kind === 'logIn') return `C_Login answered ${failure.rv}`;
   if (failure.kind === 'pin') return describePin[failure.why] + (failure.why === 'refused' ? ` (C_Login answered ${failure.rv})` : '');
   if (failure.kind === 'noToken') return failure.found === 0 ? 'no token fits its URI' : `${failure.found} tokens fit its URI; add the serial number`;
+  if (failure.kind === 'otherToken')
+    return `the token that fits has the serial number ${failure.serial}, and the one that its PIN is for ${failure.expected}; it is sent no PIN unless the agent is started anew`;
   return failure.kind === 'load' ? failure.message : failure.kind;
 }
 

@@ -29,9 +29,10 @@ import { withAgentErrors } from './failures.ts';
 import { type LinkState, TokenLink } from './link.ts';
 import { describeFailure, type Failure, type KeyRef, type NewKey, TokenFailure } from './messages.ts';
 import { decodePrevious, encodePrevious } from './previous.ts';
-import type { TokenSettings } from './settings.ts';
+import { matchOf, type TokenSettings } from './settings.ts';
 import { formatSignature } from './signature-format.ts';
 import { statusOf } from './status.ts';
+import { formatTokenUri } from './uri.ts';
 
 /** What the provider needs of the agent around it. */
 export interface TokenProviderOptions {
@@ -255,10 +256,16 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     await this.lock();
   }
 
-  /** What a token lists and does not do is said once: later it is ERR_UNSUPPORTED_ALGORITHM, which names no mechanism. */
+  /** A URI by label alone, and what a token lists and does not do, are said once: later it is ERR_UNSUPPORTED_ALGORITHM, which names no mechanism. */
   #announce(): void {
     if (this.#isAnnounced) return;
     this.#isAnnounced = true;
+    const { info } = this.#link.connection;
+    if (info && matchOf(this.#options.settings).serial === undefined)
+      this.#options.onNote(
+        `the URI of the token ${this.name} names no serial number, so that a token of the same label could be sent its PIN; set it to ${formatTokenUri(info)}`,
+        'warn',
+      );
     for (const refused of this.#link.connection.abilities?.refused ?? []) this.#options.onNote(`the token ${this.name} does not offer ${refused}`, 'info');
   }
 

@@ -76,9 +76,9 @@ export class Helper {
     throw new TokenFailure({ kind: 'fault', rv: 'no token is open', call: 'open' });
   }
 
-  async #openToken({ module, match, pin, automatic, sessions, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
+  async #openToken({ module, match, serial, pin, automatic, sessions, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
     this.#library ??= await loadModule(module);
-    const token = new Token(this.#library, match, { pin, sessions });
+    const token = new Token(this.#library, { match, serial }, { pin, sessions });
     pin?.fill(0);
     token.login(automatic);
     const known = abilities ?? (await new Probe(token).run());

@@ -58,10 +58,13 @@ export function offerTokens(library: PKCS11): OfferedToken[] {
   });
 }
 
-/** The slot of the one token that fits. @throws TokenFailure of kind `noToken`; `fault` where what cannot be read may be the one. */
-export function findToken(library: PKCS11, match: TokenMatch): { slot: Handle; info: TokenInfo } {
+/**
+ * The slot of the one token that fits, and that has the serial number if that is known.
+ * @throws TokenFailure of kind `noToken`; `otherToken`; `fault` where what cannot be read may be the one.
+ */
+export function findToken(library: PKCS11, match: TokenMatch, serial?: string): { slot: Handle; info: TokenInfo } {
   let unread: unknown;
-  const found = library.C_GetSlotList(true).flatMap((slot) => {
+  const fitting = library.C_GetSlotList(true).flatMap((slot) => {
     const raw = readSlot(
       () => library.C_GetTokenInfo(slot),
       (error) => {
@@ -71,7 +74,11 @@ export function findToken(library: PKCS11, match: TokenMatch): { slot: Handle; i
     const info = raw && (raw.flags & tokenInitialized) !== 0 ? describeToken(raw) : undefined;
     return info && fits(info, match) ? [{ slot, info }] : [];
   });
+  const found = serial === undefined ? fitting : fitting.filter(({ info }) => info.serial === serial);
   const [first] = found;
   if (first && found.length === 1) return first;
-  throw found.length === 0 && unread ? asFailure('C_GetTokenInfo', unread) : new TokenFailure({ kind: 'noToken', found: found.length });
+  if (found.length === 0 && unread) throw asFailure('C_GetTokenInfo', unread);
+  const [other] = fitting;
+  if (found.length === 0 && other && serial !== undefined) throw new TokenFailure({ kind: 'otherToken', serial: other.info.serial, expected: serial });
+  throw new TokenFailure({ kind: 'noToken', found: found.length });
 }

@@ -34,13 +34,20 @@ export class Token {
   /** When a return value last meant that something is sick; what is ambiguous is judged by it. */
   lastFaultTime = Number.NEGATIVE_INFINITY;
 
-  /** @param sessions - that work side by side. @throws TokenFailure of kind `noToken`. */
-  constructor(library: PKCS11, match: TokenMatch, { pin, sessions }: { pin: Uint8Array | undefined; sessions: number }) {
+  /**
+   * @param serial - of the token that the PIN is for, where it is known. @param sessions - that work side by side.
+   * @throws TokenFailure of kind `noToken` or `otherToken`.
+   */
+  constructor(
+    library: PKCS11,
+    { match, serial }: { match: TokenMatch; serial: string | undefined },
+    { pin, sessions }: { pin: Uint8Array | undefined; sessions: number },
+  ) {
     this.#library = library;
     this.#match = match;
     this.#pin = pin && Buffer.from(pin).toString('utf8');
     this.#pool = new SessionPool(sessions + sessionsForChanges, () => this.#openSession());
-    const { slot, info } = this.#find();
+    const { slot, info } = this.#find(serial);
     this.#slot = slot;
     this.info = info;
   }
@@ -58,7 +65,7 @@ export class Token {
    * @throws TokenFailure of kind `pin`.
    */
   login(automatic: boolean): void {
-    const { flags } = this.#try('C_GetTokenInfo', () => this.#library.C_GetTokenInfo(this.#slot));
+    const flags = this.#readFlags();
     this.#needsLogin = (flags & CKF_LOGIN_REQUIRED) !== 0;
     const pin = this.#needsLogin ? this.#usablePin(flags, automatic) : undefined;
     const old = this.#login;
@@ -98,13 +105,12 @@ export class Token {
       if (rvOf(error) === undefined) throw error; // a module that cannot even do that is initialized all the same
     }
     this.#try('C_Initialize', () => this.#library.C_Initialize({ flags: CKF_OS_LOCKING_OK }));
-    this.#slot = this.#find().slot;
+    this.#slot = this.#find(this.info.serial).slot;
   }
 
   /** Whether the token is there, is the same, is logged in, and can do something. @throws TokenFailure of kind `fault`. */
   async check(): Promise<void> {
-    const info = describeToken(this.#try('C_GetTokenInfo', () => this.#library.C_GetTokenInfo(this.#slot)));
-    if (!fits(info, this.#match) || info.serial !== this.info.serial) throw new TokenFailure({ kind: 'fault', rv: 'another token', call: 'C_GetTokenInfo' });
+    this.#readFlags();
     await this.use(async (session) => {
       const { state } = session.call('C_GetSessionInfo', (library, handle) => library.C_GetSessionInfo(handle));
       if (this.#needsLogin && state !== CKS_RW_USER_FUNCTIONS)
@@ -114,6 +120,14 @@ export class Token {
       await session.encrypt(aesMechanism('AES_CBC', Buffer.alloc(16), Buffer.alloc(0)), probe, Buffer.alloc(16));
       session.destroy(probe);
     });
+  }
+
+  /** Flags of the token in the slot. @throws TokenFailure of kind `fault` where that is another one: it is sent no PIN. */
+  #readFlags(): number {
+    const read = this.#try('C_GetTokenInfo', () => this.#library.C_GetTokenInfo(this.#slot));
+    const info = describeToken(read);
+    if (!fits(info, this.#match) || info.serial !== this.info.serial) throw new TokenFailure({ kind: 'fault', rv: 'another token', call: 'C_GetTokenInfo' });
+    return read.flags;
   }
 
   /** Whether AES with a session key can be the probe of a check. */
@@ -138,8 +152,8 @@ export class Token {
     return new Session(this.#library, this.#slot, this.noteFault);
   }
 
-  #find(): { slot: Handle; info: TokenInfo } {
-    return this.#try('C_GetSlotList', () => findToken(this.#library, this.#match));
+  #find(serial: string | undefined): { slot: Handle; info: TokenInfo } {
+    return this.#try('C_GetSlotList', () => findToken(this.#library, this.#match, serial));
   }
 
   #try<T>(call: string, work: () => T): T {
