@@ -43,7 +43,7 @@ export class Probe {
     const aesBits = await this.#filter(
       [256, 192, 128],
       (bits) => `AES-${bits} keys`,
-      (bits) => this.#token.use((session) => session.generateKey(CKM_AES_KEY_GEN, throwawayAes(bits))),
+      (bits) => this.#token.use(async (session) => session.destroy(await session.generateKey(CKM_AES_KEY_GEN, throwawayAes(bits)))),
     );
     const aes =
       aesBits.length === 0 ? [] : await this.#filter<EncryptionAlgorithm>(['AES_GCM', 'AES_CBC', 'AES_ECB'], String, (algorithm) => this.#tryAes(algorithm));
