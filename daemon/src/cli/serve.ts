@@ -185,9 +185,9 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
  */
 function runCommand([program = '', ...args]: readonly string[], path: string): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
-  const child = withInheritedMask(() => spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } }));
-  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal)); // before it is there: it may have said so already
   process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT')); // a terminal sends it to the command as well
+  const child = withInheritedMask(() => spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } }));
   child.on('error', (error) => {
     process.stderr.write(`kms-agent: ${program} cannot be run: ${error.message}\n`);
     resolve(127);

@@ -181,10 +181,11 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     const { algorithm, message, messageType, signatureFormat } = input;
     const digest = messageType === 'DIGEST' ? message : createHash('sha256').update(message).digest();
     const key = toRef(ref);
+    const asTokensGiveIt = algorithm === 'ECDSA_SHA_256' ? ({ signatureFormat: 'P1363' } as const) : {};
     return await this.#withToken(ref.keyVersionId, async () => {
       for (let left = signTries; left > 0; left -= 1) {
         const { signature } = await this.#link.call('sign', { key, algorithm, digest });
-        if (await this.#public.verify(ref, { ...input, signature, signatureFormat: 'P1363' })) return formatSignature(signature, algorithm, signatureFormat);
+        if (await this.#public.verify(ref, { ...input, signature, ...asTokensGiveIt })) return formatSignature(signature, algorithm, signatureFormat);
         await this.#link.call('prove', { key });
       }
       throw new TokenFailure({ kind: 'failed', rv: 'a signature that does not verify', call: 'C_Sign' });
