@@ -3,8 +3,10 @@ import type { AgentStatus } from '@kms-agent/protocol';
 import { defaultSettings, readSettings, type Settings } from '../../config.ts';
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
+import { systemPlaces } from '../install/host.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
 import { type Finding, look, wrong } from './finding.ts';
+import { lookAtHost } from './host.ts';
 import { lookAtKeychain } from './keychain.ts';
 import { askStatus } from './running-agent.ts';
 import { lookAtToken } from './tokens.ts';
@@ -57,6 +59,7 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
     await look('audit folder', () => lookAtAuditFolder(auditDir)),
     ...(vault.ok ? [await look('keychain', () => lookAtKeychain(dataDir, settings.keychainTimeoutMs))] : []),
     await look('socket', () => lookAtSocket(socket, settings.socketMode, dataDir)),
+    ...(dataDir === systemPlaces.dataDir ? await lookAtHost() : []),
     ...(await lookAtAgent(options, settings)),
   ];
   for (const token of settings.tokens) findings.push(await look(`token ${token.name}`, () => lookAtToken(token)));

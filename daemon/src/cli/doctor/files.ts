@@ -1,5 +1,6 @@
 import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { systemSocketPath } from '@kms-agent/protocol';
 import { listFiles, readLast } from '../../audit/folder.ts';
 import { wrong } from './finding.ts';
 
@@ -92,7 +93,7 @@ export function lookAtSocket(path: string, mode: number, dataDir: string): strin
   const owner = ownerOf(dataDir) ?? process.geteuid?.() ?? 0;
   if (stat.uid !== owner && stat.uid !== 0)
     throw wrong(`${path} belongs to uid ${stat.uid}, who is neither root nor the agent's user`, 'find out who listens there, and remove it');
-  if (stat.uid === owner && (stat.mode & 0o777) !== mode)
+  if (path !== systemSocketPath && stat.uid === owner && (stat.mode & 0o777) !== mode)
     throw wrong(`${path} has mode ${octal(stat.mode)}, and the settings say ${octal(mode)}`, `chmod ${octal(mode)} ${path}`);
   const folder = statSync(dirname(path));
   const isSticky = (folder.mode & 0o1000) !== 0;

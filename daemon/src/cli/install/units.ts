@@ -122,6 +122,7 @@ export function unitRemovalSteps({ units, systemctl, is }: Manager): Step[] {
       `remove ${paths.join(' and ')}`,
       () => !units.some(([path]) => existsSync(path)),
       () => {
+        for (const name of names) if (is('is-failed', name)) systemctl('reset-failed', name); // else it stays in its lists for good
         removeFiles(paths);
         systemctl('daemon-reload');
       },

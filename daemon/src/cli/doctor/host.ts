@@ -1,0 +1,62 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { credentialStore } from '../../os/credential-store.ts';
+import { rootCredential } from '../../os/credentials.ts';
+import { hasVault } from '../../vault/folder.ts';
+import { peekKeyslots } from '../../vault/peek.ts';
+import { systemPlaces } from '../install/host.ts';
+import { runCommand } from '../install/run.ts';
+import { serviceUnit, systemManager } from '../install/units.ts';
+import { type Finding, look, wrong } from './finding.ts';
+
+const install = '/opt/kms-agent/bin/kms-agent install --system';
+const socketUnit = 'kms-agent.socket';
+
+/** What systemd says of a unit, by property. */
+function showUnit(unit: string): Readonly<Record<string, string>> {
+  const names = 'ActiveState,Result,ExecMainStatus,NeedDaemonReload,DropInPaths,FragmentPath';
+  const lines = runCommand('systemctl', 'show', `--property=${names}`, unit).split('\n');
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]));
+}
+
+/** A unit as it was shipped, which systemd has read. Drop-ins are the administrator's: they are named. */
+function lookAtUnit(path: string, text: string): string {
+  const { NeedDaemonReload, DropInPaths = '', FragmentPath = path } = showUnit(path.slice(path.lastIndexOf('/') + 1));
+  if (!existsSync(path)) throw wrong(`${path} is not there`, install);
+  if (readFileSync(path, 'utf8') !== text) throw wrong(`${path} is not the unit of this version`, `${install}; what you need otherwise belongs in a drop-in`);
+  if (FragmentPath !== path) throw wrong(`systemd reads ${FragmentPath || 'no file'} in the place of ${path}`, 'see what systemctl cat shows');
+  if (NeedDaemonReload === 'yes') throw wrong('systemd has not read the files of the unit as they are', 'systemctl daemon-reload, and restart it');
+  return `${path}, as shipped${DropInPaths === '' ? '' : `; note the drop-ins ${DropInPaths}`}`;
+}
+
+const restart = `systemctl reset-failed ${serviceUnit} ${socketUnit} and systemctl start ${socketUnit}`;
+const remedies: Readonly<Record<string, string>> = {
+  '2': `see what journalctl -u ${serviceUnit} names in settings or files; then ${restart}`,
+  '243': `the credential cannot be decrypted: move ${join(credentialStore, rootCredential)} away; ${restart}; kms unlock; then make a new one`,
+};
+
+function lookAtState(unit: string): string {
+  const { ActiveState = '', Result = '', ExecMainStatus = '' } = showUnit(unit);
+  const said = `${ActiveState}, result ${Result}${ExecMainStatus === '' ? '' : `, exit status ${ExecMainStatus}`}`;
+  if (ActiveState === 'failed') throw wrong(said, remedies[ExecMainStatus] ?? `see journalctl -u ${unit}; then ${restart}`);
+  if (unit === socketUnit && ActiveState !== 'active') throw wrong(`${said}: nobody can connect`, `systemctl start ${socketUnit}`);
+  return said;
+}
+
+/** Whether a keyslot that a credential opens has one. */
+function lookAtCredential(): string {
+  const { dataDir } = systemPlaces;
+  if (!hasVault(dataDir) || !peekKeyslots(dataDir).some(({ type }) => type === 'credential')) return 'no keyslot of this vault needs it';
+  const path = join(credentialStore, rootCredential);
+  if (!existsSync(path))
+    throw wrong(`${path} is not there, and a keyslot needs it`, 'kms unlock; then kms-agent keyslot add credential, with the agent stopped');
+  return path;
+}
+
+/** What systemd has and says of the system's agent. */
+export async function lookAtHost(): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const [path, text] of systemManager().units) findings.push(await look(`unit ${path}`, () => lookAtUnit(path, text)));
+  for (const unit of [socketUnit, serviceUnit]) findings.push(await look(`state of ${unit}`, () => lookAtState(unit)));
+  return [...findings, await look('credential', lookAtCredential)];
+}
