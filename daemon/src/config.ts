@@ -3,7 +3,7 @@ import { userInfo } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultKeychainTimeoutMs } from './os/keychain.ts';
-import { isOpen, isOpenFolder, isOurs, walkTo } from './os/trust.ts';
+import { isOpen, isOpenToOthers, isOurs, walkTo } from './os/trust.ts';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 
 /** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
@@ -202,7 +202,7 @@ function ownName(): string {
 function checkPlace(place: string, stat: Stats): void {
   if (!isOurs(stat))
     throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}` });
-  const isOpenPlace = stat.isDirectory() ? isOpenFolder(stat) : isOpen(stat);
+  const isOpenPlace = stat.isDirectory() ? isOpenToOthers(stat) : isOpen(stat);
   if (isOpenPlace) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` });
 }
 

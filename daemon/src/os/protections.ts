@@ -51,8 +51,8 @@ function canReadOwnProgram(): boolean {
   try {
     accessSync(process.execPath, constants.R_OK);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return !(error instanceof Error && 'code' in error && error.code === 'EACCES'); // of one that is gone nobody knows what it was
   }
 }
 

@@ -40,8 +40,8 @@ export function isOpen(stat: Stats): boolean {
   return (stat.mode & 0o022) !== 0 && !isSticky;
 }
 
-/** The same of a folder, where many users have a group of their own and a mask of 002; root has no such group. */
-export function isOpenFolder(stat: Stats): boolean {
+/** The same where many users have a group of their own and a mask of 002; root has no such group. */
+export function isOpenToOthers(stat: Stats): boolean {
   const isOwnGroup = process.geteuid?.() !== 0 && stat.gid === process.getegid?.();
   return isOpen(stat) && !(isOwnGroup && (stat.mode & 0o002) === 0);
 }

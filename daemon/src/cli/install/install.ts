@@ -59,7 +59,7 @@ export function keptOfSystem(): string[] {
 
 /** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write. */
 export function userInstallation(configHome: string, script: string): Step[] {
-  for (const path of [process.execPath, script]) checkTrusted(path, process.geteuid?.());
+  for (const path of [process.execPath, script]) checkTrusted(path);
   return unitSteps(userManager(configHome, [process.execPath, script]));
 }
 

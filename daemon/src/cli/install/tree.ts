@@ -8,8 +8,9 @@ import { checkTrusted, checkTrustedFile } from './trust.ts';
 /** Where the system's agent lives, with its own Node: only root can write it, and no update of another package changes it. */
 export const treeFolder = '/usr/lib/kms-agent';
 
-/** Node and the program, as units and commands run them. */
 const nodeTarget = join('bin', 'node');
+
+/** Node and the program, as units and commands run them. */
 export const treeNode = join(treeFolder, nodeTarget);
 export const treeProgram = join(treeFolder, 'node_modules/@kms-agent/daemon/bin/kms-agent.js');
 const treeClient = join(treeFolder, 'node_modules/@kms-agent/client/bin/kms.js');

@@ -6,7 +6,7 @@ import { runCommand, succeeds } from './run.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder } from './tree.ts';
 
-const socketUnit = 'kms-agent.socket';
+export const socketUnit = 'kms-agent.socket';
 export const serviceUnit = 'kms-agent.service';
 
 /** A manager of units: the system's, or that of a user. */
