@@ -262,3 +262,16 @@ describe('rotation by a clock that was wrong', () => {
     expect((await kms.setPrimaryKeyVersion({ keyId, keyVersionId })).rotation.lastRotationTime).toBe(time(startMs + 2 * dayMs));
   });
 });
+
+test('versions are listed in the order in which they were made, page by page, also where the clock was set back in between', async () => {
+  const { keyId, primaryKeyVersionId: first } = await kms.createKey();
+  const made = [first];
+  for (const back of [dayMs, 2 * dayMs]) {
+    await restart({ ...agent.now, wallMs: startMs - back });
+    made.push((await kms.createKeyVersion({ keyId })).keyVersionId);
+  }
+  expect(made.toSorted()).not.toEqual(made);
+  for (const limit of [1, 2, 100]) {
+    expect((await Array.fromAsync(kms.listAllKeyVersions({ keyId, limit }))).map(({ keyVersionId }) => keyVersionId)).toEqual(made);
+  }
+});

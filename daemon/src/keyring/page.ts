@@ -1,11 +1,10 @@
 import { setImmediate } from 'node:timers/promises';
 import type { PageTokens } from './page-tokens.ts';
-import type { SortedIds } from './sorted-ids.ts';
 
 /** Milliseconds that a page takes of the event loop at once: others have their turn in between. */
 const turnMs = 2;
 
-/** Which slice of a sorted list is wanted. */
+/** Which slice of a list is wanted. */
 export interface PageRequest {
   readonly limit?: number;
   readonly nextToken?: string;
@@ -19,9 +18,18 @@ const envelopeReserveBytes = 4096;
 /** Ids that one page looks at: with filters that nothing passes, a page is empty rather than long to wait for. */
 const maxScanned = 5000;
 
+/** The ids of a list in its order. */
+export interface PageIds {
+  readonly length: number;
+  /** The id at a place; undefined past the end. */
+  at(index: number): string | undefined;
+  /** The place of the first id that comes after `id`; 0 for an empty one. */
+  indexAfter(id: string): number;
+}
+
 /** How a list is cut into pages. */
 export interface PageOptions<T> {
-  readonly ids: SortedIds;
+  readonly ids: PageIds;
   readonly request: PageRequest;
   /** What the list is of: its kind and its filters. A token is good for this alone. */
   readonly list: unknown;
@@ -32,7 +40,7 @@ export interface PageOptions<T> {
 }
 
 /**
- * Cuts one page out of sorted ids. What is there during the whole walk appears exactly once: a page continues after an id, not at a count.
+ * Cuts one page out of a list. What is there during the whole walk appears exactly once: a page continues after an id, not at a count.
  * The page ends early where the answer would exceed `maxBytes`, or after 5000 ids that were filtered out.
  * Ids may come and go while it waits for its next turn.
  */
