@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, connect, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -267,7 +267,8 @@ describe('what somebody does to the files under a running agent', () => {
       const firstSeq = auditRecords(rig.audit()).at(-1)?.seq ?? 0;
       renameSync(rig.audit('audit.jsonl'), rig.audit(`audit-${String(firstSeq).padStart(12, '0')}.jsonl`));
       rig.agent.child.kill('SIGHUP');
-      await delay(100);
+      await expect.poll(() => existsSync(rig.audit('audit.jsonl')), { timeout: 20_000 }).toBe(true);
+      await delay(50); // and some records in it
     }
     isRunning = false;
     await load;
