@@ -17,7 +17,7 @@ _kms_agent() {
     'kms-agent keyslot') words='add';;
     'kms-agent keyslot add') words='keychain credential';;
     'kms-agent keyslot add keychain') words='--data-dir --passphrase-fd --json';;
-    'kms-agent keyslot add credential') words='--data-dir --passphrase-fd --secret-fd --with-key --credstore --json';;
+    'kms-agent keyslot add credential') words='--system --data-dir --passphrase-fd --secret-fd --with-key --credstore --json';;
     'kms-agent config') words='show check schema';;
     'kms-agent config show') words='--system --config --json';;
     'kms-agent config check') words='--system --config --json';;

@@ -60,6 +60,7 @@ complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_s
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from keychain' -l json
+complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l system
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l data-dir
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l passphrase-fd
 complete -c kms-agent -n '__fish_seen_subcommand_from keyslot; and __fish_seen_subcommand_from add; and __fish_seen_subcommand_from credential' -l secret-fd

@@ -142,7 +142,7 @@ describe('a credential keyslot', () => {
       await using _agent = await TestAgent.serve(folder);
       expect(await addKeyslot(folder, newSecret())).toContain('Another agent holds the vault');
     }
-    const args = ['keyslot', 'add', 'credential', '--data-dir', folder.join('nothing'), '--passphrase-fd', '3'];
+    const args = ['keyslot', 'add', 'credential', '--data-dir', folder.join('nothing'), '--passphrase-fd', '3', '--secret-fd', '3'];
     expect(await run(agentProgram, args, { secret: passphrase })).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_NOT_INITIALIZED') as string });
   });
 });

@@ -1,7 +1,9 @@
+import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { asUser, canRunAsUser } from '../kit/attacker.ts';
 import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
 
 vi.setConfig({ testTimeout: 120_000 }); // many processes, one after the other
@@ -83,12 +85,22 @@ describe("--system: the system's agent", () => {
     [['restore', '--system', '/media/vault.db'], 'restore --system /media/vault.db'],
     [['salvage', '--system', '/srv/rescued'], 'salvage --system /srv/rescued'],
     [['audit', 'verify', '--system'], 'audit verify --system'],
+    [['keyslot', 'add', 'credential', '--system', '--secret-fd', '3'], 'keyslot add credential --system --secret-fd 3'],
   ])('%j as another user: the same command as its own', async (args, command) => {
     const { code, stderr } = await run(agentProgram, args, { env });
     expect(code).toBe(1);
     expect(stderr).toContain('ERR_ACCESS_DENIED: ');
     expect(stderr).toContain(`runuser -u kms-agent -- kms-agent ${command}\n`);
   });
+
+  test.skipIf(!canRunAsUser)(
+    'keyslot add credential as neither root nor the agent’s own user (as root: needs a checkout that others can read): says who may',
+    () => {
+      const [program = '', ...args] = [...asUser, process.execPath, agentProgram, 'keyslot', 'add', 'credential', '--system'];
+      const { status, stderr } = spawnSync(program, args, { cwd: '/', env, encoding: 'utf8' });
+      expect([status, stderr]).toEqual([1, expect.stringContaining('Only root can write to /etc/credstore.encrypted')]);
+    },
+  );
 
   test('the page has each of them in its host form', () => {
     const host = /## On a host\n([\s\S]*?)(?=\n## |$)/.exec(page)?.[1] ?? '';

@@ -318,7 +318,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     // Its address is an IP address here, and systemd decrypts credentials inside the cgroup of the unit.
     const open = `mkdir -p ${runDropIns}; printf '[Service]\nIPAddressDeny=\n' > ${runDropIns}/tpm.conf; systemctl daemon-reload; ip link set lo up`;
     await host.sh(`systemctl stop kms-agent.socket kms-agent.service; rm ${credential}; ${open}`);
-    const add = 'kms-agent keyslot add credential --data-dir /var/lib/kms-agent --with-key tpm2 --passphrase-fd 0 --json';
+    const add = 'kms-agent keyslot add credential --system --with-key tpm2 --passphrase-fd 0 --json';
     const added = await host.sh(`${startTpm('/run/tpm')}; export ${tpmVariable}; ${add}; ${flush}`, { input: passphrase });
     await host.sh('systemctl start kms-agent.socket kms-agent.service');
     expect(await show('StatusText')).toMatch(/^unlocked/);
@@ -334,7 +334,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
   });
 
   test('keyslot add credential: never over one that is there; refused without root, and while the agent runs', async () => {
-    const add = 'kms-agent keyslot add credential --data-dir /var/lib/kms-agent --passphrase-fd 0';
+    const add = 'kms-agent keyslot add credential --system --passphrase-fd 0';
     expect(await host.sh(`${add} 2>&1 || echo refused`, { input: passphrase })).toContain('is there already');
     expect(
       await host.sh(`cp -p ${credential} /root/c; rm ${credential}; ${add} 2>&1 || echo refused; ls ${credential}* || true`, { input: passphrase }),

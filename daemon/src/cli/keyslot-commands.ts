@@ -58,11 +58,12 @@ export async function addKeychainKeyslot({ dataDir, passphraseFd, json }: VaultC
  */
 export async function addCredentialKeyslot(options: AddCredentialOptions): Promise<void> {
   const { dataDir, passphraseFd, secretFd, json, withKey, credstore } = options;
-  if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
+  // First, because the vault of another user looks as if it were not there.
   if (secretFd === undefined && process.geteuid?.() !== 0)
     throw new AgentError('ERR_ACCESS_DENIED', {
       hint: `Only root can write to ${credstore}: run it as root, or keep the secret yourself and give it with --secret-fd.`,
     });
+  if (!hasVault(dataDir)) throw new AgentError('ERR_NOT_INITIALIZED');
   const passphrase = await readSecret('Passphrase of an existing keyslot: ', passphraseFd);
   if (secretFd !== undefined) {
     const keyslotId = await addSlot(dataDir, passphrase, await readSecret('', secretFd));

@@ -48,7 +48,7 @@ function lookAtCredential(): string {
   if (!hasVault(dataDir) || !peekKeyslots(dataDir).some(({ type }) => type === 'credential')) return 'no keyslot of this vault needs it';
   const path = join(credentialStore, rootCredential);
   if (!existsSync(path))
-    throw wrong(`${path} is not there, and a keyslot needs it`, 'kms unlock; then kms-agent keyslot add credential, with the agent stopped');
+    throw wrong(`${path} is not there, and a keyslot needs it`, 'kms unlock; then kms-agent keyslot add credential --system, with the agent stopped');
   return path;
 }
 

@@ -244,7 +244,10 @@ export class Keyslots {
   }
 
   async #derivePassphrase({ type, passphrase }: NewKeyslot, salt: Uint8Array): Promise<Buffer> {
-    if (type === 'credential') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'Stop the agent and run: kms-agent keyslot add credential' });
+    if (type === 'credential')
+      throw new AgentError('ERR_UNSUPPORTED_OPERATION', {
+        hint: "Stop the agent and run: kms-agent keyslot add credential, with --system for the system's agent",
+      });
     if (type !== 'passphrase') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `This agent makes no ${type} keyslots.` });
     if (passphrase === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/passphrase', reason: 'is required for a passphrase keyslot' });
     return await this.#argon2.derive(passphrase, salt, this.#cost);
