@@ -96,8 +96,8 @@ describe("--system: the system's agent", () => {
   test.skipIf(!canRunAsUser)(
     'keyslot add credential as neither root nor the agent’s own user (as root: needs a checkout that others can read): says who may',
     () => {
-      const [program = '', ...args] = [...asUser, process.execPath, agentProgram, 'keyslot', 'add', 'credential', '--system'];
-      const { status, stderr } = spawnSync(program, args, { cwd: '/', env, encoding: 'utf8' });
+      const command = [...asUser, process.execPath, agentProgram, 'keyslot', 'add', 'credential', '--system'];
+      const { status, stderr } = spawnSync('env', command, { cwd: '/', env, encoding: 'utf8' });
       expect([status, stderr]).toEqual([1, expect.stringContaining('Only root can write to /etc/credstore.encrypted')]);
     },
   );
