@@ -3,8 +3,11 @@ import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, truncateSync, writ
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { lookAtSystemClock } from '../../daemon/src/cli/doctor/clock.ts';
+import { look } from '../../daemon/src/cli/doctor/finding.ts';
 import { agentProgram, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { asUser, canRunAsUser, otherUid } from '../kit/attacker.ts';
+import { ClockedAgent, dayMs, makeVault } from '../kit/clocked.ts';
 
 interface Finding {
   readonly name: string;
@@ -14,7 +17,7 @@ interface Finding {
 
 const isRoot = process.getuid?.() === 0;
 /** Whether it is so is the machine's affair. */
-const ofTheMachine = ['protection secureHeapLocked', 'protection noSwap'];
+const ofTheMachine = ['protection secureHeapLocked', 'protection noSwap', 'system clock'];
 
 /** A vault, and the record of an agent that has ended. Each test has a copy. */
 let pattern: TempFolder;
@@ -67,7 +70,8 @@ describe('well', () => {
     expect(wrong).toEqual([]);
     const { protections = [] } = await (await agent.client()).status();
     const names = protections.map(({ name }) => `protection ${name}`);
-    expect(findings.map(({ name }) => name)).toEqual(['settings', 'vault', 'audit folder', 'keychain', 'socket', 'agent', 'audit record', ...names]);
+    const looked = ['settings', 'vault', 'audit folder', 'keychain', 'socket', 'system clock', 'agent', 'audit record', 'clock'];
+    expect(findings.map(({ name }) => name)).toEqual([...looked, ...names]);
     const { stdout } = await run(agentProgram, ['doctor', ...places()]);
     expect(stdout.toString()).toMatch(/^ok {5}agent: version .* answers on .*agent\.sock, LOCKED$/m);
     expect(stdout.toString()).toMatch(/^ok {5}audit record: is written; record \d+ is the last$/m);
@@ -83,6 +87,48 @@ test('--system: looks at the places of the system’s agent, whatever is there',
   const { stdout } = await run(agentProgram, ['doctor', '--system']);
   for (const place of ['/etc/kms-agent/config.json', '/var/lib/kms-agent', '/var/log/kms-agent', '/run/kms-agent/agent.sock'])
     expect(stdout.toString()).toContain(place);
+});
+
+describe('the clock', () => {
+  test('one that jumped under a running agent: is named with what waits for it, until it is confirmed', async () => {
+    using clocked = new TempFolder();
+    await makeVault(clocked);
+    await using agent = await ClockedAgent.start(clocked);
+    const find = async (): Promise<Finding | undefined> => {
+      const args = ['doctor', '--config', folder.join('config.json'), '--data-dir', clocked.join('vault'), '--socket', agent.socketPath, '--json'];
+      const { findings } = JSON.parse((await run(agentProgram, args)).stdout.toString()) as { findings: Finding[] };
+      return findings.find(({ name }) => name === 'clock');
+    };
+    expect(await find()).toEqual({ name: 'clock', ok: true, detail: 'the agent believes it' });
+    await agent.set({ wallMs: agent.now.wallMs + 2 * dayMs });
+    expect(await find()).toMatchObject({
+      ok: false,
+      detail: expect.stringMatching(/^The wall clock jumped by 2880 minutes; .*To mend it: .*kms confirm-clock\.$/),
+    });
+    await agent.kms.confirmClock();
+    expect((await find())?.ok).toBe(true);
+  });
+
+  test.each([
+    ['NTP=yes\nNTPSynchronized=yes', /^is synchronised/],
+    ['CanNTP=yes\nNTP=no\nNTPSynchronized=no', /not synchronised.*To mend it: timedatectl set-ntp true\.$/],
+    ['CanNTP=yes\nNTP=yes\nNTPSynchronized=no', /not synchronised.*To mend it: timedatectl timesync-status/],
+    ['CanNTP=no\nNTP=no\nNTPSynchronized=no', /not synchronised.*To mend it: install a time service/],
+    [undefined, /^whether it is synchronised is not known: systemd does not run here$/],
+  ])('that of the system, of which timedatectl says %j: %s', async (shown, words) => {
+    const { ok, detail } = await look('system clock', () => lookAtSystemClock(() => shown));
+    expect([ok, detail]).toEqual([!detail.includes('not synchronised'), expect.stringMatching(words)]);
+  });
+
+  test('that of the system, where timedatectl fails: it is said, and not taken for wrong', async () => {
+    const fail = (): never => {
+      throw new Error('Failed to connect to bus');
+    };
+    expect(await look('system clock', () => lookAtSystemClock(fail))).toMatchObject({
+      ok: true,
+      detail: expect.stringContaining('is not known: Failed to connect'),
+    });
+  });
 });
 
 /** Files that are as they must not be: what to do to a vault whose agent has ended, what is named, and how it says to mend it. */

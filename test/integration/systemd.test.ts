@@ -391,6 +391,11 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     await host.sh('systemctl start kms-agent.service');
     expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential|socket)/m);
     expect(await examine('')).not.toMatch(/^WRONG {2}socket/m);
+    expect(await examine('--system')).toMatch(/^ok {5}clock: the agent believes it$/m);
+    const synchronized = await host.sh('timedatectl show --property=NTPSynchronized --value');
+    expect(await examine('--system')).toMatch(
+      synchronized === 'yes' ? /^ok {5}system clock: is sync/m : /^WRONG {2}system clock: it is not sync.*To mend it: /m,
+    );
     const unit = '/etc/systemd/system/kms-agent.service';
     await host.sh(`cp -p ${unit} /root/unit; sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ ${unit}`);
     expect(await examine('--system')).toMatch(/^WRONG {2}unit .*kms-agent\.service is not the unit of this version/m);

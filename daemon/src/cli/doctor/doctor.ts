@@ -4,6 +4,7 @@ import { defaultSettings, readSettings, type Settings } from '../../config.ts';
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { systemPlaces } from '../install/host.ts';
+import { lookAtClock, lookAtSystemClock } from './clock.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
 import { type Finding, look, wrong } from './finding.ts';
 import { lookAtHost } from './host.ts';
@@ -35,7 +36,9 @@ async function lookAtAgent({ socket, auditDir }: DoctorOptions, { auditReserveBy
     return [agent, await look('protections', () => Promise.reject(wrong('the agent tells them to administrators only', 'run doctor as one, such as root')))];
   const protections = (status?.protections ?? readProtections()).map(({ name, on, detail = '' }) => ({ name: `protection ${name}`, ok: on, detail }));
   const record = await look('audit record', () => (status?.audit ? describeAudit(status.audit) : lookAtAuditRecord(auditDir, auditReserveBytes)));
-  return [agent, record, ...protections];
+  const answered = status;
+  const clock = answered ? [await look('clock', () => lookAtClock(answered))] : [];
+  return [agent, record, ...clock, ...protections];
 }
 
 function describeAudit({ state, seq }: NonNullable<AgentStatus['audit']>): string {
@@ -60,6 +63,7 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
     ...(vault.ok ? [await look('keychain', () => lookAtKeychain(dataDir, settings.keychainTimeoutMs))] : []),
     await look('socket', () => lookAtSocket(socket, settings.socketMode, dataDir)),
     ...(dataDir === systemPlaces.dataDir ? await lookAtHost() : []),
+    await look('system clock', () => lookAtSystemClock()),
     ...(await lookAtAgent(options, settings)),
   ];
   for (const token of settings.tokens) findings.push(await look(`token ${token.name}`, () => lookAtToken(token)));
