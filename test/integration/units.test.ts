@@ -2,8 +2,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { quoteWord, userManager } from '../../daemon/src/cli/install/units.ts';
-import { cleanEnv, repository, TempFolder } from '../kit/agent.ts';
+import { compareVersion, quoteWord, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
+import { agentProgram, cleanEnv, repository, run, TempFolder } from '../kit/agent.ts';
 
 const units = join(repository, 'daemon', 'systemd'); // the folder itself: systemd/ at the top is a link to it
 const hasAnalyze = existsSync('/usr/bin/systemd-analyze');
@@ -105,6 +105,62 @@ describe('what the units must and must not say', () => {
   test.each(['PrivateUsers', 'ProtectProc', 'ProcSubset', 'MemoryDenyWriteExecute'])('no %s', (name) => {
     for (const file of ['kms-agent.service', 'user/kms-agent.service'])
       expect(readFileSync(join(units, file), 'utf8')).not.toMatch(new RegExp(`^${name}=`, 'm'));
+  });
+});
+
+/** The systemd whose NEWS tells of a directive, for what is younger than 240. */
+const news: Readonly<Record<string, number>> = {
+  RestrictSUIDSGID: 242,
+  ProtectHostname: 242,
+  ProtectKernelLogs: 244,
+  ProtectClock: 245,
+  CoredumpFilter: 246,
+  PrivateIPC: 248,
+  LoadCredentialEncrypted: 251,
+};
+/** What 240 knows. */
+const old =
+  'Description Requires After StartLimitIntervalSec StartLimitBurst Type NotifyAccess ExecStart ExecReload User Group StateDirectory StateDirectoryMode LogsDirectory LogsDirectoryMode Environment UnsetEnvironment Restart RestartSec RestartPreventExitStatus WatchdogSec WatchdogSignal TimeoutStartSec TimeoutStopSec KillMode LimitCORE MemorySwapMax KeyringMode UMask NoNewPrivileges CapabilityBoundingSet AmbientCapabilities ProtectSystem ProtectHome PrivateTmp PrivateDevices DevicePolicy PrivateNetwork ProtectKernelTunables ProtectKernelModules ProtectControlGroups RestrictAddressFamilies IPAddressDeny RestrictNamespaces RestrictRealtime RemoveIPC LockPersonality SystemCallArchitectures SystemCallErrorNumber SystemCallFilter WantedBy ListenStream FileDescriptorName SocketUser SocketGroup SocketMode DirectoryMode Backlog'.split(
+    ' ',
+  );
+
+describe('the systemd that the units need', () => {
+  const managers = { system: systemManager(), user: userManager('/nowhere', ['/bin/node', '/bin/program']) };
+
+  test.each(['system', 'user'] as const)('%s: is the oldest that knows each directive', (name) => {
+    const text = managers[name].units.map(([, unit]) => unit).join('\n');
+    const used = [...text.matchAll(/^(\w+)=/gm)].map(([, directive = '']) => directive);
+    expect(used.filter((directive) => !old.includes(directive) && !Object.hasOwn(news, directive))).toEqual([]);
+    const needed = Math.max(...used.map((directive) => news[directive] ?? 240));
+    expect(managers[name].leastVersion).toBe(Math.max(needed, 247)); // install itself needs 247
+    expect(readFileSync(join(repository, 'daemon', 'README.md'), 'utf8')).toContain(`${managers[name].leastVersion}${name === 'user' ? '' : ' or newer'} on a`);
+  });
+
+  test.each([
+    ['249.11-0ubuntu3.12', true],
+    ['250', true],
+    ['v251-rc1-3-gabcdef', false],
+    ['252.39-1~deb12u2', false],
+    ['something else', false],
+  ])('%s of a host: too old? %j', (version, isOld) => {
+    expect(compareVersion({ leastVersion: 251, systemctl: () => version })).toEqual({ said: `${version}; the units need 251 or newer`, isOld });
+  });
+
+  test.each([
+    [['install', '--user', '--dry-run'], 'ERR_UNSUPPORTED_OPERATION: systemd here is 246.6-1; the units need 247 or newer. Nothing was changed.'],
+    [
+      ['install', '--system', '--dry-run'],
+      process.getuid?.() === 0 ? 'systemd here is 246.6-1; the units need 251 or newer. Nothing was changed.' : 'run it as root',
+    ],
+    [
+      ['doctor', '--system'],
+      'WRONG  systemd: 246.6-1; the units need 251 or newer: what it does not know of them it ignores. To mend it: a newer release of the system.',
+    ],
+  ])('%j under an older one: says so, first of all', async (args, words) => {
+    using folder = new TempFolder();
+    writeFileSync(folder.join('systemctl'), '#!/bin/sh\ncase "$*" in *Version*) echo 246.6-1;; *) exit 1;; esac\n', { mode: 0o755 });
+    const { code, stdout, stderr } = await run(agentProgram, args, { env: cleanEnv({ PATH: `${folder.path}:${process.env['PATH']}`, HOME: folder.path }) });
+    expect([code, stdout.toString() + stderr]).toEqual([1, expect.stringContaining(words)]);
   });
 });
 

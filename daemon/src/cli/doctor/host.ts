@@ -6,7 +6,7 @@ import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
 import { systemPlaces } from '../install/host.ts';
 import { runCommand } from '../install/run.ts';
-import { serviceUnit, socketUnit, systemManager } from '../install/units.ts';
+import { compareVersion, serviceUnit, socketUnit, systemManager } from '../install/units.ts';
 import { type Finding, look, wrong } from './finding.ts';
 
 const install = '/opt/kms-agent/bin/kms-agent install --system';
@@ -52,9 +52,15 @@ function lookAtCredential(): string {
   return path;
 }
 
+function lookAtVersion(): string {
+  const { said, isOld } = compareVersion(systemManager());
+  if (isOld) throw wrong(`${said}: what it does not know of them it ignores`, 'a newer release of the system');
+  return said;
+}
+
 /** What systemd has and says of the system's agent. */
 export async function lookAtHost(): Promise<Finding[]> {
-  const findings: Finding[] = [];
+  const findings: Finding[] = [await look('systemd', lookAtVersion)];
   for (const [path, text] of systemManager().units) findings.push(await look(`unit ${path}`, () => lookAtUnit(path, text)));
   for (const unit of [socketUnit, serviceUnit]) findings.push(await look(`state of ${unit}`, () => lookAtState(unit)));
   return [...findings, await look('credential', lookAtCredential)];

@@ -9,7 +9,7 @@ import { daemonFolder } from './packages.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
-import { systemManager, unitRemovalSteps, unitSteps, userManager } from './units.ts';
+import { requireVersion, systemManager, unitRemovalSteps, unitSteps, userManager } from './units.ts';
 import { firstUnlockStep, type VaultStepOptions, vaultSteps } from './vault-steps.ts';
 
 /** @throws AgentError `ERR_ACCESS_DENIED` for anybody but root. */
@@ -20,12 +20,13 @@ function requireRoot(): void {
 /** Whether this program is the one that an installation put on the host: it can bring nothing newer. */
 export const isInstalledProgram = (): boolean => daemonFolder.startsWith(`${treeFolder}/`);
 
-/** What sets up the system's agent. @throws AgentError `ERR_ACCESS_DENIED`. */
+/** What sets up the system's agent. @throws AgentError `ERR_ACCESS_DENIED`; as requireVersion. */
 export function systemInstallation(options: VaultStepOptions): Step[] {
   requireRoot();
+  const manager = systemManager();
+  requireVersion(manager);
   process.umask(0o022); // what systemd's own tools make must be readable; what must not is given its mode by name
   const program = treeStep(checkLinks);
-  const manager = systemManager();
   return [program, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager), firstUnlockStep(manager)];
 }
 
@@ -57,10 +58,12 @@ export function keptOfSystem(): string[] {
   return [systemPlaces.dataDir, systemPlaces.auditDir, systemPlaces.configFile, join(credentialStore, rootCredential)].filter((path) => existsSync(path));
 }
 
-/** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write. */
+/** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write; as requireVersion. */
 export function userInstallation(configHome: string, script: string): Step[] {
+  const manager = userManager(configHome, [process.execPath, script]);
+  requireVersion(manager);
   for (const path of [process.execPath, script]) checkTrusted(path);
-  return unitSteps(userManager(configHome, [process.execPath, script]));
+  return unitSteps(manager);
 }
 
 export function userRemoval(configHome: string): Step[] {

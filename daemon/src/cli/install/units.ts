@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { AgentError } from '@kms-agent/protocol';
 import { holds, readShipped, removeFiles, type TextFile, writePublic } from './files.ts';
 import { daemonFolder } from './packages.ts';
 import { runCommand, succeeds } from './run.ts';
@@ -13,6 +14,8 @@ export const serviceUnit = 'kms-agent.service';
 export interface Manager {
   readonly folder: string;
   readonly units: readonly TextFile[];
+  /** The oldest systemd that knows what the units say. */
+  readonly leastVersion: number;
   /** What the service runs: whatever changes it leaves a new time of change there. */
   readonly program: readonly string[];
   /** Runs systemctl. @throws Error with what it complained of. */
@@ -21,24 +24,25 @@ export interface Manager {
   readonly is: (...args: string[]) => boolean;
 }
 
-function makeManager(folder: string, flags: readonly string[], units: readonly TextFile[], program: readonly string[]): Manager {
+type ManagerParts = Pick<Manager, 'folder' | 'units' | 'leastVersion' | 'program'> & { readonly flags: readonly string[] };
+
+function makeManager({ flags, ...parts }: ManagerParts): Manager {
   return {
-    folder,
-    units,
-    program,
+    ...parts,
     systemctl: (...args) => runCommand('systemctl', ...flags, ...args),
     is: (...args) => succeeds('systemctl', ...flags, '--quiet', ...args),
   };
 }
 
+/** LoadCredentialEncrypted= that finds a credential by its name alone (systemd's NEWS, 251). */
+const leastForSystem = 251;
+/** CoredumpFilter= is of 246; `systemctl show --timestamp=`, by which an installation sees whether the agent is an old one, of 247. */
+const leastForUsers = 247;
+
 export function systemManager(): Manager {
   const folder = '/etc/systemd/system';
-  return makeManager(
-    folder,
-    [],
-    [socketUnit, serviceUnit].map((name) => [join(folder, name), readShipped(name)]),
-    [treeFolder],
-  );
+  const units = [socketUnit, serviceUnit].map((name): TextFile => [join(folder, name), readShipped(name)]);
+  return makeManager({ folder, flags: [], units, leastVersion: leastForSystem, program: [treeFolder] });
 }
 
 /** A word of a command line as systemd reads it (systemd.service(5), Command Lines). */
@@ -54,15 +58,27 @@ export function userManager(configHome: string, program: readonly [node: string,
   const service = readShipped(`user/${serviceUnit}`)
     .replace(/^# kms-agent install.*\n/m, '')
     .replace(/^ExecStart=.*$/m, () => `ExecStart=${node} ${script} serve`);
-  return makeManager(
-    folder,
-    ['--user'],
-    [
-      [join(folder, socketUnit), readShipped(`user/${socketUnit}`)],
-      [join(folder, serviceUnit), service],
-    ],
-    [program[0], daemonFolder],
-  );
+  const units: TextFile[] = [
+    [join(folder, socketUnit), readShipped(`user/${socketUnit}`)],
+    [join(folder, serviceUnit), service],
+  ];
+  return makeManager({ folder, flags: ['--user'], units, leastVersion: leastForUsers, program: [program[0], daemonFolder] });
+}
+
+/**
+ * How the systemd that runs compares with what the units need: an older one ignores what it does not know, so that the agent would stay locked, or without a part of its sandbox.
+ * @throws Error where no such manager runs.
+ */
+export function compareVersion({ leastVersion, systemctl }: Pick<Manager, 'leastVersion' | 'systemctl'>): { readonly said: string; readonly isOld: boolean } {
+  const version = systemctl('show', '--property=Version', '--value');
+  const number = /^v?(\d+)/.exec(version)?.[1];
+  return { said: `${version}; the units need ${leastVersion} or newer`, isOld: number !== undefined && Number(number) < leastVersion };
+}
+
+/** @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a systemd that does not know what the units say. */
+export function requireVersion(manager: Pick<Manager, 'leastVersion' | 'systemctl'>): void {
+  const { said, isOld } = compareVersion(manager);
+  if (isOld) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `systemd here is ${said}. Nothing was changed.` });
 }
 
 /** Whether files of a unit changed after systemd read them. */
