@@ -36,6 +36,30 @@ describe.skipIf(!hasPython)('sd_notify (needs python3)', () => {
     },
   );
 
+  test('serve: a reload that is refused is in the status, with its reason on the same line, until a good one; the settings from before hold', async () => {
+    using folder = new TempFolder();
+    await initVault(folder);
+    writeFileSync(folder.join('config.json'), '{}', { mode: 0o600 });
+    await using manager = await NotifySocket.open(folder.join('notify'));
+    await using agent = await TestAgent.serve(folder, '--config', folder.join('config.json'), { env: cleanEnv({ NOTIFY_SOCKET: manager.name }) });
+    await manager.wait(/^READY=1$/);
+    const reload = async (text: string): Promise<string[]> => {
+      writeFileSync(folder.join('config.json'), text);
+      manager.notices.length = 0;
+      agent.child.kill('SIGHUP');
+      await manager.wait(/^READY=1$/);
+      return manager.said.filter((line) => !/^(RELOADING|MONOTONIC_USEC)=/.test(line));
+    };
+    const refused = (why: string): string =>
+      `^STATUS=locked, no keys in memory; run kms unlock; the last reload was refused, the settings from before hold: .*${why}`;
+    expect(await reload('{"maxDepth": "deep"}')).toEqual([expect.stringMatching(new RegExp(refused('maxDepth'))), 'READY=1']);
+    await expect.poll(() => agent.log).toContain('"message":"reload refused: the settings are not valid; those from before hold"');
+    expect(await reload('x\nSTATUS=unlocked')).toEqual([expect.stringMatching(new RegExp(refused('JSON'))), 'READY=1']);
+    await (await agent.client()).unlock({ passphrase });
+    await manager.wait(/^STATUS=unlocked, 1 key; the last reload was refused/);
+    expect(await reload('{"logLevel": "debug"}')).toEqual(['STATUS=unlocked, 1 key', 'READY=1']);
+  });
+
   test('serve: without a vault it waits and says so, and notices the vault that is made', async () => {
     using folder = new TempFolder();
     await using manager = await NotifySocket.open(folder.join('notify'));

@@ -248,6 +248,12 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     await host.sh('systemctl reload kms-agent.service');
     await until('ActiveState', /^active$/);
     expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c "settings read again"')).toBe('1');
+    await host.sh('cp /etc/kms-agent/config.json /root; echo \'{"maxDepth": "deep"}\' > /etc/kms-agent/config.json; systemctl reload kms-agent.service');
+    await until('StatusText', /^unlocked, 1 key; the last reload was refused, the settings from before hold: .*maxDepth/);
+    expect([await show('ActiveState'), await status()]).toEqual(['active', 'UNLOCKED']);
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c "reload refused"')).toBe('1');
+    await host.sh('cp /root/config.json /etc/kms-agent/config.json; systemctl reload kms-agent.service');
+    await until('StatusText', /^unlocked, 1 key$/);
   });
 
   test('bad settings: the start fails with 2 and is not tried again', async () => {

@@ -17,8 +17,16 @@ function describe(error: unknown): string {
   return hint ?? (path === undefined ? describeError(error) : `${path} ${reason ?? ''}`);
 }
 
-/** Reads the settings again; what is wrong changes nothing. @returns the settings that hold now. */
-export async function reload(before: Settings, { file, required, running, log }: ReloadOptions): Promise<Settings> {
+/** How a reload ended. */
+export interface Reloaded {
+  /** What holds now. */
+  readonly settings: Settings;
+  /** What is wrong with the file; then nothing was taken over. */
+  readonly refusal?: string;
+}
+
+/** Reads the settings again; what is wrong changes nothing. */
+export async function reload(before: Settings, { file, required, running, log }: ReloadOptions): Promise<Reloaded> {
   try {
     const after = await readSettings(file, required);
     const changed = findChanged(before, after);
@@ -28,10 +36,11 @@ export async function reload(before: Settings, { file, required, running, log }:
     running.audit.note({ operation: 'reload', outcome: 'ok', detail: { changed: taken.join(' '), waiting: waiting.join(' ') } });
     log.info('settings read again', { settings: taken.join(' ') || 'no change' });
     if (waiting.length > 0) log.warn('settings that changed and wait for a restart', { settings: waiting.join(' ') });
-    return { ...before, logLevel: after.logLevel, administrators: after.administrators, policy: after.policy };
+    return { settings: { ...before, logLevel: after.logLevel, administrators: after.administrators, policy: after.policy } };
   } catch (error) {
     running.audit.note({ operation: 'reload', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' });
-    log.error('the settings are not valid; those from before hold', { detail: describe(error) });
-    return before;
+    const refusal = describe(error);
+    log.error('reload refused: the settings are not valid; those from before hold', { detail: refusal });
+    return { settings: before, refusal };
   }
 }

@@ -16,7 +16,7 @@ import { hasVault } from '../vault/folder.ts';
 import { lockMarkIn } from '../vault/lock-mark.ts';
 import { Vault } from '../vault/vault.ts';
 import { type ReloadOptions, reload } from './reload.ts';
-import { chooseAddress, describeReason, describeState, mustSucceed } from './supervised.ts';
+import { chooseAddress, describeReason, describeState, mustSucceed, type Trouble } from './supervised.ts';
 
 /** Where serve works. */
 export interface ServeOptions {
@@ -52,12 +52,14 @@ function handleSignals(
   });
 }
 
-/** SIGHUP: opens the audit record anew, and reads the settings again, one after the other however fast it comes. */
-function reloadOnSignal(settings: Settings, notifier: Notifier, options: ReloadOptions): void {
+/** SIGHUP: opens the audit record anew, and reads the settings again, one after the other however fast it comes. @param onReload - hears why it was refused, or undefined. */
+function reloadOnSignal(settings: Settings, notifier: Notifier, onReload: (refusal: string | undefined) => void, options: ReloadOptions): void {
   let current = settings;
   let turn = Promise.resolve();
   const work = async (): Promise<void> => {
-    current = await reload(current, options);
+    const reloaded = await reload(current, options);
+    current = reloaded.settings;
+    onReload(reloaded.refusal);
   };
   process.on('SIGHUP', () => {
     options.running.audit.reopen();
@@ -80,13 +82,14 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
   const openVault = (): Vault | undefined => (hasVault(dataDir) ? Vault.open({ dataDir, clock: Date.now }) : undefined);
   const rollback = acceptRollback === undefined ? {} : { acceptRollback };
   let tell = (): void => undefined; // nobody can ask before it is ready
-  let reason: string | undefined;
+  let trouble: Trouble = {};
   let path = socket;
   let isPassed = false;
-  const onFailed = (why: string): void => {
-    reason = why;
+  const note = (more: Trouble): void => {
+    trouble = { ...trouble, ...more };
     tell();
   };
+  const onFailed = (reason: string): void => note({ reason });
   const running = await mustSucceed(async () => {
     const listen = chooseAddress(supervision, socket, settings.socketMode);
     isPassed = 'fd' in listen;
@@ -95,9 +98,9 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
     const lockMark = lockMarkIn(dataDir, machineTime.bootId);
     return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, lockMark, beforeListening, onChange: () => tell(), ...rollback });
   });
-  tell = () => notifier.status(describeState(running.agent, reason));
+  tell = () => notifier.status(describeState(running.agent, trouble));
   handleSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
-  reloadOnSignal(settings, notifier, { file: config, required: configRequired, running, log });
+  reloadOnSignal(settings, notifier, (refusal) => note({ refusal }), { file: config, required: configRequired, running, log });
   if (!isPassed) announce(path); // who passed one knows where it is
   tell();
   notifier.ready();

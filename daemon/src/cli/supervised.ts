@@ -46,11 +46,24 @@ export async function mustSucceed<T>(work: () => Promise<T> | T): Promise<T> {
   }
 }
 
-/** How the agent is, in one line for `systemctl status`. @param reason - why it has not opened by itself. */
-export function describeState({ state, keyCount }: Pick<Agent, 'state' | 'keyCount'>, reason?: string): string {
+/** What a person should know beside the state. */
+export interface Trouble {
+  /** Why it has not opened by itself. */
+  readonly reason?: string | undefined;
+  /** Why the last reload took nothing over. */
+  readonly refusal?: string | undefined;
+}
+
+function describeLock({ state, keyCount }: Pick<Agent, 'state' | 'keyCount'>, reason: string | undefined): string {
   if (state === 'UNLOCKED') return `unlocked, ${keyCount} ${keyCount === 1 ? 'key' : 'keys'}`;
   if (state === 'LOCKED') return `locked, no keys in memory${reason === undefined ? '' : `: ${reason}`}; run kms unlock`;
   return 'uninitialized, no vault yet; run kms-agent init';
+}
+
+/** How the agent is, in one line for `systemctl status`: a reason may quote a file, and a second line would be another message to systemd. */
+export function describeState(agent: Pick<Agent, 'state' | 'keyCount'>, { reason, refusal }: Trouble = {}): string {
+  const refused = refusal === undefined ? '' : `; the last reload was refused, the settings from before hold: ${refusal}`;
+  return `${describeLock(agent, reason)}${refused}`.replaceAll(/\s+/g, ' ');
 }
 
 /** Why an unlock failed, for the log: an error's hint is ours and holds nothing of anybody's input. */
