@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { installCommand } from '../../daemon/src/cli/install/host.ts';
 import { compareVersion, quoteWord, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
 import { agentProgram, cleanEnv, repository, run, TempFolder } from '../kit/agent.ts';
 
@@ -106,6 +107,15 @@ describe('what the units must and must not say', () => {
     for (const file of ['kms-agent.service', 'user/kms-agent.service'])
       expect(readFileSync(join(units, file), 'utf8')).not.toMatch(new RegExp(`^${name}=`, 'm'));
   });
+});
+
+test('what installs a host is said in one place of the sources, as the guide has it', () => {
+  const guide = readFileSync(join(repository, 'daemon', 'README.md'), 'utf8');
+  expect(guide).toMatch(new RegExp(`^${installCommand}\\b`, 'm'));
+  expect(guide).toContain(`--prefix ${installCommand.replace(/\/bin\/.*/, '')} `);
+  const sources = readdirSync(join(repository, 'daemon', 'src'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+  const saying = sources.filter((name) => readFileSync(join(repository, 'daemon', 'src', name), 'utf8').includes('/opt/kms-agent'));
+  expect(saying).toEqual(['cli/install/host.ts']);
 });
 
 /** The systemd whose NEWS tells of a directive, for what is younger than 240. */

@@ -4,12 +4,10 @@ import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
 import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
-import { systemPlaces } from '../install/host.ts';
+import { installCommand, systemPlaces } from '../install/host.ts';
 import { runCommand } from '../install/run.ts';
 import { compareVersion, serviceUnit, socketUnit, systemManager } from '../install/units.ts';
 import { type Finding, look, wrong } from './finding.ts';
-
-const install = '/opt/kms-agent/bin/kms-agent install --system';
 
 /** What systemd says of a unit, by property. */
 function showUnit(unit: string): Readonly<Record<string, string>> {
@@ -20,9 +18,10 @@ function showUnit(unit: string): Readonly<Record<string, string>> {
 
 /** A unit as it was shipped, which systemd has read. Drop-ins are the administrator's: they are named. */
 function lookAtUnit(path: string, text: string): string {
-  if (!existsSync(path)) throw wrong(`${path} is not there`, install);
+  if (!existsSync(path)) throw wrong(`${path} is not there`, installCommand);
   const { NeedDaemonReload, DropInPaths = '', FragmentPath = path } = showUnit(basename(path));
-  if (readFileSync(path, 'utf8') !== text) throw wrong(`${path} is not the unit of this version`, `${install}; what you need otherwise belongs in a drop-in`);
+  if (readFileSync(path, 'utf8') !== text)
+    throw wrong(`${path} is not the unit of this version`, `${installCommand}; what you need otherwise belongs in a drop-in`);
   if (FragmentPath !== path) throw wrong(`systemd reads ${FragmentPath || 'no file'} in the place of ${path}`, 'see what systemctl cat shows');
   if (NeedDaemonReload === 'yes') throw wrong('systemd has not read the files of the unit as they are', 'systemctl daemon-reload, and restart it');
   return `${path}, as shipped${DropInPaths === '' ? '' : `; note the drop-ins ${DropInPaths}`}`;

@@ -11,6 +11,9 @@ import { hasClient, treeFolder } from './tree.ts';
 export const serviceUser = 'kms-agent';
 const callersGroup = 'kms-users';
 
+/** What installs and upgrades a host: the program of the packages, where the guide puts them (daemon/README.md). The installed one upgrades nothing. */
+export const installCommand = '/opt/kms-agent/bin/kms-agent install --system';
+
 /** Where the system's agent keeps things. */
 export const systemPlaces = { dataDir: '/var/lib/kms-agent', auditDir: '/var/log/kms-agent', configFile: '/etc/kms-agent/config.json' } as const;
 

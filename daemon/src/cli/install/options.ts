@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Places } from '../../config.ts';
 import type { CredentialKey } from '../../os/credential-store.ts';
+import { installCommand } from './host.ts';
 import { runSteps, type Step, type StepReport } from './step.ts';
 
 interface TargetOptions {
@@ -56,8 +57,7 @@ function isForSystem({ system = false, user = false }: TargetOptions): boolean {
 const configHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config');
 
 /** What somebody must know who meant to upgrade. */
-const installedItself =
-  'Nothing was upgraded: this is the installed program itself. To upgrade, install the new packages and run theirs: /opt/kms-agent/bin/kms-agent install --system';
+const installedItself = `Nothing was upgraded: this is the installed program itself. To upgrade, install the new packages and run theirs: ${installCommand}`;
 
 async function install({ passphraseFd, withKey, credential, ...options }: InstallOptions): Promise<void> {
   const system = isForSystem(options);
@@ -98,7 +98,7 @@ export function addInstallCommands(program: Command, { places, parseFd }: { plac
     .option('--passphrase-fd <n>', 'read the passphrase of the vault from this descriptor instead of the terminal', parseFd)
     .addOption(new Option('--with-key <key>', 'what the credential is encrypted with').choices(['auto', 'host', 'tpm2', 'host+tpm2']).default('auto'))
     .option('--no-credential', 'make no credential: a person unlocks after each start')
-    .addHelpText('after', '\nExamples:\n  # /opt/kms-agent/bin/kms-agent install --system --dry-run\n  $ kms-agent install --user')
+    .addHelpText('after', `\nExamples:\n  # ${installCommand} --dry-run\n  $ kms-agent install --user`)
     .action((options: InstallOptions) => install(options));
   targetCommand(program, 'uninstall', 'take the units and the program away again; the vault, the audit record and the settings stay')
     .addHelpText('after', '\nExample:\n  # kms-agent uninstall --system')
