@@ -412,6 +412,48 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential)/m);
   });
 
+  describe('--system, as the agent’s own user: what the page Lost the passphrase says of a host', () => {
+    const own = (command: string): string => `runuser -u kms-agent -- kms-agent ${command}`;
+    const stranger = 'find /var/lib/kms-agent /var/log/kms-agent ! -user kms-agent';
+    const backup = '/var/lib/kms-agent/backup.db';
+
+    test('beside the running agent: backup, audit verify, config show and check', async () => {
+      expect(await status()).toBe('UNLOCKED');
+      expect(await host.sh(`${own(`backup --system ${backup}`)}; stat -c '%U %a' ${backup}`)).toMatch(/^Sealed copy written to .*\nkms-agent 600$/s);
+      expect(JSON.parse(await host.sh(own('audit verify --system --passphrase-fd 0 --json'), { input: passphrase }))).toMatchObject({ ok: true });
+      expect(JSON.parse(await host.sh(own('config show --system --json')))).toMatchObject({ places: { dataDir: { path: '/var/lib/kms-agent' } } });
+      await host.sh(own('config check --system'));
+    });
+
+    test('while it is stopped: rekey, salvage, restore and keyslot add leave files that it can use, and it unlocks by itself again', async () => {
+      const keys = await host.sh('kms key list --json');
+      await host.sh('systemctl stop kms-agent.socket kms-agent.service');
+      const rekeyed = JSON.parse(await host.sh(own('rekey --system --passphrase-fd 0 --json'), { input: passphrase })) as {
+        droppedKeyslots: { type: string }[];
+      };
+      expect(rekeyed.droppedKeyslots.map(({ type }) => type)).toContain('credential');
+      const salvaged = JSON.parse(await host.sh(own('salvage --system /var/lib/kms-agent/rescued --passphrase-fd 0 --json'), { input: passphrase })) as object;
+      expect(salvaged).toMatchObject({ findings: [], saved: expect.any(Number) as number });
+      const [aside, vault] = ['/var/lib/kms-agent/aside', '/var/lib/kms-agent/vault.db'];
+      await host.sh(
+        `${own(`restore --system ${backup}`)} && exit 1; runuser -u kms-agent -- mkdir ${aside}; mv ${vault} ${aside}; ${own(`restore --system ${backup}`)}`,
+      );
+      expect(await host.sh(`stat -c '%U %a' ${vault} /var/lib/kms-agent/rescued/vault.db; ${stranger}`)).toBe('kms-agent 600\nkms-agent 600');
+      await host.sh(`rm ${vault}; mv ${aside}/vault.db ${vault}; rm -r ${aside} ${backup} /var/lib/kms-agent/rescued`);
+      const secret = "$(head -c 32 /dev/urandom | base64 | tr -d '\\n')";
+      expect(await host.sh(`${own('keyslot add credential --system --passphrase-fd 0 --secret-fd 3')} 3<<<"${secret}"`, { input: passphrase })).toMatch(
+        /^Keyslot .* opens with that secret/,
+      );
+      await host.sh(`rm ${credential}; kms-agent keyslot add credential --system --passphrase-fd 0; cp -p ${credential} /root/credential`, {
+        input: passphrase,
+      });
+      expect(await host.sh(stranger)).toBe('');
+      await host.sh('systemctl start kms-agent.socket kms-agent.service');
+      expect(await status()).toBe('UNLOCKED');
+      expect(await host.sh('kms key list --json')).toBe(keys);
+    });
+  });
+
   test('uninstall --system: the vault, the record and the settings stay, and open again after a new install', async () => {
     const removed = JSON.parse(await host.sh('kms-agent uninstall --system --json')) as { kept: string[] };
     expect(removed.kept).toEqual(['/var/lib/kms-agent', '/var/log/kms-agent', '/etc/kms-agent/config.json', credential]);
