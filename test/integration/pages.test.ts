@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
-import { repository } from '../kit/agent.ts';
+import { describe, expect, test } from 'vitest';
+import { cleanEnv, repository, TempFolder } from '../kit/agent.ts';
 import { makePages } from '../pages/pages.ts';
 
 const pages = makePages();
@@ -35,6 +35,54 @@ test.each([
   const script = `source ${join(repository, path)}; COMP_WORDS=(${words.join(' ')}); COMP_CWORD=${words.length - 1}; ${name}; echo "\${COMPREPLY[*]}"`;
   const { stdout, stderr } = spawnSync('bash', ['--norc', '-c', script], { encoding: 'utf8' });
   expect([stdout.trim(), stderr]).toEqual([expected, '']);
+});
+
+const lines = [
+  ['kms', 'kms key cr', 'kms key create'],
+  ['kms', 'kms encrypt-file secret.txt --rec', 'kms encrypt-file secret.txt --recipient'],
+  ['kms', 'kms cs', 'kms csr'],
+  ['kms-agent', 'kms-agent hsm li', 'kms-agent hsm list'],
+  ['kms-agent', 'kms-agent keyslot add credential --sys', 'kms-agent keyslot add credential --system'],
+] as const;
+const scriptOf = (name: string, shell: string): string => join(repository, name === 'kms' ? 'client' : 'daemon', 'completions', `${name}.${shell}`);
+
+/** A terminal with zsh on it: its first Tab must complete already. Prints what stands on its line afterwards. */
+const zshScript = `
+zmodload zsh/zpty
+zpty shell TERM=dumb zsh -f -i
+zpty -w shell 'PS1= PS2= RPS1=; autoload -Uz compinit; bindkey -e'
+zpty -w shell "$1"
+zpty -w shell 'show() { print -r -- "LINE<$BUFFER>" }; zle -N show; bindkey "^X" show; print -r -- rea""dy'
+zpty -r shell said '*ready*'
+zpty -w -n shell "$2"$'\\t\\x18'
+zpty -r shell said '*LINE<*>*'
+print -r -- "$said"
+`;
+
+describe.skipIf(!existsSync('/usr/bin/zsh'))('zsh (needs zsh)', () => {
+  test.each(lines)('the completion of %s, as a file that is found by its name: "%s" becomes "%s"', (name, line, expected) => {
+    using folder = new TempFolder();
+    symlinkSync(scriptOf(name, 'zsh'), folder.join(`_${name}`)); // as it is installed
+    expect(completeWithZsh(`fpath=(${folder.path} $fpath); compinit -u -D`, line)).toBe(expected);
+  });
+
+  test('what kms completion prints can be sourced', () => {
+    expect(completeWithZsh(`compinit -u -D; source ${scriptOf('kms', 'zsh')}`, 'kms key cr')).toBe('kms key create');
+  });
+});
+
+function completeWithZsh(prepare: string, line: string): string {
+  const { stdout } = spawnSync('zsh', ['-f', '-c', zshScript, 'zsh', prepare, line], { encoding: 'utf8', timeout: 60_000, env: cleanEnv() });
+  return /LINE<([^>]*)>/.exec(stdout)?.[1]?.trim() ?? stdout;
+}
+
+describe.skipIf(!existsSync('/usr/bin/fish'))('fish (needs fish)', () => {
+  test.each(lines)('the completion of %s: "%s" becomes "%s"', (name, line, expected) => {
+    using folder = new TempFolder();
+    const env = cleanEnv({ HOME: folder.path, XDG_CONFIG_HOME: folder.path });
+    const { stdout } = spawnSync('fish', ['--no-config', '-c', `source ${scriptOf(name, 'fish')}; complete -C '${line}'`], { encoding: 'utf8', env });
+    expect(stdout.trim().split('\t')[0]).toBe(expected.split(' ').at(-1));
+  });
 });
 
 test('the packages ship their pages', () => {

@@ -81,6 +81,10 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     await host.sh(`cp -p ${credential} /root/credential`);
     for (const name of ['kms', 'kms-agent']) {
       expect(await host.sh(`grep -m1 '^.TH' /usr/share/man/man1/${name}.1`)).toContain(`.TH ${name.toUpperCase()} 1 `);
+      for (const file of [`zsh/vendor-completions/_${name}`, `fish/vendor_completions.d/${name}.fish`]) {
+        const [folder, path] = [`/usr/share/${file.replace(/[^/]*$/, '')}`, `/usr/share/${file}`];
+        expect(await host.sh(`[ ! -d ${folder} ] || grep -c ${name} ${path}`)).toMatch(/^(|[1-9]\d*)$/); // where that shell is there
+      }
       const complete = `source /usr/share/bash-completion/completions/${name}; complete -p ${name}`;
       expect(await host.sh(`bash --norc -c '${complete}'`)).toContain(`-F _${name.replace('-', '_')} ${name}`);
     }
@@ -459,7 +463,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(removed.kept).toEqual(['/var/lib/kms-agent', '/var/log/kms-agent', '/etc/kms-agent/config.json', credential]);
     expect(
       await host.sh(
-        'ls -d /usr/lib/kms-agent /usr/bin/kms /usr/bin/kms-agent /usr/share/man/man1/kms* /usr/share/bash-completion/completions/kms* /etc/systemd/system/kms-agent.* /etc/sysusers.d/kms-agent.conf 2>/dev/null || true',
+        'ls -d /usr/lib/kms-agent /usr/bin/kms /usr/bin/kms-agent /usr/share/man/man1/kms* /usr/share/bash-completion/completions/kms* /usr/share/zsh/*/_kms* /usr/share/fish/*/kms* /etc/systemd/system/kms-agent.* /etc/sysusers.d/kms-agent.conf 2>/dev/null || true',
       ),
     ).toBe('');
     expect(await host.sh('systemctl list-units --all --no-legend "kms-agent*"')).toBe('');

@@ -8,7 +8,7 @@ const socket = { KMS_AGENT_SOCK: "Socket of the agent; default: the user's agent
 const asWords = ({ name, commands, options }: CommandPage): CommandWords => ({ name: () => name, commands: commands.map(asWords), options });
 
 function completions(folder: string, program: CommandPage): [path: string, text: string][] {
-  return ['bash', 'fish'].map((shell) => [`${folder}/completions/${program.name}.${shell}`, `${completionMakers.get(shell)?.(asWords(program))}\n`]);
+  return ['bash', 'zsh', 'fish'].map((shell) => [`${folder}/completions/${program.name}.${shell}`, `${completionMakers.get(shell)?.(asWords(program))}\n`]);
 }
 
 /** Every page that is made and not written: its path in the repository, and its text. */

@@ -21,6 +21,8 @@ const debianPackages = {
   'g++': '/usr/bin/g++',
   'libc6-dev': '/usr/include/stdlib.h',
   make: '/usr/bin/make',
+  zsh: '/usr/bin/zsh',
+  fish: '/usr/bin/fish',
   python3: '/usr/bin/python3',
   'pkg-config': '/usr/bin/pkg-config',
   'libsecret-1-dev': '/usr/include/libsecret-1/libsecret/secret.h',

@@ -14,26 +14,48 @@ function wordsByPath(command: CommandWords, path = command.name()): [path: strin
   return [[path, words], ...command.commands.flatMap((child) => wordsByPath(child, `${path} ${child.name()}`))];
 }
 
+/** The paths of sub-commands as patterns of a shell's `case`, and a line of it for each path, which sets what may follow. */
+function casesOf(program: CommandWords, set: (words: readonly string[]) => string): { known: string; cases: string } {
+  const paths = wordsByPath(program);
+  const known = paths.slice(1).map(([path]) => `'${path}'`);
+  return { known: known.join('|'), cases: paths.map(([path, words]) => `    '${path}') ${set(words)};;`).join('\n') };
+}
+
 function makeBash(program: CommandWords): string {
   const name = program.name();
   const own = `_${name.replaceAll('-', '_')}`;
-  const paths = wordsByPath(program);
-  const known = paths.slice(1).map(([path]) => `'${path}'`);
-  const cases = paths.map(([path, words]) => `    '${path}') words='${words.join(' ')}';;`);
+  const { known, cases } = casesOf(program, (words) => `words='${words.join(' ')}'`);
   return `${own}() {
   local path=${name} word words=''
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case "$path $word" in ${known.join('|')}) path="$path $word";; esac
+    case "$path $word" in ${known}) path="$path $word";; esac
   done
   case $path in
-${cases.join('\n')}
+${cases}
   esac
   COMPREPLY=($(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F ${own} ${name}`;
 }
 
-const makeZsh = (program: CommandWords): string => `#compdef ${program.name()}\nautoload -U +X bashcompinit && bashcompinit\n${makeBash(program)}`;
+/** For a folder of fpath, where the first call loads the file and must complete already, and for `source`. */
+function makeZsh(program: CommandWords): string {
+  const name = program.name();
+  const { known, cases } = casesOf(program, (words) => `known=(${words.join(' ')})`);
+  return `#compdef ${name}
+_${name}() {
+  local line=${name} word
+  local -a known
+  for word in "\${(@)words[2,CURRENT-1]}"; do
+    case "$line $word" in ${known}) line="$line $word";; esac
+  done
+  case $line in
+${cases}
+  esac
+  compadd -a known || _files
+}
+if [[ $funcstack[1] == _${name} ]]; then _${name} "$@"; else compdef _${name} ${name}; fi`;
+}
 
 function makeFish(program: CommandWords): string {
   const name = program.name();

@@ -33,6 +33,9 @@ function linksOf(name: string, part: 'daemon' | 'client'): HostLink[] {
     [join('/usr/bin', name), join(treeFolder, 'bin', name)],
     [`/usr/share/man/man1/${name}.1`, inPackage(`man/${name}.1`)],
     [`/usr/share/bash-completion/completions/${name}`, inPackage(`completions/${name}.bash`)],
+    // The folder of Debian, and that of others.
+    [`/usr/share/zsh/vendor-completions/_${name}`, inPackage(`completions/${name}.zsh`)],
+    [`/usr/share/zsh/site-functions/_${name}`, inPackage(`completions/${name}.zsh`)],
     [`/usr/share/fish/vendor_completions.d/${name}.fish`, inPackage(`completions/${name}.fish`)],
   ];
 }
