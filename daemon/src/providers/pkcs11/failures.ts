@@ -1,4 +1,4 @@
-import { AgentError } from '@kms-agent/protocol';
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { type Failure, TokenFailure } from './messages.ts';
 
 const hintsOfPin = {
@@ -39,4 +39,10 @@ export async function withAgentErrors<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw error instanceof TokenFailure ? asAgentError(error.failure, error) : error;
   }
+}
+
+/** What cannot even be tried, because a file or a PIN cannot be read, is a failure like others. */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof TokenFailure) return error.failure;
+  return { kind: 'load', message: isAgentError(error) && error.details.hint ? error.details.hint : error instanceof Error ? error.message : String(error) };
 }

@@ -1,0 +1,40 @@
+import type { Failure } from './messages.ts';
+
+/** Waits before a log-in that was refused for no clear reason is tried again; then it is left to a person. */
+const logInBackoffMs = [1000, 5000] as const;
+
+/** Remembers how a token answered log-ins, because a real one counts them and locks. */
+export class LogInTries {
+  /** A PIN was refused, and nothing but a person tries one again. Outlives a stop. */
+  refusal: Failure | undefined;
+  /** Log-ins in a row that were refused for no clear reason, which a token may count. */
+  #failures = 0;
+
+  /** Counts log-ins that failed for no clear reason; the last one is a refusal. */
+  judge(failure: Failure): Failure {
+    if (failure.kind !== 'logIn') return failure;
+    this.#failures += 1;
+    return this.#failures > logInBackoffMs.length ? { kind: 'pin', why: 'refused', rv: failure.rv } : failure;
+  }
+
+  /** How long the last one that `judge` let pass lasts at least. */
+  get backoffMs(): number | undefined {
+    return logInBackoffMs[this.#failures - 1];
+  }
+
+  /** Nothing is tried any more until a person does. A PIN that is only missing may be there at the next start. */
+  refuse(failure: Failure): void {
+    if (failure.kind === 'pin' && failure.why !== 'needed') this.refusal = failure;
+  }
+
+  /** A log-in succeeded. */
+  succeed(): void {
+    this.#failures = 0;
+  }
+
+  /** A person tries: what was refused before does not count. */
+  begin(): void {
+    this.refusal = undefined;
+    this.#failures = 0;
+  }
+}
