@@ -1,10 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AgentClient } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { type FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
-import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm } from '../kit/softhsm.ts';
 
 const x = Buffer.from('x');
 
@@ -18,9 +17,8 @@ describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM 
   }
 
   async function withTwo(overrides: object, work: (two: Two) => Promise<void>): Promise<void> {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { ...overrides } });
+    await using faulty = await FaultyRig.make({ overrides: { ...overrides } });
+    const { rig, fault } = faulty;
     const [kms, other] = [await rig.client(), await rig.client()];
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
     const aes = (await kms.createKey({ protectionLevel: 'HSM' })).keyId;

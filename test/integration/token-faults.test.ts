@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, renameSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -210,13 +210,13 @@ describe.skipIf(!hasSoftHsm)('a token that fails (needs SoftHSM and gcc)', () =>
     const [kms] = clients;
     const lines = (): number => rig.log.split('\n').filter((line) => line.includes('out of reach')).length;
     const before = lines();
-    renameSync(rig.folder.join('tokens'), rig.folder.join('away'));
+    rig.hideTokens();
     await delay(900);
     const error: unknown = await kms?.sign({ keyId: keys.ec, message: Buffer.from('x') }).catch((thrown: unknown) => thrown);
     expect(isAgentError(error, 'ERR_HSM_UNAVAILABLE', 'ERR_KEY_UNAVAILABLE')).toBe(true);
     expect((await kms?.describeKey({ keyId: keys.ec }))?.keyState).toBe('Unavailable');
     for (let index = 0; index < 50; index += 1) await kms?.sign({ keyId: keys.ec, message: Buffer.from('x') }).catch(() => undefined);
-    renameSync(rig.folder.join('away'), rig.folder.join('tokens'));
+    rig.showTokens();
     await expectBack();
     expect(lines() - before).toBeLessThanOrEqual(2);
     expect((await kms?.describeKey({ keyId: keys.ec }))?.keyState).toBe('Enabled');

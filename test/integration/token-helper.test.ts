@@ -4,16 +4,15 @@ import { describe, expect, test } from 'vitest';
 import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
 describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', () => {
   test('an idle check that meets a full queue is none: the agent lives, and the token comes back', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
     const overrides = { timeoutMs: 3000, checkIntervalMs: 200, maxQueued: 2, sessions: 1 };
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides });
+    await using faulty = await FaultyRig.make({ overrides });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
     const sign = (): Promise<string> => codeOf(kms.sign({ keyId, message: Buffer.from('x') }));
@@ -98,9 +97,8 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
   });
 
   test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
     await rig.agent?.end();
     fault.begin('C_Sign,C_Decrypt', 0x30);
     await rig.start();

@@ -4,8 +4,8 @@ import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentClient, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { cleanEnv, type Finished, kmsProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { cleanEnv, type Finished, kmsProgram, passphrase, run } from '../kit/agent.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
 import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
 import { importInto, wrapMaterial } from '../kit/wrap.ts';
@@ -118,9 +118,8 @@ describe.skipIf(!hasSoftHsm)('material on its way into and out of a token (needs
   });
 
   test('the key of a keyslot that is being added is never reported as left over, and one that is refused leaves none', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 10_000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 10_000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const key = await makeWaiting(kms);
     const { importToken } = await kms.getParametersForImport({ keyId: key.keyId, wrappingKeySpec: 'RSA_2048', wrappingAlgorithm: 'RSAES_OAEP_SHA_256' });
@@ -142,9 +141,8 @@ describe.skipIf(!hasSoftHsm)('material on its way into and out of a token (needs
   }, 120_000);
 
   test('deletions while a token is away are said once, and done when it is back', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 2000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 2000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const keys = await Promise.all(Array.from({ length: 5 }, () => makeWaiting(kms)));
     for (const key of keys) await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');

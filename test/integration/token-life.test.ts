@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { checkModuleFile, defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { agentProgram, initVault, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, dayMs } from '../kit/clocked.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule, swapKey, TokenRig } from '../kit/softhsm.ts';
 import { importInto, wrapMaterial } from '../kit/wrap.ts';
@@ -174,9 +174,8 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   });
 
   test('a creation whose answer the token lost is reported as left over, and the vault has no key of it', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     await kms.createKey({ protectionLevel: 'HSM' }); // connected, and probed
     fault.begin('C_EncryptInit', 'hang', 2); // the check passes, the key is made, and its proof is not
@@ -223,9 +222,8 @@ describe.skipIf(!hasSoftHsm)('vault and token apart (needs SoftHSM)', () => {
   });
 
   test('material deleted while the token is away is destroyed in it when it is back', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 800, generateTimeoutMs: 5000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const key = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
     await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');

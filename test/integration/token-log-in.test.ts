@@ -1,21 +1,18 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
-import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { passphrase, TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
-import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, killHelper, makeTokenProvider, pin, SoftHsm, TokenRig } from '../kit/softhsm.ts';
 
 const x = Buffer.from('x');
 
 describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', () => {
   test('a wrong PIN behind a keyslot of the token is tried once, whoever unlocks or locks the vault, until a person logs in', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     await kms.addKeyslot({ type: 'hsm', token: 'hsm', proof: { passphrase } });
     writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
@@ -47,14 +44,13 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     ['CKR_USER_TYPE_INVALID', 0x103, 1],
     ['CKR_PIN_INCORRECT', 0xa0, 1],
   ] as const)('a log-in that is refused with %s is tried so often and no more, over a lock and unlock, until a person logs in', async (_name, rv, tries) => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const before = fault.counts.logins;
     fault.begin('C_Login', rv);
-    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    await killHelper(kms);
     const sealing = codeOf(kms.advanceEncrypt({ keyId, plaintext: x }));
     expect(['ERR_HSM_UNAVAILABLE', 'ERR_HSM_PIN_WRONG']).toContain(await sealing);
     await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
@@ -71,13 +67,12 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
   });
 
   test('a device that fails in C_Login is asked until it is well', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const before = fault.counts.logins;
     fault.begin('C_Login', 0x30);
-    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    await killHelper(kms);
     await codeOf(kms.createKey({ protectionLevel: 'HSM' }));
     await until(() => fault.counts.logins - before > 3, 'it is asked more often than a refusal');
     fault.end();
@@ -85,16 +80,14 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
   });
 
   test('another token with the same label is sent no PIN, and status names both; the own one is used again when it is back', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { checkIntervalMs: 200 } });
+    await using faulty = await FaultyRig.make({ overrides: { checkIntervalMs: 200 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const own = (await tokenOf(kms))?.hsm?.serial ?? '';
     const before = fault.counts.logins;
-    const [tokens, away, other] = ['tokens', 'away', 'other'].map((name) => rig.folder.join(name)) as [string, string, string];
-    renameSync(tokens, away);
-    mkdirSync(tokens);
+    rig.hideTokens();
+    mkdirSync(rig.folder.join('tokens'));
     rig.hsm.initToken('hsm', '99999999');
     await until(async () => (await tokenOf(kms))?.state === 'down', 'its own token is gone');
     await delay(1500);
@@ -103,8 +96,8 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect((await tokenOf(kms))?.error).toMatch(/has the serial number [0-9a-f]{16}, and/);
     expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_UNAVAILABLE');
     expect(fault.counts.logins).toBe(before);
-    renameSync(tokens, other);
-    renameSync(away, tokens);
+    rig.hideTokens('other');
+    rig.showTokens();
     await until(async () => (await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))) === 'no error', 'its own token is back');
     expect(rig.log).toContain(`set it to pkcs11:token=hsm;serial=${own}`);
   });
@@ -136,27 +129,17 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     expect(await codeOf(kms.unlock({ token: 'hsm' }))).toBe('no error');
     expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
-    process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL'); // a new helper is given it too
+    await killHelper(kms); // a new helper is given it too
     expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: randomBytes(1) }))).toBe('no error');
   });
 
-  function providerOf(hsm: SoftHsm, readPin: () => Promise<Uint8Array | undefined>, saved: string[] = []): Pkcs11Provider {
-    process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
-    return new Pkcs11Provider({
-      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm' },
-      readPin,
-      savePin: async (_settings, given) => void saved.push(Buffer.from(given).toString()),
-      onState: () => undefined,
-      onNote: () => undefined,
-    });
-  }
-
   test('two persons at once, one with a wrong PIN: each hears of the own one, and the wrong one is never kept', async () => {
     using folder = new TempFolder();
-    const hsm = new SoftHsm(folder);
-    hsm.initToken('hsm');
     const saved: string[] = [];
-    const provider = providerOf(hsm, async () => undefined, saved);
+    const provider = makeTokenProvider(new SoftHsm(folder), 'hsm', {
+      readPin: async () => undefined,
+      savePin: async (_settings, given) => void saved.push(Buffer.from(given).toString()),
+    });
     const outcomes = await Promise.all(['00000000', pin, '11111111'].map((given) => codeOf(provider.logIn(Buffer.from(given)))));
     expect(outcomes).toEqual(['ERR_HSM_PIN_WRONG', 'no error', 'ERR_HSM_PIN_WRONG']);
     expect(saved).toEqual([pin]);
@@ -166,11 +149,9 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
 
   test('a lock does not wait for a keychain that is asked for the PIN, and what it answers later is not used', async () => {
     using folder = new TempFolder();
-    const hsm = new SoftHsm(folder);
-    hsm.initToken('hsm');
     const asked = [Promise.withResolvers<Uint8Array | undefined>(), Promise.withResolvers<Uint8Array | undefined>()];
     let times = 0;
-    const provider = providerOf(hsm, async () => await asked[times++]?.promise);
+    const provider = makeTokenProvider(new SoftHsm(folder), 'hsm', { readPin: async () => await asked[times++]?.promise });
     const waiting = codeOf(provider.ready());
     await until(() => times === 1, 'the keychain is asked');
     await provider.lock();

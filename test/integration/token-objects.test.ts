@@ -2,18 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { agentProgram, run, TempFolder } from '../kit/agent.ts';
-import { buildModule, FaultModule } from '../kit/fault.ts';
+import { buildModule, FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, tokenWarnings, until } from '../kit/outcome.ts';
-import { hasSoftHsm, swapKey, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, killHelper, swapKey, TokenRig } from '../kit/softhsm.ts';
 import { importInto } from '../kit/wrap.ts';
 
 const hexOf = (uuid: string): string => uuid.replaceAll('-', '');
 
 describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () => {
   test('a token with many objects behind a slow module: its keys can be used while vault and token are compared', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 2000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 2000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     await Promise.all(Array.from({ length: 120 }, () => kms.createKeyVersion({ keyId })));
@@ -33,9 +32,9 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
     const kms = await rig.client();
     const key = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
     await importInto(kms, key, randomBytes(32), 'RSAES_OAEP_SHA_1');
-    renameSync(rig.folder.join('tokens'), rig.folder.join('away'));
+    rig.hideTokens();
     expect((await kms.deleteKeyMaterial({ keyId: key.keyId })).keyState).toBe('PendingImport');
-    renameSync(rig.folder.join('away'), rig.folder.join('tokens'));
+    rig.showTokens();
     await until(() => !rig.hsm.objects('hsm').includes(hexOf(key.primaryKeyVersionId)), 'the object is gone');
   });
 
@@ -82,7 +81,7 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
     expect(await codeOf(kms.advanceEncrypt({ keyId: swapped.keyId, plaintext: randomBytes(1) }))).toBe('ERR_KEY_UNAVAILABLE');
     const stateOf = async (id: string): Promise<string> => (await kms.describeKey({ keyId: id })).keyState;
     const isState = (wanted: string) => until(async () => (await stateOf(keyId)) === wanted, `it is ${wanted}`);
-    const renew = async (): Promise<void> => void process.kill((await tokenOf(kms))?.hsm?.helperPid ?? 0, 'SIGKILL');
+    const renew = (): Promise<void> => killHelper(kms);
     const [folder = ''] = readdirSync(rig.folder.join('tokens'));
     const objects = readdirSync(rig.folder.join('tokens', folder)).filter((name) => name.endsWith('.object') && name !== 'token.object');
     mkdirSync(rig.folder.join('away'));
@@ -100,9 +99,8 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
   });
 
   test('a token that fails now and then calls no good ciphertext bad', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { timeoutMs: 5000 } });
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 5000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('good') });

@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { AgentClient } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf } from '../kit/outcome.ts';
-import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm } from '../kit/softhsm.ts';
 
 /** A blob that does not open. */
 async function makeBad(kms: AgentClient, keyId: string): Promise<Uint8Array> {
@@ -16,9 +15,8 @@ async function makeBad(kms: AgentClient, keyId: string): Promise<Uint8Array> {
 
 describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () => {
   test('there are never more than the setting says, and one for changes and one for the login', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { sessions: 3, timeoutMs: 10_000 } });
+    await using faulty = await FaultyRig.make({ overrides: { sessions: 3, timeoutMs: 10_000 } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const bad = await makeBad(kms, keyId);
@@ -36,9 +34,8 @@ describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () =
   });
 
   test('a token with fewer sessions than the setting is not sick for it: bad ciphertexts and bad wrappings get their own answers', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: { ...fault.env, KMS_FAULT_MAX_SESSIONS: '3' } });
+    await using faulty = await FaultyRig.make({ env: { KMS_FAULT_MAX_SESSIONS: '3' } });
+    const { rig, fault } = faulty;
     const kms = await rig.client();
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const bad = await makeBad(kms, keyId);
@@ -54,9 +51,8 @@ describe.skipIf(!hasSoftHsm)('sessions of a token (needs SoftHSM and gcc)', () =
   });
 
   test('a good ciphertext does not wait for the verdict on bad ones that came before it', async () => {
-    using folder = new TempFolder();
-    const fault = new FaultModule(folder);
-    await using rig = await TokenRig.make({ module: fault.module, env: fault.env, overrides: { sessions: 4, timeoutMs: 20_000 } });
+    await using faulty = await FaultyRig.make({ overrides: { sessions: 4, timeoutMs: 20_000 } });
+    const { rig, fault } = faulty;
     const [kms, good] = [await rig.client(), await rig.client()];
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const { ciphertextBlob } = await kms.advanceEncrypt({ keyId, plaintext: Buffer.from('good') });

@@ -1,17 +1,15 @@
 import { isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { TempFolder } from '../kit/agent.ts';
-import { FaultModule } from '../kit/fault.ts';
+import { FaultyRig } from '../kit/fault.ts';
 import { codeOf } from '../kit/outcome.ts';
-import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm } from '../kit/softhsm.ts';
 
 describe.skipIf(!hasSoftHsm)('signatures of a token (needs SoftHSM and gcc)', () => {
   test.each(['RSA_2048', 'EC_P256', 'EC_P256K'] as const)(
     '%s: a module that flips a bit now and then: no wrong signature goes out, with 1 and with 16 in parallel',
     async (keySpec) => {
-      using folder = new TempFolder();
-      const fault = new FaultModule(folder);
-      await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+      await using faulty = await FaultyRig.make();
+      const { rig, fault } = faulty;
       const kms = await rig.client();
       const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec, keyUsage: 'SIGN_VERIFY' });
       const signed = { right: 0, wrong: 0 };

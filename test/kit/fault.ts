@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { repository, type TempFolder } from './agent.ts';
-import { softHsmModule } from './softhsm.ts';
+import { repository, TempFolder } from './agent.ts';
+import { type RigOptions, softHsmModule, TokenRig } from './softhsm.ts';
 
 const planBytes = 256;
 const fileBytes = 512;
@@ -62,5 +62,29 @@ export class FaultModule {
     const fd = openSync(this.#plan, 'r+');
     writeSync(fd, bytes, 0, planBytes, 0);
     closeSync(fd);
+  }
+}
+
+/** An agent with a token behind a module that fails on schedule. */
+export class FaultyRig implements AsyncDisposable {
+  readonly rig: TokenRig;
+  readonly fault: FaultModule;
+  readonly #folder: TempFolder;
+
+  private constructor(folder: TempFolder, fault: FaultModule, rig: TokenRig) {
+    this.#folder = folder;
+    this.fault = fault;
+    this.rig = rig;
+  }
+
+  static async make({ env = {}, ...options }: Omit<RigOptions, 'module'> = {}): Promise<FaultyRig> {
+    const folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    return new FaultyRig(folder, fault, await TokenRig.make({ ...options, module: fault.module, env: { ...fault.env, ...env } }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.rig[Symbol.asyncDispose]();
+    this.#folder[Symbol.dispose]();
   }
 }

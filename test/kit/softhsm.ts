@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AgentClient } from '@kms-agent/client';
-import { Pkcs11Provider } from '../../daemon/src/providers/pkcs11/provider.ts';
+import { Pkcs11Provider, type TokenProviderOptions } from '../../daemon/src/providers/pkcs11/provider.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { cleanEnv, initVault, passphrase, repository, TempFolder, TestAgent } from './agent.ts';
+import { tokenOf } from './outcome.ts';
 
 export const softHsmModule = '/usr/lib/softhsm/libsofthsm2.so';
 export const pin = '12345678';
@@ -49,6 +50,15 @@ export class SoftHsm {
 /** What the settings of a test say of a token. */
 export type TokenOverrides = Record<string, unknown>;
 
+/** What a rig is made of. */
+export interface RigOptions {
+  readonly labels?: readonly string[];
+  readonly module?: string;
+  readonly overrides?: TokenOverrides;
+  readonly settings?: object;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 /** An agent with tokens, unlocked, and what belongs to it. */
 export class TokenRig implements AsyncDisposable {
   readonly folder: TempFolder;
@@ -67,19 +77,7 @@ export class TokenRig implements AsyncDisposable {
   }
 
   /** One token for each label; `hsm` is the first. PINs come as credentials unless an override says otherwise. */
-  static async make({
-    labels = ['hsm'],
-    module = softHsmModule,
-    overrides = {},
-    settings = {},
-    env = {},
-  }: {
-    labels?: readonly string[];
-    module?: string;
-    overrides?: TokenOverrides;
-    settings?: object;
-    env?: NodeJS.ProcessEnv;
-  } = {}): Promise<TokenRig> {
+  static async make({ labels = ['hsm'], module = softHsmModule, overrides = {}, settings = {}, env = {} }: RigOptions = {}): Promise<TokenRig> {
     const folder = new TempFolder();
     const hsm = new SoftHsm(folder);
     mkdirSync(folder.join('credentials'));
@@ -116,6 +114,15 @@ export class TokenRig implements AsyncDisposable {
     await this.start(unlock);
   }
 
+  /** Takes all tokens away, to where `showTokens` finds them. @param away - name of a folder. */
+  hideTokens(away = 'away'): void {
+    renameSync(this.folder.join('tokens'), this.folder.join(away));
+  }
+
+  showTokens(away = 'away'): void {
+    renameSync(this.folder.join(away), this.folder.join('tokens'));
+  }
+
   async client(): Promise<AgentClient> {
     if (!this.agent) throw new Error('the agent is not started');
     return await this.agent.client();
@@ -141,8 +148,13 @@ export function swapKey(rig: TokenRig, keyVersionId: string, type: 'AES:32' | 'E
   rig.hsm.tool('hsm', isSecret ? '--keygen' : '--keypairgen', '--key-type', type, '--id', id, '--sensitive', ...(isSecret ? [] : ['--usage-sign']));
 }
 
-/** A token provider of its own, outside of an agent. */
-export function makeTokenProvider(hsm: SoftHsm, label: string): Pkcs11Provider {
+/** Ends the helper of a token at once. */
+export async function killHelper(kms: AgentClient, token = 'hsm'): Promise<void> {
+  process.kill((await tokenOf(kms, token))?.hsm?.helperPid ?? 0, 'SIGKILL');
+}
+
+/** A token, and a provider of its own, outside of an agent. */
+export function makeTokenProvider(hsm: SoftHsm, label: string, overrides: Partial<TokenProviderOptions> = {}): Pkcs11Provider {
   hsm.initToken(label);
   process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
   return new Pkcs11Provider({
@@ -151,5 +163,6 @@ export function makeTokenProvider(hsm: SoftHsm, label: string): Pkcs11Provider {
     savePin: async () => undefined,
     onState: () => undefined,
     onNote: (note) => console.log(note),
+    ...overrides,
   });
 }
