@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
+import { TokenPins } from '../../daemon/src/providers/pkcs11/pins.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { TempFolder } from '../kit/agent.ts';
 import { FaultyRig } from '../kit/fault.ts';
@@ -48,11 +49,9 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     const hsm = new SoftHsm(folder);
     hsm.initToken('hsm');
     process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
-    const link = new TokenLink({
-      settings: { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs },
-      readPin: async () => Buffer.from(pin),
-      onState: () => undefined,
-    });
+    const settings = { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs };
+    const pins = new TokenPins({ settings, readPin: async () => Buffer.from(pin), savePin: async () => undefined, onNote: () => undefined });
+    const link = new TokenLink({ settings, pins, onState: () => undefined });
     const { execPath } = process;
     try {
       await work(

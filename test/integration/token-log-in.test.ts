@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { passphrase, TempFolder } from '../kit/agent.ts';
@@ -86,9 +86,7 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
     const own = (await tokenOf(kms))?.hsm?.serial ?? '';
     const before = fault.counts.logins;
-    rig.hideTokens();
-    mkdirSync(rig.folder.join('tokens'));
-    rig.hsm.initToken('hsm', '99999999');
+    rig.replaceTokens('hsm', '99999999');
     await until(async () => (await tokenOf(kms))?.state === 'down', 'its own token is gone');
     await delay(1500);
     expect(fault.counts.logins).toBe(before);
@@ -100,6 +98,72 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     rig.showTokens();
     await until(async () => (await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))) === 'no error', 'its own token is back');
     expect(rig.log).toContain(`set it to pkcs11:token=hsm;serial=${own}`);
+  });
+
+  test('after a restart another token with the same label is sent no PIN; naming its serial number in the settings takes it for the other from then on', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    await kms.createKey({ protectionLevel: 'HSM' });
+    const own = (await tokenOf(kms))?.hsm?.serial ?? '';
+    await rig.agent?.end();
+    rig.replaceTokens();
+    const before = fault.counts.logins;
+    await rig.start();
+    const again = await rig.client();
+    await until(async () => (await tokenOf(again))?.error?.includes(`the one that its PIN is for ${own}`) ?? false, 'status says so');
+    expect(await codeOf(again.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_UNAVAILABLE');
+    expect(await codeOf(again.createKey({ protectionLevel: 'HSM' }))).toBe('ERR_HSM_UNAVAILABLE');
+    expect(fault.counts.logins).toBe(before);
+    const [, uri = ''] = /set its uri in the settings to (\S+) and start/.exec((await tokenOf(again))?.error ?? '') ?? [];
+    rig.setUri(uri);
+    await rig.restart();
+    expect(await codeOf((await rig.client()).createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    rig.setUri('pkcs11:token=hsm');
+    await rig.restart();
+    expect(await codeOf((await rig.client()).createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    expect(uri).not.toContain(own);
+  });
+
+  test('a locked vault with a keyslot of a token: another token with the same label is sent no PIN, whoever asks', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    await (await rig.client()).addKeyslot({ type: 'hsm', token: 'hsm', proof: { passphrase } });
+    await rig.agent?.end();
+    rig.replaceTokens();
+    const before = fault.counts.logins;
+    await rig.start(false);
+    const kms = await rig.client();
+    expect(await codeOf(kms.unlock({}))).toBe('ERR_UNLOCK_FAILED');
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_UNAVAILABLE');
+    expect(fault.counts.logins).toBe(before);
+    rig.hideTokens('other');
+    rig.showTokens();
+    await until(async () => (await kms.status()).state === 'UNLOCKED', 'its own token opens the vault', 20_000);
+  });
+
+  test('a locked vault without a keyslot of a token: its PIN is sent to none, because the vault alone knows to which', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'ask' } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    await kms.lock();
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_UNLOCK_FAILED');
+    expect(fault.counts.logins).toBe(0);
+  });
+
+  test('a vault that is opened and knows another token than the one that was logged in to meanwhile: that one is used no more', async () => {
+    using folder = new TempFolder();
+    const provider = makeTokenProvider(new SoftHsm(folder), 'hsm');
+    await provider.ready(); // as for a keyslot that names no serial number
+    const book = { read: () => undefined, save: () => undefined, serialOf: () => '0123', saveSerial: () => undefined };
+    let isReady = false;
+    provider.begin(book, () => {
+      isReady = true;
+    });
+    await until(() => provider.status().error?.includes('the one that its PIN is for 0123') ?? false, 'status says so');
+    expect(await codeOf(provider.ready())).toBe('ERR_HSM_UNAVAILABLE');
+    expect(isReady).toBe(false);
+    await provider.close();
   });
 
   test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {

@@ -95,6 +95,12 @@ export class TokenRig implements AsyncDisposable {
     return this.folder.join('config.json');
   }
 
+  /** The token `hsm` by another URI, from the next start on. */
+  setUri(uri: string): void {
+    const { tokens = [] } = this.#settings as { tokens?: readonly object[] }; // as `make` wrote them
+    this.#settings = { ...this.#settings, tokens: tokens.map((token) => ({ ...token, uri })) };
+  }
+
   /** Other settings, from the next start on. */
   configure(settings: object): void {
     this.#settings = settings;
@@ -121,6 +127,13 @@ export class TokenRig implements AsyncDisposable {
 
   showTokens(away = 'away'): void {
     renameSync(this.folder.join(away), this.folder.join('tokens'));
+  }
+
+  /** Puts another token of the same label in the place of all, which `hideTokens` takes away again. */
+  replaceTokens(label = 'hsm', itsPin: string = pin): void {
+    this.hideTokens();
+    mkdirSync(this.folder.join('tokens'));
+    this.hsm.initToken(label, itsPin);
   }
 
   async client(): Promise<AgentClient> {

@@ -321,6 +321,8 @@ export class Agent {
         return pin && Buffer.from(pin);
       },
       save: (token: string, pin: Uint8Array) => keyring.commit({ pins: [{ token, pin }] }),
+      serialOf: (token: string) => keyring.tokens.serialOf(token),
+      saveSerial: (token: string, serial: string) => keyring.commit({ serials: [{ token, serial }] }),
     };
     for (const provider of this.providers.filter(isToken)) provider.begin(pins, () => void tokenWork.reconcile(provider));
   }

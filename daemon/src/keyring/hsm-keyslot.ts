@@ -23,6 +23,10 @@ export function findToken(providers: readonly Provider[], name: string | undefin
   throw new AgentError('ERR_INVALID_PARAMS', { path: '/token', reason: name === undefined ? 'is required' : 'names no token of the settings' });
 }
 
+/** Serial number of the token that a slot was made in, which a locked vault knows too. */
+export const serialIn = (slots: ReadonlyMap<string, SealedByToken>, token: string): string | undefined =>
+  [...slots.values()].find((slot) => slot.token === token && slot.serial !== undefined)?.serial;
+
 /** Opens slots whose token can be reached without a person, or that a person has just logged in to. */
 export function openingSealer(providers: readonly Provider[], only?: string): Pick<TokenSealer, 'open'> {
   return {
@@ -66,7 +70,9 @@ export class KeyslotMaking implements Pick<TokenSealer, 'seal'> {
     this.#made = made;
     const padding = algorithm === 'AES_GCM' ? {} : { paddingMode: 'NO_PADDING' as const };
     const { ciphertext, iv } = await token.encrypt(made, { algorithm, plaintext: wrappingKey, ...padding });
-    return { token: token.name, material: base64(material), algorithm, sealed: base64(ciphertext), ...(iv ? { iv: base64(iv) } : {}) };
+    const { serial } = token.status().hsm ?? {};
+    const known = { ...(serial === undefined ? {} : { serial }), ...(iv ? { iv: base64(iv) } : {}) };
+    return { token: token.name, material: base64(material), algorithm, sealed: base64(ciphertext), ...known };
   }
 
   /** Runs what writes the slot. */

@@ -27,6 +27,12 @@ export interface PinEntry {
   readonly pin: Uint8Array;
 }
 
+/** Which token took a PIN first, so that no other of the same label is sent it. */
+export interface SerialEntry {
+  readonly token: string;
+  readonly serial: string;
+}
+
 /** Facts about the vault as a whole that must be sealed like any record. */
 export interface VaultFacts extends KeptClock {
   /** The wall clock was wrong at the last look: what it dated is looked at when it is right again. */
@@ -50,6 +56,7 @@ export interface KeyringChanges {
   readonly intents?: readonly Intent[];
   readonly doneIntents?: readonly string[];
   readonly pins?: readonly PinEntry[];
+  readonly serials?: readonly SerialEntry[];
   readonly facts?: VaultFacts;
 }
 
@@ -78,7 +85,7 @@ export const factsId = 'vault';
 /** The sealed records of a commit; each plaintext is the caller's to zero. */
 export function encodeChanges(changes: KeyringChanges): Change[] {
   const { keys = [], destroyed = [], aliases = [], deletedAliases = [], clientTokens = [], expiredTokens = [], facts } = changes;
-  const { intents = [], doneIntents = [], pins = [] } = changes;
+  const { intents = [], doneIntents = [], pins = [], serials = [] } = changes;
   const gone = (kind: string, id: string): Change => ({ kind, id, deleted: true });
   return [
     ...keys.map((key) => ({ kind: 'key', id: key.keyId, plaintext: encodeKey(key) })),
@@ -91,6 +98,7 @@ export function encodeChanges(changes: KeyringChanges): Change[] {
     ...intents.map((intent) => ({ kind: 'intent', id: intent.id, plaintext: encodeJson(intent) })),
     ...doneIntents.map((id) => gone('intent', id)),
     ...pins.map(({ token, pin }) => ({ kind: 'pin', id: token, plaintext: encodePin(pin) })),
+    ...serials.map((serial) => ({ kind: 'serial', id: serial.token, plaintext: encodeJson(serial) })),
     ...(facts ? [{ kind: 'facts', id: factsId, plaintext: encodeJson(facts) }] : []),
   ];
 }

@@ -7,14 +7,16 @@ import {
   type RemoveKeyslotParams,
   type SecretText,
 } from '@kms-agent/protocol';
-import { isToken, type Provider } from '../providers/provider.ts';
+import { isToken, type Provider, type TokenProvider } from '../providers/provider.ts';
 import type { Opening, Vault } from '../vault/vault.ts';
 import type { Agent } from './agent.ts';
 import { openWithCredential } from './credential-keyslot.ts';
-import { findToken, KeyslotMaking, openingSealer } from './hsm-keyslot.ts';
+import { findToken, KeyslotMaking, openingSealer, serialIn } from './hsm-keyslot.ts';
 import { KeychainKeyslots, type SecretStore } from './keychain-keyslot.ts';
 import { noteKeyslots } from './keyslot-history.ts';
 import { Throttle } from './throttle.ts';
+
+type Token = Provider & TokenProvider;
 
 /** What they work with beside the agent. */
 export interface WaysInOptions {
@@ -73,7 +75,9 @@ export class WaysIn {
     if (this.#agent.state !== 'UNLOCKED') await Promise.all(tokens.filter((token) => !this.#used.has(token)).map((token) => token.lock()));
   }
 
-  async #using<T>(tokens: readonly Provider[], work: () => Promise<T>): Promise<T> {
+  /** Works with tokens: none is sent a PIN that a keyslot knows to be another's, and none is put to sleep meanwhile. */
+  async #using<T>(tokens: readonly Token[], work: () => Promise<T>): Promise<T> {
+    for (const token of tokens) if (this.hasHsmKeyslot) token.expect(serialIn(this.#agent.vault.hsmKeyslots, token.name));
     for (const token of tokens) this.#used.set(token, (this.#used.get(token) ?? 0) + 1);
     try {
       return await work();
@@ -97,6 +101,7 @@ export class WaysIn {
       let isIn = false;
       try {
         await this.#using([provider], async () => {
+          this.#requireUse(token);
           await provider.logIn(typeof pin === 'string' ? Buffer.from(pin) : pin);
           isIn = true;
           const { vault, state } = this.#agent;
@@ -108,6 +113,16 @@ export class WaysIn {
         if (isIn) await this.sleep([provider]);
       }
     });
+  }
+
+  /**
+   * A locked vault knows no tokens but those of its keyslots: a PIN for another would go to whatever has its label.
+   * @throws AgentError `ERR_UNLOCK_FAILED`.
+   */
+  #requireUse(token: string): void {
+    const { vault, state } = this.#agent;
+    if (state === 'UNLOCKED' || [...vault.hsmKeyslots.values()].some((part) => part.token === token)) return;
+    throw new AgentError('ERR_UNLOCK_FAILED', { hint: `No keyslot of the vault is of the token ${token}: unlock it first, then log in.` });
   }
 
   /** Adds a slot; one of type hsm gets a key in its token. @throws as Vault.addKeyslot, and the token's errors. */

@@ -162,10 +162,12 @@ export interface Provider {
   close(): Promise<void>;
 }
 
-/** PINs that are kept in the vault. */
+/** What the vault keeps of tokens: PINs, and the serial number of the token that took one first. */
 export interface PinBook {
   read(token: string): Uint8Array | undefined;
   save(token: string, pin: Uint8Array): void;
+  serialOf(token: string): string | undefined;
+  saveSerial(token: string, serial: string): void;
 }
 
 /** A key object as a token shows it. */
@@ -183,6 +185,8 @@ export interface TokenProvider {
   readonly isAsleep: boolean;
   /** The vault is open: begins to connect. `onReady` hears of each time that the token is there. */
   begin(pins: PinBook, onReady: () => void): void;
+  /** The vault is locked, and a keyslot knows the serial number of the token: no other is sent a PIN, unless the settings name one. */
+  expect(serial: string | undefined): void;
   /** Connects with the PIN of a person, or again with the source's, and waits. @throws AgentError as ready. */
   logIn(pin: Uint8Array | undefined): Promise<void>;
   /** Whether the object of a version was there and proven when it was last looked for, as far as is known. */

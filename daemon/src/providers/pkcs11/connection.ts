@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HelperProcess } from './helper.ts';
 import { type CallName, type Calls, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
+import type { TokenPins } from './pins.ts';
 import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
 
 /** How long C_Finalize, or the end of a helper that is worn out, waits for what runs. */
@@ -21,15 +22,13 @@ const fault = (rv: string, call: string): TokenFailure => new TokenFailure({ kin
 /** The helper of the moment, the PIN it is opened with, and what it said of its token. */
 export class Connection {
   readonly #settings: TokenSettings;
-  readonly #readPin: () => Promise<Uint8Array | undefined>;
+  readonly #pins: TokenPins;
   readonly #onGone: (why: string) => void;
   #helper: HelperProcess | undefined;
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
   #isProven = false;
-  /** Of the token that took a PIN first: a label alone is no proof that another one is it. As long as the agent runs. */
-  #serial: string | undefined;
   #made = 0;
   info: TokenInfo | undefined;
   /** Tried out once, unless that was doubtful; a later helper is told. */
@@ -37,10 +36,10 @@ export class Connection {
   /** On the clock of performance.now(). */
   lastUse = 0;
 
-  /** @param readPin - the PIN, where it needs no person. @param onGone - hears of it when the helper of the moment dies. */
-  constructor(settings: TokenSettings, readPin: () => Promise<Uint8Array | undefined>, onGone: (why: string) => void) {
+  /** @param onGone - hears of it when the helper of the moment dies. */
+  constructor(settings: TokenSettings, pins: TokenPins, onGone: (why: string) => void) {
     this.#settings = settings;
-    this.#readPin = readPin;
+    this.#pins = pins;
     this.#onGone = onGone;
   }
 
@@ -110,7 +109,7 @@ export class Connection {
   async open(automatic: boolean, isWanted: () => boolean): Promise<void> {
     await this.close();
     if (!isWanted()) throw fault('stopped', 'open');
-    const pin = this.#pin ?? (await this.#readPin());
+    const pin = this.#pin ?? (await this.#pins.read());
     if (!isWanted()) {
       pin?.fill(0);
       throw fault('stopped', 'open');
@@ -133,11 +132,11 @@ export class Connection {
     const { timeoutMs, generateTimeoutMs, sessions } = this.#settings;
     const module = checkModuleFile(this.#settings.module);
     const abilities = this.abilities?.isDoubtful ? undefined : this.abilities;
-    const serial = this.#serial;
+    const { serial } = this.#pins;
     const known = { ...(serial === undefined ? {} : { serial }), ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
     const opened = await helper.ask('open', params, abilities ? timeoutMs : generateTimeoutMs);
-    this.#serial ??= opened.token.serial;
+    this.#pins.note(opened.token);
     return opened;
   }
 

@@ -25,7 +25,11 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
     return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
   if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);
   if (failure.kind === 'otherToken')
-    return new AgentError('ERR_HSM_UNAVAILABLE', { hint: 'Another token is there under the same label, and is sent no PIN; kms status names both.' }, options);
+    return new AgentError(
+      'ERR_HSM_UNAVAILABLE',
+      { hint: 'Another token is there under the same label, and is sent no PIN; kms status names both, and says how to take it for the other.' },
+      options,
+    );
   if (failure.kind !== 'pin') return new AgentError('ERR_HSM_UNAVAILABLE', {}, options);
   const code =
     failure.why === 'wrong' || failure.why === 'refused' ? 'ERR_HSM_PIN_WRONG' : failure.why === 'locked' ? 'ERR_HSM_PIN_LOCKED' : 'ERR_HSM_UNAVAILABLE';

@@ -4,6 +4,7 @@ import { AbilityCheck } from './ability-check.ts';
 import { Connection, changes, unrepeatable } from './connection.ts';
 import { maxAttempts } from './ladder.ts';
 import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
+import type { TokenPins } from './pins.ts';
 import { Quarantine } from './quarantine.ts';
 import { type LinkState, Recovery } from './recovery.ts';
 import type { TokenSettings } from './settings.ts';
@@ -15,8 +16,8 @@ const shortLifeMs = 1000;
 
 export interface LinkOptions {
   readonly settings: TokenSettings;
-  /** The PIN, where it needs no person. The link zeroes it. */
-  readonly readPin: () => Promise<Uint8Array | undefined>;
+  /** The link zeroes what it reads. */
+  readonly pins: TokenPins;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
 }
@@ -41,7 +42,7 @@ export class TokenLink {
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
     this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
-    this.connection = new Connection(options.settings, options.readPin, (why) => void this.#noteGone(why));
+    this.connection = new Connection(options.settings, options.pins, (why) => void this.#noteGone(why));
     this.abilityCheck = new AbilityCheck(this.connection, () => this.#run('probe', {}));
     this.#recovery = new Recovery({ ...options, connection: this.connection, onState: (state, failure) => this.#noteState(state, failure) });
   }

@@ -1,4 +1,5 @@
 import type { EncryptionAlgorithm, ImportWrappingAlgorithm, KeySpec, KeyUsage, PaddingMode, SigningAlgorithm } from '@kms-agent/protocol';
+import { formatTokenUri } from './uri.ts';
 
 /** How OAEP with a hash is done: by the token, or by the helper, which removes the padding of what CKM_RSA_X_509 decrypts. */
 export type OaepWay = 'token' | 'helper';
@@ -163,7 +164,7 @@ export type Failure =
   /** No token, or more than one, fits the URI. */
   | { readonly kind: 'noToken'; readonly found: number }
   /** The token has the label of the one that a PIN was for, and another serial number: it is sent none. */
-  | { readonly kind: 'otherToken'; readonly serial: string; readonly expected: string }
+  | { readonly kind: 'otherToken'; readonly label: string; readonly serial: string; readonly expected: string }
   /** The package pkcs11js, or the module, does not load. */
   | { readonly kind: 'load'; readonly message: string }
   | { readonly kind: 'failed'; readonly rv: string; readonly call: string };
@@ -198,7 +199,7 @@ export function describeFailure(failure: Failure): string {
   if (failure.kind === 'pin') return describePin[failure.why] + (failure.why === 'refused' ? ` (C_Login answered ${failure.rv})` : '');
   if (failure.kind === 'noToken') return failure.found === 0 ? 'no token fits its URI' : `${failure.found} tokens fit its URI; add the serial number`;
   if (failure.kind === 'otherToken')
-    return `the token that fits has the serial number ${failure.serial}, and the one that its PIN is for ${failure.expected}; it is sent no PIN unless the agent is started anew`;
+    return `the token that fits has the serial number ${failure.serial}, and the one that its PIN is for ${failure.expected}; it is sent no PIN. If it takes the place of the other, set its uri in the settings to ${formatTokenUri(failure)} and start the agent anew`;
   return failure.kind === 'load' ? failure.message : failure.kind;
 }
 

@@ -1,6 +1,7 @@
 import { AgentError } from '@kms-agent/protocol';
 import type { PinBook } from '../provider.ts';
-import type { TokenSettings } from './settings.ts';
+import { TokenFailure, type TokenInfo } from './messages.ts';
+import { matchOf, type TokenSettings } from './settings.ts';
 
 export interface TokenPinsOptions {
   readonly settings: TokenSettings;
@@ -12,10 +13,13 @@ export interface TokenPinsOptions {
   readonly onNote: (note: string, level: 'warn' | 'info') => void;
 }
 
-/** Where the PIN of a token comes from and is kept: the vault, while it is open, or a source outside of it. */
+/** Where the PIN of a token comes from and is kept, and which token it is for: a label alone is no proof that another one is it. */
 export class TokenPins {
   readonly #options: TokenPinsOptions;
+  /** The vault, while it is open. */
   #book: PinBook | undefined;
+  /** Of the token that took a PIN first, as far as that is known without the vault. */
+  #serial: string | undefined;
 
   constructor(options: TokenPinsOptions) {
     this.#options = options;
@@ -28,6 +32,35 @@ export class TokenPins {
 
   close(): void {
     this.#book = undefined;
+  }
+
+  /** What is known of the token while the vault is locked. A PIN that was taken since is the better proof. */
+  expect(serial: string | undefined): void {
+    this.#serial ??= serial;
+  }
+
+  /** Serial number of the only token that is sent a PIN: what the settings name, else the one that took it first; undefined before that. */
+  get serial(): string | undefined {
+    const { settings } = this.#options;
+    return matchOf(settings).serial ?? this.#book?.serialOf(settings.name) ?? this.#serial;
+  }
+
+  /**
+   * A token is logged in to: it is the one from now on. What cannot be kept is as good until the agent ends.
+   * @throws TokenFailure of kind `otherToken`: the vault, which was opened since the PIN was sent, knows another.
+   */
+  note({ label, serial }: TokenInfo): void {
+    const { settings, onNote } = this.#options;
+    const expected = this.serial;
+    if (expected !== undefined && serial !== expected) throw new TokenFailure({ kind: 'otherToken', label, serial, expected });
+    this.#serial = serial;
+    if (!this.#book || this.#book.serialOf(settings.name) === serial) return;
+    try {
+      this.#book.saveSerial(settings.name, serial);
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      onNote(`the serial number of the token ${settings.name} could not be kept: ${error.details.hint ?? error.message}`, 'warn');
+    }
   }
 
   /** The PIN, where it needs no person. */

@@ -28,7 +28,7 @@ import { withAgentErrors } from './failures.ts';
 import { TokenImport } from './import.ts';
 import { KeyCalls } from './key-calls.ts';
 import { TokenLink } from './link.ts';
-import type { Failure } from './messages.ts';
+import { type Failure, TokenFailure } from './messages.ts';
 import { toNewKey, toRef } from './objects.ts';
 import { TokenOperations } from './operations.ts';
 import { TokenPins, type TokenPinsOptions } from './pins.ts';
@@ -60,7 +60,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     this.#pins = new TokenPins(options);
     this.#link = new TokenLink({
       settings: options.settings,
-      readPin: () => this.#pins.read(),
+      pins: this.#pins,
       onState: (state, failure) => {
         options.onState(state, failure);
         if (state === 'ok') this.#announce();
@@ -88,8 +88,25 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   begin(pins: PinBook, onReady: () => void): void {
     this.#pins.open(pins);
     this.#onReady = onReady;
-    if (this.#link.state === 'ok') onReady();
-    else this.#link.start();
+    if (this.#link.state !== 'ok') this.#link.start();
+    else if (this.#isOwn()) onReady();
+    else void this.#link.stop().then(() => this.#link.start());
+  }
+
+  expect(serial: string | undefined): void {
+    this.#pins.expect(serial);
+  }
+
+  /** Whether the token that was logged in to while the vault was locked is the one that the vault knows. */
+  #isOwn(): boolean {
+    const { info } = this.#link.connection;
+    try {
+      if (info) this.#pins.note(info);
+      return true;
+    } catch (error) {
+      if (!(error instanceof TokenFailure)) throw error;
+      return false;
+    }
   }
 
   /** Connects with the PIN of a person, or the source's, and waits. @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`. */
@@ -210,7 +227,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     const { info } = this.#link.connection;
     if (info && matchOf(this.#options.settings).serial === undefined)
       this.#options.onNote(
-        `the URI of the token ${this.name} names no serial number, so that a token of the same label could be sent its PIN; set it to ${formatTokenUri(info)}`,
+        `the URI of the token ${this.name} names no serial number; the agent holds to the token of its label that it logged in to first; set it to ${formatTokenUri(info)}`,
         'warn',
       );
     for (const refused of this.#link.connection.abilities?.refused ?? []) this.#options.onNote(`the token ${this.name} does not offer ${refused}`, 'info');

@@ -2,6 +2,8 @@
 export interface SealedByToken {
   /** Name of the token in the settings. */
   readonly token: string;
+  /** Of the token; slots of the first kind have none. A PIN is sent before the slot can be checked: who changes it is found, and has had the PIN. */
+  readonly serial?: string;
   /** What finds and proves the token's key. */
   readonly material: string;
   readonly algorithm: string;
@@ -17,10 +19,11 @@ export interface TokenSealer {
   open(keyslotId: string, sealed: SealedByToken): Promise<Buffer | undefined>;
 }
 
+const optionalTexts = ['iv', 'serial'] as const;
 const texts = ['token', 'material', 'algorithm', 'sealed'] as const;
 
 export function isSealedByToken(value: unknown): value is SealedByToken {
   if (typeof value !== 'object' || value === null) return false;
   const fields = value as Record<string, unknown>; // any object has such properties, or undefined
-  return texts.every((name) => typeof fields[name] === 'string') && (fields['iv'] === undefined || typeof fields['iv'] === 'string');
+  return texts.every((name) => typeof fields[name] === 'string') && optionalTexts.every((name) => ['undefined', 'string'].includes(typeof fields[name]));
 }

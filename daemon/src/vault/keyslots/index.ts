@@ -101,7 +101,9 @@ function readBody(body: string): SlotBody {
 
 function slotAad(vaultId: Uint8Array, { keyslotId, type, label, creationTime, salt, cost, hsm }: SlotParameters, which: string): Buffer {
   const facts = ['kms-agent keyslot 1', base64(vaultId), which, keyslotId, type, label, creationTime, salt, cost ?? null];
-  return Buffer.from(JSON.stringify(hsm ? [...facts, hsm.token, hsm.material, hsm.algorithm, hsm.iv ?? null, hsm.sealed] : facts));
+  if (!hsm) return Buffer.from(JSON.stringify(facts));
+  const ofToken = [hsm.token, hsm.material, hsm.algorithm, hsm.iv ?? null, hsm.sealed];
+  return Buffer.from(JSON.stringify([...facts, ...ofToken, ...(hsm.serial === undefined ? [] : [hsm.serial])]));
 }
 
 function wrapKey(vaultId: Uint8Array, parameters: SlotParameters, wrappingKey: Uint8Array, which: string, key: Uint8Array): string {

@@ -79,6 +79,7 @@ export function findToken(library: PKCS11, match: TokenMatch, serial?: string): 
   if (first && found.length === 1) return first;
   if (found.length === 0 && unread) throw asFailure('C_GetTokenInfo', unread);
   const [other] = fitting;
-  if (found.length === 0 && other && serial !== undefined) throw new TokenFailure({ kind: 'otherToken', serial: other.info.serial, expected: serial });
+  if (found.length === 0 && other && serial !== undefined)
+    throw new TokenFailure({ kind: 'otherToken', label: other.info.label, serial: other.info.serial, expected: serial });
   throw new TokenFailure({ kind: 'noToken', found: found.length });
 }
