@@ -5,7 +5,7 @@ import type { Budget } from './budget.ts';
 import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { abilitiesOf } from './metadata.ts';
-import { isSymmetric } from './rules.ts';
+import { isSymmetric, refuseAlgorithm } from './rules.ts';
 
 /** What the raw operations share. */
 export interface RawInput {
@@ -178,7 +178,8 @@ export class Cipher {
     if (key.keyUsage !== 'ENCRYPT_DECRYPT') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'The key is for signatures.' });
     const { encryptionAlgorithms } = abilitiesOf(this.#keyring, key);
     const algorithm = wanted ?? encryptionAlgorithms[0];
-    if (!algorithm || !encryptionAlgorithms.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM');
+    if (!algorithm || !encryptionAlgorithms.includes(algorithm))
+      throw refuseAlgorithm(this.#keyring.findProvider(key.provider), { keySpec: key.keySpec, wanted: algorithm ?? 'key' });
     const provider = this.#keyring.providerOf(key);
     if (!canEncrypt(provider)) throw new AgentError('ERR_UNSUPPORTED_OPERATION');
     return { algorithm, encrypter: provider };

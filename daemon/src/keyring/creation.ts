@@ -9,7 +9,7 @@ import { initialVersion, type Key, type KeyVersionEntry, maxKeyVersions, withPol
 import type { Keyring } from './keyring.ts';
 import type { LimitedKey } from './lifetimes.ts';
 import type { KeyringChanges } from './records.ts';
-import { chooseUsage, isSymmetric, requireGenerated, unsupported } from './rules.ts';
+import { chooseUsage, isSymmetric, refuseAlgorithm, requireGenerated, unsupported } from './rules.ts';
 import { noToken, type TokenWork } from './token-work.ts';
 import { makeUuid7 } from './uuid7.ts';
 
@@ -176,7 +176,7 @@ export class Creation {
     const abilities = provider.abilities(keySpec, keyUsage);
     if (!abilities)
       throw isHardware
-        ? new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `The token ${provider.name} offers nothing for ${keySpec}.` })
+        ? refuseAlgorithm(provider, { keySpec, wanted: 'key' }, `The token ${provider.name} offers nothing for ${keySpec}.`)
         : unsupported(`Software-protected keys cannot be ${keySpec}.`);
     const keyId = makeUuid7(this.#keyring.clock.now());
     const version = origin === 'GENERATED' ? await this.#generateVersion(provider, { keyId, keySpec, keyUsage }) : this.#emptyVersion(keySpec);

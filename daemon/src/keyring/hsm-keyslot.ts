@@ -1,6 +1,7 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { type Encrypter, isToken, type MaterialRef, type Provider, type TokenProvider } from '../providers/provider.ts';
 import type { SealedByToken, TokenSealer } from '../vault/keyslots/hsm.ts';
+import { refuseAlgorithm } from './rules.ts';
 import type { TokenWork } from './token-work.ts';
 
 type Token = Provider & TokenProvider & Encrypter;
@@ -62,7 +63,7 @@ export class KeyslotMaking implements Pick<TokenSealer, 'seal'> {
     const token = this.#token;
     await token.ready();
     const algorithm = token.abilities('AES_256', 'ENCRYPT_DECRYPT')?.encryptionAlgorithms[0];
-    if (!algorithm) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `The token ${token.name} offers nothing for AES_256.` });
+    if (!algorithm) throw refuseAlgorithm(token, { keySpec: 'AES_256', wanted: 'key' }, `The token ${token.name} offers nothing for AES_256.`);
     this.#release = this.#tokenWork.hold(keyslotId); // until the slot is written, which is later than a key would be
     const named = { keyId: keyslotId, keyVersionId: keyslotId, keySpec: 'AES_256' } as const;
     const { material } = await this.#tokenWork.making(token, named, () => token.generate({ ...named, keyUsage: 'ENCRYPT_DECRYPT' }));

@@ -8,7 +8,7 @@ import { initialVersion, type Key, type KeyVersionEntry } from './key.ts';
 import type { Imported } from './key-event.ts';
 import { KeyTurns } from './key-turns.ts';
 import type { Keyring } from './keyring.ts';
-import { requireExternal, requireUnprotected, unsupported } from './rules.ts';
+import { refuseAlgorithm, requireExternal, requireUnprotected, unsupported } from './rules.ts';
 import type { TokenWork } from './token-work.ts';
 
 /** How long an import token is good. */
@@ -72,6 +72,7 @@ export class ImportedMaterial {
     await importer.ready();
     const offered = importer.importAlgorithms(key.keySpec);
     const algorithm = wrappingAlgorithm ?? offered[0];
+    if (offered.length === 0) throw refuseAlgorithm(importer, { keySpec: key.keySpec, wanted: 'import' }, 'The token takes in no material of this kind.');
     if (!algorithm || !offered.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: `This key takes ${offered.join(' or ')}.` });
     this.#keyring.requireState(key, 'importParameters');
     const expireTime = this.#keyring.clock.now() + tokenLifetimeMs;

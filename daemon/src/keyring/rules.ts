@@ -1,8 +1,15 @@
 import { AgentError, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import { isToken, type Provider, type Refused } from '../providers/provider.ts';
 import type { Key } from './key.ts';
 
 /** An error that says what this kind of key cannot do. */
 export const unsupported = (hint: string): AgentError => new AgentError('ERR_UNSUPPORTED_OPERATION', { hint });
+
+/** The error of what a key's provider does not offer; where that is a token, its log names the mechanism. */
+export function refuseAlgorithm(provider: Provider | undefined, refused: Refused, hint?: string): AgentError {
+  if (provider && isToken(provider)) provider.noteRefused(refused);
+  return new AgentError('ERR_UNSUPPORTED_ALGORITHM', hint === undefined ? {} : { hint });
+}
 
 /** @throws AgentError `ERR_UNSUPPORTED_OPERATION` for the key of a service, which nobody changes. */
 export function requireChangeable(key: Key): void {

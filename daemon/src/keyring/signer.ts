@@ -5,7 +5,7 @@ import { canSign, type Signer as ProviderSigner, type SignInput } from '../provi
 import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
 import { abilitiesOf } from './metadata.ts';
-import { isSymmetric } from './rules.ts';
+import { isSymmetric, refuseAlgorithm } from './rules.ts';
 
 /** Versions that verify tries when none is named. */
 const maxVerifyVersions = 32;
@@ -81,7 +81,8 @@ export class Signer {
     if (key.keyUsage !== 'SIGN_VERIFY') throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: 'The key is for encryption.' });
     const { signingAlgorithms } = abilitiesOf(this.#keyring, key);
     const algorithm = wanted ?? signingAlgorithms[0];
-    if (!algorithm || !signingAlgorithms.includes(algorithm)) throw new AgentError('ERR_UNSUPPORTED_ALGORITHM');
+    if (!algorithm || !signingAlgorithms.includes(algorithm))
+      throw refuseAlgorithm(this.#keyring.findProvider(key.provider), { keySpec: key.keySpec, wanted: algorithm ?? 'key' });
     const isEc = algorithm === 'ECDSA_SHA_256';
     if (signatureFormat && !isEc) throw new AgentError('ERR_INVALID_PARAMS', { path: '/signatureFormat', reason: `does not apply to ${algorithm}` });
     const provider = this.#keyring.providerOf(key);

@@ -176,6 +176,12 @@ export interface ListedKey {
   readonly label: string;
 }
 
+/** What was asked of a key of a spec, or of such a key's material, and is not offered: an algorithm, the key itself, or its import. */
+export interface Refused {
+  readonly keySpec: KeySpec;
+  readonly wanted: EncryptionAlgorithm | SigningAlgorithm | 'key' | 'import';
+}
+
 /** A provider whose keys are in a store of its own, which can go away, come back, and hold what the vault does not know. */
 export interface TokenProvider {
   readonly kind: 'pkcs11';
@@ -195,6 +201,8 @@ export interface TokenProvider {
   markMissing(keyVersionId: string): void;
   /** The token shows the object of a version: it is missing no more, and is proven when it is used. */
   markShown(keyVersionId: string): void;
+  /** A request was refused with ERR_UNSUPPORTED_ALGORITHM: where it is the token that does not do it, the log says so, once for each mechanism. */
+  noteRefused(refused: Refused): void;
   list(): Promise<readonly ListedKey[]>;
   dropWrappingPair(id: string): Promise<void>;
 }

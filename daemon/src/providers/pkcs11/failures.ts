@@ -23,6 +23,8 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
     );
   if (failure.kind === 'noWrappingKey')
     return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
+  if (failure.kind === 'unsupported')
+    return new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: "The token does not do it; the agent's log names the mechanism." }, options);
   if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);
   if (failure.kind === 'otherToken')
     return new AgentError(

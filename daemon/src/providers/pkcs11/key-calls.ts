@@ -1,16 +1,19 @@
 import { AgentError } from '@kms-agent/protocol';
 import { withAgentErrors } from './failures.ts';
 import { describeFailure, type Failure, TokenFailure } from './messages.ts';
+import type { Refusals } from './refusals.ts';
 
 /** Runs what is asked of a token for a key, and remembers which keys were not what they should be, so that their state can say so. */
 export class KeyCalls {
   readonly #token: string;
+  readonly #refusals: Refusals;
   readonly #onNote: (note: string, level: 'warn' | 'info') => void;
   /** Versions whose object was last missing, doubled or another one. */
   readonly #unavailable = new Map<string, Extract<Failure, { kind: 'key' }>['why']>();
 
-  constructor(token: string, onNote: (note: string, level: 'warn' | 'info') => void) {
+  constructor(token: string, refusals: Refusals, onNote: (note: string, level: 'warn' | 'info') => void) {
     this.#token = token;
+    this.#refusals = refusals;
     this.#onNote = onNote;
   }
 
@@ -49,6 +52,7 @@ export class KeyCalls {
     } catch (error) {
       const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
       if (failure?.kind === 'key') this.#unavailable.set(keyVersionId, failure.why);
+      if (failure?.kind === 'unsupported') this.#refusals.note(failure.mechanism, describeFailure(failure));
       if (failure?.kind === 'failed') this.note(`failed: ${describeFailure(failure)}`);
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }

@@ -165,6 +165,8 @@ export type Failure =
   | { readonly kind: 'noToken'; readonly found: number }
   /** The token has the label of the one that a PIN was for, and another serial number: it is sent none. */
   | { readonly kind: 'otherToken'; readonly label: string; readonly serial: string; readonly expected: string }
+  /** The token does not do a mechanism, whatever its list says. */
+  | { readonly kind: 'unsupported'; readonly mechanism: string; readonly rv: string; readonly call: string }
   /** The package pkcs11js, or the module, does not load. */
   | { readonly kind: 'load'; readonly message: string }
   | { readonly kind: 'failed'; readonly rv: string; readonly call: string };
@@ -194,6 +196,7 @@ export class TokenFailure extends Error {
 /** A failure in words for the log and for `status`. */
 export function describeFailure(failure: Failure): string {
   if (failure.kind === 'fault' || failure.kind === 'failed') return `${failure.call} answered ${failure.rv}`;
+  if (failure.kind === 'unsupported') return `${failure.call} with ${failure.mechanism} answered ${failure.rv}`;
   if (failure.kind === 'key') return `the key object is ${failure.why}`;
   if (failure.kind === 'logIn') return `C_Login answered ${failure.rv}`;
   if (failure.kind === 'pin') return describePin[failure.why] + (failure.why === 'refused' ? ` (C_Login answered ${failure.rv})` : '');

@@ -13,6 +13,7 @@ import type {
   PinBook,
   Provider,
   ProviderStatus,
+  Refused,
   Signer,
   SignInput,
   TokenProvider,
@@ -33,6 +34,7 @@ import { toNewKey, toRef } from './objects.ts';
 import { TokenOperations } from './operations.ts';
 import { TokenPins, type TokenPinsOptions } from './pins.ts';
 import type { LinkState } from './recovery.ts';
+import { Refusals } from './refusals.ts';
 import { matchOf } from './settings.ts';
 import { statusOf } from './status.ts';
 import { formatTokenUri } from './uri.ts';
@@ -50,6 +52,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #public = new PublicOperations();
   readonly #pins: TokenPins;
   readonly #keys: KeyCalls;
+  readonly #refusals: Refusals;
   readonly #operations: TokenOperations;
   readonly #import: TokenImport;
   #isAnnounced = false;
@@ -67,7 +70,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
         if (state === 'ok') this.#onReady();
       },
     });
-    this.#keys = new KeyCalls(this.name, options.onNote);
+    this.#refusals = new Refusals(this.name, options.onNote);
+    this.#keys = new KeyCalls(this.name, this.#refusals, options.onNote);
     this.#operations = new TokenOperations(this.#link, this.#keys, this.#public);
     this.#import = new TokenImport(this.#link, this.#keys);
   }
@@ -138,6 +142,11 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
 
   markMissing(keyVersionId: string): void {
     this.#keys.markMissing(keyVersionId);
+  }
+
+  noteRefused(refused: Refused): void {
+    const { abilities } = this.#link.connection;
+    if (abilities) this.#refusals.noteRefused(refused, abilities);
   }
 
   markShown(keyVersionId: string): void {
@@ -220,7 +229,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     await this.lock();
   }
 
-  /** A URI by label alone, and what a token lists and does not do, are said once: later it is ERR_UNSUPPORTED_ALGORITHM, which names no mechanism. */
+  /** A URI by label alone, and what a token lists and does not do, are said once. */
   #announce(): void {
     if (this.#isAnnounced) return;
     this.#isAnnounced = true;

@@ -112,8 +112,7 @@ export class Helper {
     const { token, prover } = this.#opened;
     return await token.use(async (session) => {
       const { objects, publicKey } = await generate(session, key);
-      const [handle] = objects;
-      const made = await prover.makeProven(session, handle, key, publicKey);
+      const made = await prover.makeProven(session, objects, key, publicKey);
       if (made) return made;
       for (const object of objects) session.destroy(object);
       throw new TokenFailure({ kind: 'failed', rv: 'a key that does not prove itself', call: 'C_GenerateKey' });

@@ -78,3 +78,6 @@ export const mechanismNames: Readonly<Record<number, string>> = {
   [CKM_AES_GCM]: 'AES_GCM',
   [CKM_AES_KEY_WRAP]: 'AES_KEY_WRAP',
 };
+
+/** The name of a mechanism as PKCS#11 has it. */
+export const nameOfMechanism = (mechanism: number): string => `CKM_${mechanismNames[mechanism] ?? mechanism.toString(16)}`;

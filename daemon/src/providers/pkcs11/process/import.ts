@@ -171,7 +171,7 @@ export class MaterialImport {
 
   /** A key that the token took and cannot use is none: SoftHSM takes 31 bytes for an AES key, and a private key beside another's public one. */
   async #proveNew(session: Session, handle: Handle, key: NewKey, publicKey?: Uint8Array): Promise<MadeKey> {
-    const made = await this.#prover.makeProven(session, handle, key, publicKey).catch((error: unknown) => {
+    const made = await this.#prover.makeProven(session, [handle], key, publicKey).catch((error: unknown) => {
       if (error instanceof TokenFailure && error.failure.kind === 'failed') return undefined;
       throw error;
     });

@@ -32,10 +32,20 @@ export class Prover {
     );
   }
 
-  /** Makes a proof and holds the new key to it at once: a token may take or make one that it cannot use. @returns undefined where it does not hold. */
-  async makeProven(session: Session, handle: Handle, key: NewKey, publicKey?: Uint8Array): Promise<MadeKey | undefined> {
-    const made = { proof: await this.make(session, handle, key), ...(publicKey ? { publicKey } : {}) };
-    return (await this.holds(session, handle, { ...key, ...made })) ? made : undefined;
+  /**
+   * Makes a proof and holds the new key to it at once: a token may take or make one that it cannot use.
+   * @param objects - the one that works first; all are taken out again where the token does not do what the proof needs.
+   * @returns undefined where it does not hold.
+   */
+  async makeProven(session: Session, objects: readonly [Handle, ...Handle[]], key: NewKey, publicKey?: Uint8Array): Promise<MadeKey | undefined> {
+    const [handle] = objects;
+    try {
+      const made = { proof: await this.make(session, handle, key), ...(publicKey ? { publicKey } : {}) };
+      return (await this.holds(session, handle, { ...key, ...made })) ? made : undefined;
+    } catch (error) {
+      if (error instanceof TokenFailure && error.failure.kind === 'unsupported') for (const object of objects) session.destroy(object);
+      throw error;
+    }
   }
 
   /**
@@ -112,7 +122,7 @@ function keyObject(keySpec: string, publicKey: Uint8Array | undefined): KeyObjec
   return createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' });
 }
 
-/** False for a token that says no, which proves nothing; a sick one is another matter, and so is an error of ours. */
+/** False for a token that says no, which proves nothing; a sick one is another matter, and so are one that does not do it and an error of ours. */
 function isRefusal(error: unknown): false {
   if (error instanceof TokenFailure && (error.failure.kind === 'invalid' || error.failure.kind === 'failed')) return false;
   throw error;

@@ -63,6 +63,12 @@ const others: Readonly<Record<number, string>> = {
   512: 'CKR_FUNCTION_REJECTED',
 };
 
+/** Said of a mechanism, or a curve, whoever's key it is. A key of a size that the token does not take is none of these: material may be wrong. */
+const unsupported: ReadonlySet<number> = new Set([84, 112, 113, 320]);
+
+/** Whether a call that names a mechanism was refused because the token does not do it. */
+export const isUnsupported = (rv: number): boolean => unsupported.has(rv);
+
 export const CKR_SESSION_COUNT = 0xb1;
 export const CKR_USER_ALREADY_LOGGED_IN = 0x100;
 export const CKR_PIN_LOCKED = 0xa4;

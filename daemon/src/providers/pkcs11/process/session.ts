@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { type Failure, TokenFailure } from '../messages.ts';
-import { CKF_RW_SERIAL_SESSION } from './cryptoki.ts';
+import { CKF_RW_SERIAL_SESSION, nameOfMechanism } from './cryptoki.ts';
 import type { Handle, Mechanism, PKCS11, Template } from './pkcs11js.ts';
-import { kindOfRv, nameOfRv, rvOf } from './rv.ts';
+import { isUnsupported, kindOfRv, nameOfRv, rvOf } from './rv.ts';
 
 /** Bytes that an output may be longer than its input, so that no call ends in CKR_BUFFER_TOO_SMALL, which leaves its operation open. */
 const slackBytes = 64;
@@ -11,10 +11,12 @@ const blockBytes = 512;
 /** Objects that one call of C_FindObjects gives at most. */
 const findBatch = 256;
 
-/** What a call of pkcs11js threw, as the failure that it means; anything else goes on as it is. */
-export function asFailure(call: string, error: unknown): unknown {
+/** What a call of pkcs11js threw, as the failure that it means; anything else goes on as it is. @param mechanism - that the call named. */
+export function asFailure(call: string, error: unknown, mechanism?: number): unknown {
   const rv = rvOf(error);
   if (rv === undefined) return error;
+  if (mechanism !== undefined && isUnsupported(rv))
+    return new TokenFailure({ kind: 'unsupported', mechanism: nameOfMechanism(mechanism), rv: nameOfRv(rv), call });
   const kind = kindOfRv(rv);
   if (kind === 'data') return new TokenFailure({ kind: 'invalid' });
   return new TokenFailure({ kind: kind === 'fault' ? 'fault' : 'failed', rv: nameOfRv(rv), call });
@@ -47,18 +49,18 @@ export class Session {
   }
 
   async encrypt(mechanism: Mechanism, key: Handle, plaintext: Uint8Array): Promise<Buffer> {
-    this.#try('C_EncryptInit', () => this.#library.C_EncryptInit(this.handle, mechanism, key));
-    return await this.#finish('C_Encrypt', plaintext, (input, output) => this.#library.C_EncryptAsync(this.handle, input, output));
+    this.#try('C_EncryptInit', () => this.#library.C_EncryptInit(this.handle, mechanism, key), mechanism.mechanism);
+    return await this.#finish('C_Encrypt', plaintext, (input, output) => this.#library.C_EncryptAsync(this.handle, input, output), mechanism.mechanism);
   }
 
   async decrypt(mechanism: Mechanism, key: Handle, ciphertext: Uint8Array): Promise<Buffer> {
-    this.#try('C_DecryptInit', () => this.#library.C_DecryptInit(this.handle, mechanism, key));
-    return await this.#finish('C_Decrypt', ciphertext, (input, output) => this.#library.C_DecryptAsync(this.handle, input, output));
+    this.#try('C_DecryptInit', () => this.#library.C_DecryptInit(this.handle, mechanism, key), mechanism.mechanism);
+    return await this.#finish('C_Decrypt', ciphertext, (input, output) => this.#library.C_DecryptAsync(this.handle, input, output), mechanism.mechanism);
   }
 
   async sign(mechanism: Mechanism, key: Handle, input: Uint8Array): Promise<Buffer> {
-    this.#try('C_SignInit', () => this.#library.C_SignInit(this.handle, mechanism, key));
-    return await this.#finish('C_Sign', input, (data, output) => this.#library.C_SignAsync(this.handle, data, output));
+    this.#try('C_SignInit', () => this.#library.C_SignInit(this.handle, mechanism, key), mechanism.mechanism);
+    return await this.#finish('C_Sign', input, (data, output) => this.#library.C_SignAsync(this.handle, data, output), mechanism.mechanism);
   }
 
   /** Handles of at most `limit` objects. */
@@ -98,11 +100,15 @@ export class Session {
   }
 
   async generateKey(mechanism: number, template: Template): Promise<Handle> {
-    return await this.#tryAsync('C_GenerateKey', () => this.#library.C_GenerateKeyAsync(this.handle, { mechanism }, template));
+    return await this.#tryAsync('C_GenerateKey', () => this.#library.C_GenerateKeyAsync(this.handle, { mechanism }, template), mechanism);
   }
 
   async generatePair(mechanism: number, publicTemplate: Template, privateTemplate: Template): Promise<{ publicKey: Handle; privateKey: Handle }> {
-    return await this.#tryAsync('C_GenerateKeyPair', () => this.#library.C_GenerateKeyPairAsync(this.handle, { mechanism }, publicTemplate, privateTemplate));
+    return await this.#tryAsync(
+      'C_GenerateKeyPair',
+      () => this.#library.C_GenerateKeyPairAsync(this.handle, { mechanism }, publicTemplate, privateTemplate),
+      mechanism,
+    );
   }
 
   create(template: Template): Handle {
@@ -114,11 +120,11 @@ export class Session {
   }
 
   wrap(mechanism: Mechanism, wrappingKey: Handle, key: Handle): Buffer {
-    return this.#try('C_WrapKey', () => this.#library.C_WrapKey(this.handle, mechanism, wrappingKey, key, Buffer.alloc(blockBytes)));
+    return this.#try('C_WrapKey', () => this.#library.C_WrapKey(this.handle, mechanism, wrappingKey, key, Buffer.alloc(blockBytes)), mechanism.mechanism);
   }
 
   unwrap(mechanism: Mechanism, wrappingKey: Handle, wrapped: Uint8Array, template: Template): Handle {
-    return this.#try('C_UnwrapKey', () => this.#library.C_UnwrapKey(this.handle, mechanism, wrappingKey, Buffer.from(wrapped), template));
+    return this.#try('C_UnwrapKey', () => this.#library.C_UnwrapKey(this.handle, mechanism, wrappingKey, Buffer.from(wrapped), template), mechanism.mechanism);
   }
 
   /** Runs one call of the library on this session. */
@@ -126,36 +132,36 @@ export class Session {
     return this.#try(name, () => work(this.#library, this.handle));
   }
 
-  async #finish(call: string, input: Uint8Array, work: (input: Buffer, output: Buffer) => Promise<Buffer>): Promise<Buffer> {
+  async #finish(call: string, input: Uint8Array, work: (input: Buffer, output: Buffer) => Promise<Buffer>, mechanism: number): Promise<Buffer> {
     const data = Buffer.from(input);
     this.#input = data;
     try {
-      return await this.#tryAsync(call, () => work(data, Buffer.alloc(data.length + slackBytes + blockBytes)));
+      return await this.#tryAsync(call, () => work(data, Buffer.alloc(data.length + slackBytes + blockBytes)), mechanism);
     } finally {
       this.#input.fill(0);
       this.#input = undefined;
     }
   }
 
-  #try<T>(call: string, work: () => T): T {
+  #try<T>(call: string, work: () => T, mechanism?: number): T {
     try {
       return work();
     } catch (error) {
-      throw this.#poison(call, error);
+      throw this.#poison(call, error, mechanism);
     }
   }
 
-  async #tryAsync<T>(call: string, work: () => Promise<T>): Promise<T> {
+  async #tryAsync<T>(call: string, work: () => Promise<T>, mechanism?: number): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      throw this.#poison(call, error);
+      throw this.#poison(call, error, mechanism);
     }
   }
 
-  #poison(call: string, error: unknown): unknown {
+  #poison(call: string, error: unknown, mechanism?: number): unknown {
     this.isPoisoned = true;
-    const failure = asFailure(call, error);
+    const failure = asFailure(call, error, mechanism);
     if (failure instanceof TokenFailure && failure.failure.kind === 'fault') this.#onFault(failure.failure);
     return failure;
   }
