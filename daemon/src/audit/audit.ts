@@ -1,31 +1,19 @@
 import { AgentError, isAgentError } from '@kms-agent/protocol';
-import { type AuditState, type ChainEnd, macCheckpoint, nextKey } from './chain.ts';
+import type { AuditState, ChainEnd } from './chain.ts';
+import { ChainWriter } from './chain-writer.ts';
+import { type AuditAnchor, type CheckpointLimits, Checkpoints } from './checkpoints.ts';
 import { AuditFolder, type AuditLimits } from './folder.ts';
-import { type AuditEntry, type AuditRecord, encodeRecord, hashLine } from './record.ts';
+import { OldFiles } from './old-files.ts';
+import { type AuditHealth, Outage, unavailable } from './outage.ts';
+import type { AuditEntry } from './record.ts';
 
 /** What an audit record is kept with. */
-export interface AuditOptions extends AuditLimits {
+export interface AuditOptions extends AuditLimits, CheckpointLimits {
   readonly folder: string;
-  /** Records after which a checkpoint is made. */
-  readonly checkpointRecords: number;
-  /** Milliseconds after which one is made, if there are records. */
-  readonly checkpointMs: number;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
   /** Hears each time that the record cannot be written, and when it can again. */
   readonly onChange: (state: AuditHealth, error?: unknown) => void;
-}
-
-export type AuditHealth = 'ok' | 'failed';
-
-/** What ties the record to an open vault. */
-export interface AuditAnchor {
-  /** Of the vault, as it is now. */
-  revision(): bigint;
-  /** Whether the wall clock can be believed when something is about to be lost for good. */
-  isClockBelievable(): boolean;
-  /** Keeps the state, sealed and durable. @returns whether it could; else what is kept is older. */
-  keep(state: AuditState): boolean;
 }
 
 interface Pending {
@@ -34,13 +22,6 @@ interface Pending {
   readonly failed?: (error: AgentError) => void;
 }
 
-/** Milliseconds between two tries to write again. */
-const retryMs = 1000;
-/** Records that wait for the disk while it cannot be written; what comes after is only counted. */
-const maxOwed = 10_000;
-
-const unavailable = (cause: unknown): AgentError => new AgentError('ERR_AUDIT_UNAVAILABLE', {}, { cause });
-
 /**
  * The audit record: append-only, chained, and keyed at checkpoints. What is asked for in one turn of the event loop is written in one write,
  * and nobody's promise resolves before that write has returned.
@@ -48,37 +29,30 @@ const unavailable = (cause: unknown): AgentError => new AgentError('ERR_AUDIT_UN
 export class Audit {
   readonly #options: AuditOptions;
   readonly #folder: AuditFolder;
-  #end: ChainEnd;
+  readonly #chain: ChainWriter;
+  readonly #outage: Outage;
+  readonly #oldFiles: OldFiles;
+  readonly #checkpoints: Checkpoints;
   #queue: Pending[] = [];
   #flushing: NodeJS.Immediate | undefined;
-  /** What must not be lost although it could not be written yet. */
-  #owed: AuditEntry[] = [];
-  #lost = 0;
-  #failure: unknown;
-  #retryTimer: NodeJS.Timeout | undefined;
-  #checkpointTimer: NodeJS.Timeout | undefined;
-  #sinceCheckpoint = 0;
-  #key: { key: Buffer; number: number } | undefined;
-  #anchor: AuditAnchor | undefined;
-  #revision = 0n;
-  /** The last record of those that are deleted, as the vault knows it. */
-  #droppedSeq = 0;
-  /** Files that go when the vault knows of it, and the last record of each. */
-  readonly #dropping = new Map<string, number>();
   #closed = false;
-  /** Numbers of changes that have begun and not ended, by request: in the order of their beginning. */
-  readonly #openChanges = new Map<string, number>();
-
-  /** Files that are recorded as dropped and could not be deleted yet. */
-  readonly #undropped = new Set<string>();
 
   /** Opens the folder and goes on where its last record ends. @throws AgentError `ERR_STATE_CONFLICT`; `ERR_AUDIT_UNAVAILABLE` when it cannot be written. */
   constructor(options: AuditOptions) {
     this.#options = options;
     const { folder, end, cutBytes } = openFolder(options);
+    const { now, onChange } = options;
+    const note = (entry: AuditEntry): void => this.note(entry);
+    const chain = new ChainWriter({ folder, end, now, onTampering: (detail) => note({ operation: 'audit', outcome: 'failed', error: 'tampered', detail }) });
+    const write = (entries: readonly AuditEntry[]): void => chain.write(entries);
+    const outage = new Outage({ folder, write, onChange, onOver: (written) => this.#checkpoints.countLater(written) });
+    const oldFiles = new OldFiles({ folder, announce: (entry, written) => this.#push({ entry, written }), note });
     this.#folder = folder;
-    this.#end = end;
-    if (cutBytes > 0) this.note({ operation: 'recover', outcome: 'ok', detail: { cutBytes } });
+    this.#chain = chain;
+    this.#outage = outage;
+    this.#oldFiles = oldFiles;
+    this.#checkpoints = new Checkpoints({ chain, oldFiles, outage, limits: options });
+    if (cutBytes > 0) note({ operation: 'recover', outcome: 'ok', detail: { cutBytes } });
   }
 
   get folder(): string {
@@ -87,20 +61,20 @@ export class Audit {
 
   /** Of the last record. */
   get seq(): number {
-    return this.#end.seq;
+    return this.#chain.end.seq;
   }
 
   get end(): ChainEnd {
-    return this.#end;
+    return this.#chain.end;
   }
 
   get health(): AuditHealth {
-    return this.#failure === undefined ? 'ok' : 'failed';
+    return this.#outage.failure === undefined ? 'ok' : 'failed';
   }
 
   /** @throws AgentError `ERR_AUDIT_UNAVAILABLE` while nothing can be recorded. */
   requireHealthy(): void {
-    if (this.#failure !== undefined) throw unavailable(this.#failure);
+    if (this.#outage.failure !== undefined) throw unavailable(this.#outage.failure);
   }
 
   /** Records one entry. Resolves when it is written. @throws AgentError `ERR_AUDIT_UNAVAILABLE`. */
@@ -126,34 +100,33 @@ export class Audit {
 
   /** Records what has happened already: if it cannot be written now, it is when it can. */
   note(entry: AuditEntry): void {
-    this.#push({ entry, failed: () => this.#owe(entry) });
+    this.#push({ entry, failed: () => this.#outage.owe(entry) });
+  }
+
+  /** Counts a request that was refused, or answered unrecorded, because nothing can be written. */
+  countUnrecorded(): void {
+    this.#outage.count();
   }
 
   /** Ties the record to the vault that was opened. @param state - key and number of the next checkpoint; a process that has them goes on with its own. */
   attach(state: Pick<AuditState, 'key' | 'number' | 'droppedSeq'> | undefined, anchor: AuditAnchor): void {
-    if (state) this.#key ??= { key: Buffer.from(state.key), number: state.number };
-    this.#droppedSeq = Math.max(this.#droppedSeq, state?.droppedSeq ?? 0);
-    this.#revision = anchor.revision();
-    this.#anchor = anchor;
-    if (this.#end.seq > 0) this.#sinceCheckpoint = Math.max(this.#sinceCheckpoint, 1); // what was recorded before the unlock is keyed soon
-    this.#planCheckpoint();
+    this.#checkpoints.attach(state, anchor);
   }
 
   /** Of the vault, as the last checkpoint of this process saw it. */
   get vaultRevision(): bigint {
-    return this.#revision;
+    return this.#checkpoints.vaultRevision;
   }
 
   /** Whether this process knows the key: the record needs no look at its files again. */
   get isKeyed(): boolean {
-    return this.#key !== undefined;
+    return this.#checkpoints.isKeyed;
   }
 
-  /** The vault is about to be locked: one more checkpoint is kept in it. The key stays; it opens nothing. */
+  /** The vault is about to be locked: one more checkpoint is kept in it. */
   detach(): void {
     this.flush();
-    this.#checkpoint();
-    this.#anchor = undefined;
+    this.#checkpoints.detach();
   }
 
   /** Opens the file anew (SIGHUP). */
@@ -162,18 +135,16 @@ export class Audit {
     try {
       this.#folder.reopen();
     } catch (error) {
-      this.#fail(error);
+      this.#outage.begin(error);
     }
   }
 
   close(): void {
     if (this.#closed) return;
     this.flush();
-    this.#checkpoint();
+    this.#checkpoints.close();
     this.#closed = true;
-    clearTimeout(this.#retryTimer);
-    clearTimeout(this.#checkpointTimer);
-    this.#key?.key.fill(0);
+    this.#outage.close();
     this.#folder.close();
   }
 
@@ -189,181 +160,21 @@ export class Audit {
     const batch = this.#queue;
     this.#queue = [];
     try {
-      if (this.#failure !== undefined) throw this.#failure;
-      this.#write(batch.map(({ entry }) => entry));
+      if (this.#outage.failure !== undefined) throw this.#outage.failure;
+      this.#chain.write(batch.map(({ entry }) => entry));
     } catch (error) {
-      this.#fail(error);
+      this.#outage.begin(error);
       for (const { failed } of batch) failed?.(unavailable(error));
       return;
     }
     for (const { written } of batch) written?.();
-    this.#afterWrite(batch.length);
+    this.#checkpoints.count(batch.length);
+    if (this.#folder.hasRotated()) this.#lookForOldFiles();
   }
 
-  #afterWrite(count: number): void {
-    this.#sinceCheckpoint += count;
-    if (this.#sinceCheckpoint >= this.#options.checkpointRecords) this.#checkpoint();
-    else this.#planCheckpoint();
-    if (this.#folder.hasRotated()) this.#dropOldest();
-  }
-
-  /** Chains entries and writes them; the chain moves only when they are written. */
-  #write(entries: readonly AuditEntry[]): void {
-    let { seq, hash } = this.#end;
-    const firstSeq = seq + 1;
-    const time = new Date(this.#options.now()).toISOString();
-    let lines = '';
-    for (const entry of entries) {
-      seq += 1;
-      const line = encodeRecord({ seq, time, ...entry, previous: hash });
-      hash = hashLine(line);
-      lines += `${line}\n`;
-    }
-    this.#folder.append(lines, firstSeq);
-    this.#end = { seq, hash };
-    for (const [index, entry] of entries.entries()) this.#followChange(entry, firstSeq + index);
-    const tampering = this.#folder.takeTampering();
-    if (tampering) this.note({ operation: 'audit', outcome: 'failed', error: 'tampered', detail: tampering });
-  }
-
-  #followChange({ requestId, outcome }: AuditEntry, seq: number): void {
-    if (requestId === undefined) return;
-    if (outcome === 'begun') this.#openChanges.set(requestId, seq);
-    else this.#openChanges.delete(requestId);
-  }
-
-  /** The oldest change that has not ended. */
-  get #openSeq(): number {
-    return this.#openChanges.values().next().value ?? 0;
-  }
-
-  /**
-   * Files past the limit go after the record says so and the vault knows of it: what is missing at the beginning and not known there was taken by
-   * somebody else. While the vault is locked they wait, and where a least age is set they are looked for with an open vault only, which knows of clocks that jumped. What cannot be dropped is no reason to record nothing; it is tried again with each new file.
-   */
-  #dropOldest(): void {
-    for (const { file, firstSeq, lastSeq } of this.#findOldest()) {
-      if (this.#undropped.has(file)) this.#drop(file);
-      if (this.#undropped.has(file) || this.#dropping.has(file)) continue;
-      const entry: AuditEntry = { operation: 'dropOldest', outcome: 'ok', detail: { firstSeq, lastSeq } };
-      this.#push({ entry, written: () => this.#dropping.set(file, lastSeq) }); // where it cannot be written nothing is dropped, and the next file asks again
-    }
-  }
-
-  /** Deletes what the vault knows to be deleted. */
-  #dropKnown(droppedSeq: number): void {
-    for (const [file, lastSeq] of this.#dropping) {
-      if (lastSeq > droppedSeq) continue;
-      this.#dropping.delete(file);
-      this.#drop(file);
-    }
-  }
-
-  #findOldest(): ReturnType<AuditFolder['findOldest']> {
-    try {
-      return this.#folder.findOldest(this.#anchor?.isClockBelievable() ? this.#options.now() : undefined);
-    } catch (error) {
-      this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
-      return [];
-    }
-  }
-
-  /** A failure is noted once: records about files that stay would fill files of their own, and those more. */
-  #drop(file: string): void {
-    try {
-      this.#folder.drop(file);
-      this.#undropped.delete(file);
-    } catch (error) {
-      if (!this.#undropped.has(file)) this.note({ operation: 'dropOldest', outcome: 'failed', error: codeOf(error) });
-      this.#undropped.add(file);
-    }
-  }
-
-  #planCheckpoint(): void {
-    if (!this.#key || this.#checkpointTimer || this.#sinceCheckpoint === 0) return;
-    this.#checkpointTimer = setTimeout(() => this.#checkpoint(), this.#options.checkpointMs);
-    this.#checkpointTimer.unref();
-  }
-
-  /** Keys everything up to here. The key that did it is gone afterwards: who takes the process later cannot change what is behind. */
-  #checkpoint(): void {
-    clearTimeout(this.#checkpointTimer);
-    this.#checkpointTimer = undefined;
-    if (!this.#key || this.#sinceCheckpoint === 0 || this.#failure !== undefined) return;
-    const { key, number } = this.#key;
-    try {
-      this.#writeCheckpoint(key, number);
-    } catch (error) {
-      this.#fail(error);
-      return;
-    }
-    this.#key = { key: nextKey(key), number: number + 1 };
-    key.fill(0);
-    this.#sinceCheckpoint = 0;
-    const droppedSeq = Math.max(this.#droppedSeq, ...this.#dropping.values());
-    if (!this.#anchor?.keep({ ...this.#key, ...this.#end, openSeq: this.#openSeq, droppedSeq })) return;
-    this.#droppedSeq = droppedSeq;
-    this.#dropKnown(droppedSeq);
-  }
-
-  #writeCheckpoint(key: Buffer, number: number): void {
-    const { seq, hash: previous } = this.#end;
-    this.#revision = this.#anchor?.revision() ?? this.#revision;
-    const facts = { number, seq: seq + 1, time: new Date(this.#options.now()).toISOString(), vaultRevision: String(this.#revision), previous };
-    const record: AuditRecord = { ...facts, operation: 'checkpoint', outcome: 'ok', mac: macCheckpoint(key, facts) };
-    const line = encodeRecord(record);
-    this.#folder.append(`${line}\n`, record.seq);
-    this.#end = { seq: record.seq, hash: hashLine(line) };
-  }
-
-  #owe(entry: AuditEntry): void {
-    if (this.#owed.length < maxOwed) this.#owed.push(entry);
-    else this.#lost += 1;
-  }
-
-  /** Counts a request that was refused, or answered unrecorded, because nothing can be written. */
-  countUnrecorded(): void {
-    this.#lost += 1;
-  }
-
-  #fail(error: unknown): void {
-    if (this.#failure !== undefined) return;
-    this.#failure = error;
-    this.#options.onChange('failed', error);
-    this.#recordFailure(error);
-    this.#retryTimer = setTimeout(() => this.#retry(), retryMs);
-    this.#retryTimer.unref();
-  }
-
-  /** The reserve is given up, so that the record says itself why it has a gap in time. */
-  #recordFailure(error: unknown): void {
-    const entry: AuditEntry = { operation: 'audit', outcome: 'failed', error: codeOf(error) };
-    try {
-      this.#folder.giveUpReserve();
-      this.#write([entry]);
-    } catch {
-      this.#owe(entry); // not even that can be written; it is when the disk is back
-    }
-  }
-
-  /** Back when the reserve can be kept again and everything that is owed is written. */
-  #retry(): void {
-    try {
-      this.#folder.reopen();
-      this.#folder.keepReserve();
-      const unrecorded = this.#lost;
-      this.#write([...this.#owed, { operation: 'audit', outcome: 'ok', detail: { unrecorded } }]);
-      this.#sinceCheckpoint += this.#owed.length + 1;
-      this.#owed = [];
-      this.#lost -= unrecorded;
-    } catch {
-      this.#retryTimer = setTimeout(() => this.#retry(), retryMs); // the failure is known and told already
-      this.#retryTimer.unref();
-      return;
-    }
-    this.#failure = undefined;
-    this.#options.onChange('ok');
-    this.#planCheckpoint();
+  /** While the vault is locked old files wait, and where a least age is set only an open vault, which knows of clocks that jumped, says how old they are. */
+  #lookForOldFiles(): void {
+    this.#oldFiles.look(this.#checkpoints.isClockBelievable ? this.#options.now() : undefined);
   }
 }
 
@@ -383,9 +194,4 @@ function openFolder(options: AuditOptions): { folder: AuditFolder; end: ChainEnd
       { cause },
     );
   }
-}
-
-/** The system's name of an error, and nothing else of it: no path leaves. */
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown';
 }

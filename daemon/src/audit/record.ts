@@ -13,6 +13,11 @@ export const noHash = '0'.repeat(64);
 /** SHA-256 of a line without its line feed; hex. */
 export const hashLine = (line: string): string => hash('sha256', line, 'hex');
 
+/** The system's name of an error, and nothing else of it: no path leaves. */
+export function errorNameOf(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown';
+}
+
 const escapeCharacter = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 
 /** Writes a record as its line, in ASCII, so that a byte that is none can only be damage. The order of the fields is that of their making. */
