@@ -25,6 +25,20 @@ export function lockMarkIn(dataDir: string, bootId: string): LockMark {
   };
 }
 
+/** Sets or clears the mark. A folder that cannot be written keeps nobody from locking. */
+export function changeMark(mark: LockMark, change: 'set' | 'clear', onWarning: (warning: string, error: unknown) => void): void {
+  try {
+    mark[change]();
+  } catch (error) {
+    onWarning(
+      change === 'set'
+        ? 'it could not be noted that the vault was locked: an agent that is started again may open it'
+        : 'it could not be noted that the vault was opened: an agent that is started again leaves it locked',
+      error,
+    );
+  }
+}
+
 function readMark(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
