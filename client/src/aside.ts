@@ -1,9 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, unlinkSync, write } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, unlinkSync, write, writev } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 
 const writeSome = promisify(write);
+const writePieces = promisify(writev);
+
+/** Bytes that are written at once: a way to another thread and back for each piece would take longer than the piece. */
+const batchBytes = 1_048_576;
 
 /** A rename is durable only when its folder is. */
 function syncFolder(path: string): void {
@@ -39,11 +43,33 @@ export class AsideFile implements Disposable {
     syncFolder(dirname(this.#path));
   }
 
-  /** Writes every piece, one after the other, in the order they come. */
+  /** Writes every piece in the order they come; the next ones are asked for while some are written, so each must own its memory. */
   async write(source: AsyncIterable<Uint8Array>): Promise<void> {
-    for await (const piece of source) {
-      for (let offset = 0; offset < piece.length; ) offset += (await writeSome(this.fd, piece, offset)).bytesWritten;
+    let writing: Promise<void> = Promise.resolve();
+    let [batch, bytes]: [Uint8Array[], number] = [[], 0];
+    try {
+      for await (const piece of source) {
+        batch.push(piece);
+        bytes += piece.length;
+        if (bytes < batchBytes) continue;
+        await writing;
+        writing = this.#writeBatch(batch, bytes);
+        writing.catch(() => undefined); // it is heard of when it is waited for
+        [batch, bytes] = [[], 0];
+      }
+      await writing;
+      await this.#writeBatch(batch, bytes);
+    } finally {
+      await Promise.allSettled([writing]); // the descriptor is still in use
     }
+  }
+
+  async #writeBatch(pieces: readonly Uint8Array[], bytes: number): Promise<void> {
+    if (bytes === 0) return;
+    const { bytesWritten } = await writePieces(this.fd, pieces);
+    if (bytesWritten === bytes) return;
+    const rest = Buffer.concat(pieces).subarray(bytesWritten); // a full disk, most likely: the next write says so
+    for (let offset = 0; offset < rest.length; ) offset += (await writeSome(this.fd, rest, offset)).bytesWritten;
   }
 
   /** Takes the file away unless it was kept; what holds it open may go on writing. */

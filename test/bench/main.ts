@@ -3,10 +3,8 @@ import { parseArgs } from 'node:util';
 import { Peers } from './peers.ts';
 import { makeBench } from './rig.ts';
 import type { Line } from './row.ts';
-import { loadRows, measureRow } from './rows.ts';
 import type { Thoroughness } from './run-load.ts';
-import { manyConnections, manyKeys } from './scale.ts';
-import { start } from './start.ts';
+import { sectionsOf } from './sections.ts';
 import { compareReports, describeMachine, markdownTable, printTable, type Report } from './table.ts';
 
 const help = `npm run bench -- [options]
@@ -14,7 +12,7 @@ const help = `npm run bench -- [options]
 Measures kms-agent beside what people use today, in one run on this machine, and prints one table with the ratio beside each figure.
 It fails on a wrong answer, never on a slow one. Peers that are not installed are named and left out.
 
-  --quick         a minute's look: one round, short
+  --quick         a minute's look: one round, short, without curves and files
   --only TEXT     only rows whose name contains TEXT; may be repeated
   --json          the report as JSON, for machines and for --compare
   --compare FILE  what changed since the report in FILE
@@ -68,17 +66,9 @@ async function measureAll(thoroughness: Thoroughness, missing: string[]): Promis
   const bench = await makeBench(stack, peers);
   missing.push(...peers.missing);
   const isWanted = (name: string): boolean => values.only.length === 0 || values.only.some((text) => name.includes(text));
-  const others: [string, (step: () => void) => Promise<Line[]>][] = [
-    ['1,000 connections, each one request a second', (step) => manyConnections(bench.agent, bench.keys.aes, thoroughness, step)],
-    ['a vault of very many keys', (step) => manyKeys(stack, [100, 100_000], thoroughness, step)],
-    ['start to ready, locked', (step) => start(2 * thoroughness.rounds + 1, step)],
-  ];
-  const all: typeof others = [
-    ...loadRows(bench).map((row) => [row.name, (step: () => void) => measureRow(row, thoroughness, step)] as (typeof others)[number]),
-    ...others,
-  ];
+  const sections = sectionsOf({ bench, stack, thoroughness, missing, isQuick: values.quick && values.only.length === 0 });
   const lines: Line[] = [];
-  for (const [name, measure] of all.filter(([rowName]) => isWanted(rowName))) lines.push(...(await measure(new Progress(name).step)));
+  for (const { name, measure } of sections.filter((section) => isWanted(section.name))) lines.push(...(await measure(new Progress(name).step)));
   Progress.end();
   return lines;
 }

@@ -109,7 +109,13 @@ function tokenRow({ agent, keyId, direct, env, p11Kit }: NonNullable<Bench['toke
   };
 }
 
-const figuresOf = ({ perSecond, p50Us, p99Us, errors }: LoadResult): Line['figures'] => ({ 'per second': perSecond, 'p50 µs': p50Us, 'p99 µs': p99Us, errors });
+/** The figures of a load, as a line shows them. */
+export const figuresOf = ({ perSecond, p50Us, p99Us, errors }: LoadResult): Line['figures'] => ({
+  'per second': perSecond,
+  'p50 µs': p50Us,
+  'p99 µs': p99Us,
+  errors,
+});
 
 /** Measures a row. */
 export async function measureRow({ name, variants, claims }: Row, thoroughness: Thoroughness, onDone: () => void): Promise<Line[]> {

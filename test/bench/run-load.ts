@@ -39,7 +39,8 @@ export async function runInterleaved(variants: readonly Variant[], thoroughness:
   return new Map([...results].map(([name, all]) => [name, medianOf(all)]));
 }
 
-function medianOf(all: readonly LoadResult[]): LoadResult {
+/** The median of each figure; of errors the sum. */
+export function medianOf(all: readonly LoadResult[]): LoadResult {
   const median = (pick: (result: LoadResult) => number): number => all.map(pick).sort((a, b) => a - b)[Math.floor(all.length / 2)] ?? Number.NaN;
   return {
     count: median(({ count }) => count),

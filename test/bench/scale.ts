@@ -1,4 +1,7 @@
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AgentClient } from '@kms-agent/client';
 import { passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { makeVaultWithKeys } from '../kit/many-keys.ts';
@@ -9,6 +12,26 @@ import type { LoadResult, WorkSpec } from './work/work.ts';
 /** Resident memory of a process now, in MiB (proc(5), VmRSS). */
 export function residentMiB(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024;
+}
+
+/** What a connection costs the agent that only stands there, after one request. */
+export async function idleConnections(agent: TestAgent, count: number): Promise<Line[]> {
+  const pid = agent.child.pid ?? 0;
+  const ask = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'whoAmI' })}\n`;
+  const open = async (): Promise<ReturnType<typeof connect>> => {
+    const socket = connect(agent.socketPath);
+    socket.write(ask);
+    await once(socket, 'data');
+    return socket;
+  };
+  const warm = await Promise.all(Array.from({ length: 100 }, open)); // memory that the first ones make the agent take stays
+  await delay(500);
+  const before = residentMiB(pid);
+  const sockets = await Promise.all(Array.from({ length: count }, open));
+  await delay(500);
+  const kib = ((residentMiB(pid) - before) * 1024) / count;
+  for (const socket of [...warm, ...sockets]) socket.destroy();
+  return [{ row: 'memory', name: `an idle connection, one of ${count.toLocaleString('en-US')}`, figures: { KiB: kib }, verdicts: [] }];
 }
 
 /** Very many connections that each ask now and then, beside one that asks as much alone. */
@@ -57,7 +80,10 @@ export async function manyKeys(stack: AsyncDisposableStack, counts: readonly num
   }));
   const all = await runInterleaved(variants, thoroughness, onDone);
   const fewest = need(all, nameOf(counts[0] ?? 0));
-  return opened.map(({ unlockMs, memoryMiB }, index) => {
+  const [first, last] = [opened[0], opened.at(-1)];
+  const bytesPerKey = (((last?.memoryMiB ?? 0) - (first?.memoryMiB ?? 0)) * 2 ** 20) / ((counts.at(-1) ?? 0) - (counts[0] ?? 0));
+  const perKey = { row: 'memory', name: `a key, one of ${nameOf(counts.at(-1) ?? 0)}`, figures: { bytes: bytesPerKey }, verdicts: [] };
+  const lines = opened.map(({ unlockMs, memoryMiB }, index) => {
     const name = nameOf(counts[index] ?? 0);
     const figures = { 'unlock ms': unlockMs, 'memory MiB': memoryMiB, 'p50 µs of describeKey': need(all, name).p50Us };
     const verdicts = [
@@ -67,6 +93,7 @@ export async function manyKeys(stack: AsyncDisposableStack, counts: readonly num
     ];
     return { row: 'a vault of very many keys', name, figures, verdicts: index === counts.length - 1 ? verdicts : [] };
   });
+  return [...lines, perKey];
 }
 
 const nameOf = (count: number): string => `${count.toLocaleString('en-US')} keys`;

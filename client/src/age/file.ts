@@ -1,6 +1,7 @@
-import { createReadStream, existsSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { AsideFile } from '../aside.ts';
 import type { AgentClient } from '../client.ts';
+import { readAhead } from '../read-ahead.ts';
 import type { ByteSource } from './source.ts';
 import { type DecryptStreamOptions, decryptStream, type EncryptStreamOptions, encryptStream } from './stream.ts';
 
@@ -18,14 +19,10 @@ export interface FileOptions {
   readonly onProgress?: (progress: Progress) => void;
 }
 
-/** Large enough that reading is not what takes the time. */
-const readBytesAtATime = 262_144;
-
 async function* readPieces(path: string, { onProgress, signal }: FileOptions & { readonly signal?: AbortSignal }): AsyncGenerator<Uint8Array, void, undefined> {
   const totalBytes = statSync(path).size;
   let readBytes = 0;
-  const stream: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: readBytesAtATime, ...(signal ? { signal } : {}) });
-  for await (const piece of stream) {
+  for await (const piece of readAhead(path, signal)) {
     readBytes += piece.length;
     onProgress?.({ readBytes, totalBytes });
     yield piece;

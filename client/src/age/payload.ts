@@ -23,9 +23,12 @@ function makeNonce(number: number, isLast: boolean): Uint8Array {
   return nonce;
 }
 
-function sealChunk(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): Buffer {
+/** Ciphertext and tag, each by itself: to join them takes as long as the cipher. */
+function sealChunk(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): Buffer[] {
   const cipher = createCipheriv(cipherName, key, nonce, { authTagLength: tagBytes });
-  return Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+  const ciphertext = cipher.update(plaintext);
+  cipher.final(); // empty for a stream cipher
+  return [ciphertext, cipher.getAuthTag()];
 }
 
 /** Answers the plaintext only when it is authentic. */
@@ -68,7 +71,7 @@ async function* cutChunks(reader: SourceReader, size: number): AsyncGenerator<{ 
 export async function* sealPayload(reader: SourceReader, fileKey: Uint8Array, salt: Uint8Array): AsyncGenerator<Buffer, void, undefined> {
   const key = deriveKey(fileKey, salt);
   try {
-    for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes)) yield sealChunk(key, makeNonce(number, isLast), bytes);
+    for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes)) yield* sealChunk(key, makeNonce(number, isLast), bytes);
   } finally {
     key.fill(0);
   }

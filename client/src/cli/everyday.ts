@@ -49,7 +49,7 @@ async function readMessage(file: string | undefined, { digest = false }: SignOpt
   for await (const chunk of openInput(file)) {
     hash.update(chunk);
     length += chunk.length;
-    if (length <= maxMessageBytes) head.push(chunk);
+    if (length <= maxMessageBytes) head.push(Buffer.from(chunk)); // a copy: the next one comes into the same memory
   }
   return length <= maxMessageBytes ? { message: Buffer.concat(head), messageType: 'RAW' } : { message: hash.digest(), messageType: 'DIGEST' };
 }

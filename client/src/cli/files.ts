@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer';
-import { createReadStream, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { readDescriptor } from '@kms-agent/protocol/terminal';
 import { AsideFile } from '../aside.ts';
+import { readAhead } from '../read-ahead.ts';
 
 /** Something that the person can put right by calling again; exit status 2. */
 export class UsageError extends Error {
@@ -24,10 +25,10 @@ export function readInput(file: string | undefined): Uint8Array {
   }
 }
 
-/** A file, or standard input for `-` or nothing, piece by piece. */
+/** A file, or standard input for `-` or nothing, piece by piece; each is good until the next is asked for. */
 export async function* openInput(file: string | undefined): AsyncGenerator<Buffer, void, undefined> {
   try {
-    yield* file === undefined || file === '-' ? process.stdin : createReadStream(file);
+    yield* file === undefined || file === '-' ? process.stdin : readAhead(file);
   } catch (cause) {
     throw new UsageError(`cannot read ${file ?? 'standard input'}: ${cause instanceof Error ? cause.message : 'unknown reason'}`, { cause });
   }
