@@ -79,16 +79,27 @@ export class FrameTooLargeError extends AgentError {
 const quote = 0x22;
 const backslash = 0x5c;
 
+/** Characters of a string after which it is most likely base64: long, and without an escape. */
+const longString = 64;
+
+/** The last place before the next quote, if nothing up to it is escaped; else where it is. */
+function skipPlain(frame: Uint8Array, index: number): number {
+  const end = frame.indexOf(quote, index);
+  return end === -1 || frame.subarray(index, end).includes(backslash) ? index : end - 1;
+}
+
 /** Whether arrays and objects nest at most `maxDepth` deep; brackets inside strings do not count. Reads each byte once. */
 export function isShallow(frame: Uint8Array, maxDepth: number): boolean {
   let depth = 0;
   let inString = false;
+  let start = 0;
   for (let index = 0; index < frame.length; index += 1) {
     const byte = frame[index];
     if (inString) {
       if (byte === backslash) index += 1;
       else if (byte === quote) inString = false;
-    } else if (byte === quote) inString = true;
+      else if (index - start === longString) index = skipPlain(frame, index);
+    } else if (byte === quote) [inString, start] = [true, index];
     else if (byte === 0x5b || byte === 0x7b) depth += 1;
     else if (byte === 0x5d || byte === 0x7d) depth -= 1;
     if (depth > maxDepth) return false;

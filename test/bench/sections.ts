@@ -1,10 +1,11 @@
 import { curveRows, sessionCurve } from './curves.ts';
 import { fairness } from './fairness.ts';
+import { sideBySide } from './processes.ts';
 import type { Line } from './row.ts';
 import { type Bench, loadRows, measureRow, type Row } from './rows.ts';
 import type { Thoroughness } from './run-load.ts';
 import { idleConnections, manyConnections, manyKeys } from './scale.ts';
-import { start } from './start.ts';
+import { start, startByImport } from './start.ts';
 import { streams } from './streams.ts';
 
 /** A part of the table. */
@@ -37,8 +38,13 @@ export function sectionsOf({ bench, stack, thoroughness, missing, isQuick }: Sec
     { name: 'start to ready, locked', measure: (step) => start(2 * thoroughness.rounds + 1, step) },
   ];
   const long: Section[] = [
+    { name: 'start by import', measure: async (step) => startByImport(2 * thoroughness.rounds + 1, step) },
     { name: 'a file of 1,024 MiB', measure: (step) => streams(agent, keys.aes, 1024, Math.min(3, thoroughness.rounds), missing, step) },
     ...curveRows(bench).map(section),
+    ...(['sign', 'advanceEncrypt'] as const).map((operation) => ({
+      name: `curve: agents side by side, ${operation}`,
+      measure: (step: () => void) => sideBySide(operation, thoroughness, step),
+    })),
     ...(token ? [{ name: 'curve: sessions in SoftHSM', measure: (step: () => void) => sessionCurve(thoroughness, step) }] : []),
   ];
   return isQuick ? always : [...always, ...long];

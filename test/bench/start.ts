@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { initVault, TempFolder, TestAgent } from '../kit/agent.ts';
 import { compare, type Line } from './row.ts';
 import { residentMiB } from './scale.ts';
@@ -35,4 +36,36 @@ export async function start(rounds: number, onDone: () => void): Promise<Line[]>
     { row, name: 'kms-agent serve', figures: figures(ours), verdicts },
     { row, name: 'node -e ""', figures: figures(bare), verdicts: [] },
   ];
+}
+
+/** The packages that the agent loads, and a builtin that takes its time. */
+const imports = ['@kms-agent/protocol', 'json-rpc-2.0', 'koffi', 'node:sqlite', 'prom-client', 'winston', 'conf'] as const;
+
+/** What a process costs that only imports something: where the time and the memory of the start go. */
+export function startByImport(rounds: number, onDone: () => void): Line[] {
+  const daemon = new URL('../../daemon/', import.meta.url);
+  const all = [...imports, new URL('dist/cli/serve.js', daemon).href];
+  const report = `console.log(performance.now() - started, process.memoryUsage.rss() / 2 ** 20)`;
+  const measured = new Map<string, { ms: number[]; mib: number[] }>(all.map((name) => [name, { ms: [], mib: [] }]));
+  for (let round = 0; round < rounds; round += 1) {
+    for (const [name, { ms, mib }] of measured) {
+      const program = `const started = performance.now(); await import(${JSON.stringify(name)}); ${report}`;
+      const [took, resident] = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
+        cwd: fileURLToPath(daemon),
+        stdio: ['ignore', 'pipe', 'ignore'],
+      })
+        .toString()
+        .split(' ')
+        .map(Number);
+      ms.push(took ?? Number.NaN);
+      mib.push(resident ?? Number.NaN);
+    }
+    onDone();
+  }
+  return [...measured].map(([name, { ms, mib }]) => ({
+    row: 'start by import, each in a process of its own',
+    name: name.startsWith('file:') ? 'all that kms-agent serve imports' : name,
+    figures: { ms: median(ms), 'memory MiB': median(mib) },
+    verdicts: [],
+  }));
 }

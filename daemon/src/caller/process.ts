@@ -1,29 +1,10 @@
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { type LivingPeer, livingPeer, peerCredentials, peerGroups } from '../os/peer.ts';
-import { type Caller, type FileId, formatUnit, type Peer, type ProcessFacts, type Unknown } from './identity.ts';
+import { type Caller, type FileId, formatUnit, type Peer, type ProcessFacts, type Unit, type Unknown } from './identity.ts';
 import { parseUnit } from './unit.ts';
 
 /** Says what is known of the process that connected. */
 export type ReadFacts = (process: LivingPeer) => ProcessFacts;
-
-/** Something that is read when it is first asked for, and remembered. */
-class Lazy<T> {
-  readonly #read: () => T;
-  #answer: { readonly value: T } | undefined;
-
-  constructor(read: () => T) {
-    this.#read = read;
-  }
-
-  get = (): T => {
-    this.#answer ??= { value: this.#read() };
-    return this.#answer.value;
-  };
-
-  get wasAsked(): boolean {
-    return this.#answer !== undefined;
-  }
-}
 
 /** Reads something of a process between two proofs that it is still the one that connected. */
 function readAlive<T>(process: LivingPeer, read: (folder: string) => T): T | Unknown {
@@ -42,24 +23,46 @@ export function identifyFile(path: string): FileId {
   return { device: dev, inode: ino };
 }
 
-/** What /proc says of the process that connected, read when it is first asked for. */
-export const readProcess: ReadFacts = (process) => {
-  const unit = new Lazy(() => readAlive(process, (folder) => parseUnit(readFileSync(`${folder}/cgroup`, 'utf8'))));
-  const executable = new Lazy(() => readAlive(process, (folder) => identifyFile(`${folder}/exe`)));
-  const executablePath = new Lazy(() => {
-    const path = readAlive(process, (folder) => ({ path: readlinkSync(`${folder}/exe`) }));
-    return path === 'unknown' ? undefined : path.path;
-  });
-  const seenUnit = (): object => {
-    const known = unit.wasAsked ? unit.get() : undefined;
-    return known === undefined || known === 'unknown' ? {} : { unit: formatUnit(known) };
-  };
-  const seenExecutable = (): object => {
-    const exe = executable.wasAsked ? executablePath.get() : undefined;
-    return exe === undefined ? {} : { exe };
-  };
-  return { unit: unit.get, executable: executable.get, executablePath: executablePath.get, seen: () => ({ ...seenUnit(), ...seenExecutable() }) };
-};
+/** What /proc says of the process that connected, read when it is first asked for. Each request has one; most ask nothing. */
+class ReadProcess implements ProcessFacts {
+  readonly #process: LivingPeer;
+  #unit: { readonly value: Unit | undefined | Unknown } | undefined;
+  #executable: FileId | Unknown | undefined;
+  #path: { readonly value: string | undefined } | undefined;
+
+  constructor(process: LivingPeer) {
+    this.#process = process;
+  }
+
+  unit(): Unit | undefined | Unknown {
+    this.#unit ??= { value: readAlive(this.#process, (folder) => parseUnit(readFileSync(`${folder}/cgroup`, 'utf8'))) };
+    return this.#unit.value;
+  }
+
+  executable(): FileId | Unknown {
+    this.#executable ??= readAlive(this.#process, (folder) => identifyFile(`${folder}/exe`));
+    return this.#executable;
+  }
+
+  executablePath(): string | undefined {
+    this.#path ??= { value: this.#readPath() };
+    return this.#path.value;
+  }
+
+  seen(): { unit?: string; exe?: string } {
+    const unit = this.#unit?.value;
+    const exe = this.#executable === undefined ? undefined : this.executablePath();
+    return { ...(unit === undefined || unit === 'unknown' ? {} : { unit: formatUnit(unit) }), ...(exe === undefined ? {} : { exe }) };
+  }
+
+  #readPath(): string | undefined {
+    const read = readAlive(this.#process, (folder) => ({ path: readlinkSync(`${folder}/exe`) })); // in an object: a file may be called unknown
+    return read === 'unknown' ? undefined : read.path;
+  }
+}
+
+/** What is known of a process by its number. */
+export const readProcess: ReadFacts = (process) => new ReadProcess(process);
 
 /** Reads who is at the other end of a connected Unix socket. @param fd - its descriptor, undefined once it is closed. @throws Error when the kernel does not say. */
 export function readPeer(fd: () => number | undefined, readFacts: ReadFacts = readProcess): Peer {

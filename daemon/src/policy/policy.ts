@@ -118,6 +118,8 @@ export class Policy implements Authority {
 
   /** All rights are needed; nothing is counted unless each is there. */
   #judgeDemands(caller: Caller, demands: readonly Demand[], isAdministrator: boolean, count: boolean): Verdict {
+    const [only] = demands;
+    if (only && demands.length === 1) return this.#judgeKey(caller, only, isAdministrator, count);
     const verdicts = demands.map((demand) => this.#judgeKey(caller, demand, isAdministrator, false));
     const refused = verdicts.find(({ allowed }) => !allowed);
     if (refused) return refused;

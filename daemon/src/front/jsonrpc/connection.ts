@@ -169,8 +169,13 @@ export class Connection {
 
   async #answer({ entries, batch, responses }: Pending): Promise<void> {
     try {
-      const answered = (await Promise.all(responses)).filter((response) => response !== undefined);
-      if (answered.length > 0) this.#write(batch ? await this.#encodeBatch(answered) : await this.#encodeOne(answered[0]));
+      if (batch) {
+        const answered = (await Promise.all(responses)).filter((response) => response !== undefined);
+        if (answered.length > 0) this.#write(await this.#encodeBatch(answered));
+      } else {
+        const response = await responses[0];
+        if (response) this.#write(await this.#encodeOne(response));
+      }
     } finally {
       this.#inFlight -= entries.length;
     }
@@ -186,10 +191,10 @@ export class Connection {
     }
   }
 
-  async #encodeOne(response: Response | undefined): Promise<string> {
+  #encodeOne(response: Response): string | Promise<string> {
     const frame = encodeFrame(response);
     if (Buffer.byteLength(frame) <= this.#limits.maxFrameBytes) return frame;
-    return encodeFrame(await this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response?.id));
+    return this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response.id).then(encodeFrame);
   }
 
   /** What does not fit into the frame is answered ERR_TOO_LARGE in its place. Takes as many turns as it needs. */

@@ -30,11 +30,18 @@ export class PrivateOperations {
 
   async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
     if (input.messageType === 'DIGEST') return await this.#signDigest(ref, input);
+    // ECDSA as DER, which node:crypto makes in two thirds of the time of the other form.
+    const isP1363 = input.signatureFormat === 'P1363';
+    const signature = await this.#signMessage(ref, isP1363 ? { ...input, signatureFormat: 'DER' } : input);
+    return isP1363 ? derToP1363(signature) : signature;
+  }
+
+  #signMessage(ref: MaterialRef, input: SignInput): Uint8Array | Promise<Uint8Array> {
     const key = keyInput(this.#keys.privateKey(ref), input);
     if (ref.keySpec === 'EC_P256' && this.#isFirstOfTurn()) return signMessage('sha256', input.message, key);
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     signMessage('sha256', input.message, key, (error, signature) => (error ? reject(error) : resolve(signature)));
-    return await promise;
+    return promise;
   }
 
   /** Whether nobody else has signed here in this turn of the event loop. */
