@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -54,6 +54,14 @@ test('sign and verify: any size, and exit status 1 for what is not valid', async
   });
   expect(openssl.stdout.trim()).toBe('Verified OK');
   expect(await kms(['verify', '-k', 'alias/cli', folder.join('big.sig')], 'something else')).toMatchObject({ code: 1 });
+});
+
+test('sign: a pipe by its name, whose content comes in pieces', async () => {
+  execFileSync('mkfifo', [folder.join('pieces')]);
+  spawn('sh', ['-c', 'for n in 1 2 3; do printf "piece %s, " $n; sleep 0.2; done > "$0"', folder.join('pieces')]);
+  expect((await kms(['sign', '-k', 'alias/cli', folder.join('pieces'), '-o', folder.join('pieces.sig')])).code).toBe(0);
+  writeFileSync(folder.join('whole'), 'piece 1, piece 2, piece 3, ');
+  expect((await kms(['verify', '-k', 'alias/cli', folder.join('pieces.sig'), folder.join('whole')])).code).toBe(0);
 });
 
 test('exit status: 1 refused, 2 usage, 3 no agent, 4 locked or without a vault; errors say what to do', async () => {
