@@ -71,8 +71,16 @@ const isPrivate = (listen: ListenAddress): boolean => ((listen.mode ?? ('path' i
 /** What the OS keychain calls the PIN of a token. */
 const pinAccount = (token: string): string => `pin of token ${token}`;
 
+/** What a token tells, and where its PIN may lie. */
+interface TokenSurroundings {
+  readonly keychain: Keychain;
+  readonly log: Log;
+  readonly audit: Audit;
+  readonly time: TimeSource;
+}
+
 /** Each change of a token's state is logged once: while it is down nobody needs to read of every call. */
-function makeTokenProvider(settings: TokenSettings, keychain: Keychain, log: Log, audit: Audit): Pkcs11Provider {
+function makeTokenProvider(settings: TokenSettings, { keychain, log, audit, time }: TokenSurroundings): Pkcs11Provider {
   const { name } = settings;
   return new Pkcs11Provider({
     settings,
@@ -89,6 +97,7 @@ function makeTokenProvider(settings: TokenSettings, keychain: Keychain, log: Log
       else log.info('a token changed its state', { token: name, state });
     },
     onNote: (note, level) => log[level](note),
+    now: () => time.wall(),
   });
 }
 
@@ -174,7 +183,7 @@ export async function startAgent({
   const keychain = new Keychain(settings.keychainTimeoutMs);
   const agent = new Agent({
     keychain,
-    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, keychain, log, audit))],
+    providers: [software, ...settings.tokens.map((token) => makeTokenProvider(token, { keychain, log, audit, time }))],
     time,
     openVault: () => {
       const vault = found ?? openVault();

@@ -51,7 +51,7 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
     const settings = { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs };
     const pins = new TokenPins({ settings, readPin: async () => Buffer.from(pin), savePin: async () => undefined, onNote: () => undefined });
-    const link = new TokenLink({ settings, pins, onState: () => undefined });
+    const link = new TokenLink({ settings, pins, now: Date.now, onState: () => undefined });
     const { execPath } = process;
     try {
       await work(

@@ -1,30 +1,14 @@
 import { createPublicKey, createVerify, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { type AgentClient, isAgentError, type KeyMetadata, type KeySpec } from '@kms-agent/client';
+import type { AgentClient, KeyMetadata, KeySpec } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { agentProgram, kmsProgram, passphrase, run } from '../kit/agent.ts';
-import { hasSoftHsm, pin, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+import { codeOf, tokenOf, until } from '../kit/outcome.ts';
+import { hasSoftHsm, killHelper, pin, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
 const hardwareSpecs: readonly KeySpec[] = ['AES_256', 'AES_192', 'AES_128', 'RSA_2048', 'RSA_3072', 'RSA_4096', 'EC_P256', 'EC_P256K'];
 
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  return await work.then(
-    () => 'no error',
-    (error: unknown) => (isAgentError(error) ? error.code : String(error)),
-  );
-}
-
-/** Waits until something holds. */
-async function until(holds: () => Promise<boolean> | boolean, what: string, timeoutMs = 10_000): Promise<void> {
-  const end = Date.now() + timeoutMs;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it never came to be that ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-const stateOf = async (kms: AgentClient, token = 'hsm'): Promise<string | undefined> =>
-  (await kms.status()).providers?.find(({ name }) => name === token)?.state;
+const stateOf = async (kms: AgentClient): Promise<string | undefined> => (await tokenOf(kms))?.state;
 
 describe.skipIf(!hasSoftHsm)('a token (needs SoftHSM)', () => {
   let rig: TokenRig;
@@ -200,6 +184,34 @@ describe.skipIf(!hasSoftHsm)('PINs and slots (needs SoftHSM)', () => {
     process.kill(await pidOf('one'), 'SIGKILL');
     expect(await codeOf(kms.advanceEncrypt({ keyId: second.keyId, plaintext: randomBytes(1) }))).toBe('no error');
     expect(await codeOf(kms.advanceEncrypt({ keyId: first.keyId, plaintext: randomBytes(1) }))).toBe('no error'); // it came back by itself
+  });
+});
+
+describe.skipIf(!hasSoftHsm)('what is shown of a token (needs SoftHSM)', () => {
+  test('kms status, kms-agent doctor: its health, sessions and last error, and when that was, mended or not', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    await until(async () => (await stateOf(kms)) === 'ok', 'the token is there');
+    expect((await tokenOf(kms))?.hsm).not.toHaveProperty('lastErrorTime');
+    const before = Date.now();
+    await killHelper(kms);
+    await until(async () => (await tokenOf(kms))?.hsm?.recoveries === 1, 'it is mended');
+    const { lastError, lastErrorTime = '' } = (await tokenOf(kms))?.hsm ?? {};
+    expect(lastError).toMatch(/SIGKILL/);
+    expect(Date.parse(lastErrorTime)).toBeGreaterThanOrEqual(before);
+    const socket = ['--socket', rig.folder.join('agent.sock')];
+    const page = (await run(kmsProgram, [...socket, 'status'])).stdout.toString();
+    expect(page).toMatch(/hsm: ok, .*last error: .*SIGKILL, at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(.*\), recovered 1 time$/m);
+    const doctor = async (): Promise<string> =>
+      (await run(agentProgram, ['doctor', '--config', rig.configFile, ...socket], { env: rig.hsm.env })).stdout.toString();
+    const shown = `hsm, serial [0-9a-f]{16}, firmware 2\\.6; does .*AES_GCM.*; sessions 8; recovered 1 times; last error ${lastErrorTime}: .*SIGKILL`;
+    expect(await doctor()).toMatch(new RegExp(`^ok +the agent's token hsm: is well; ${shown}`, 'm'));
+    await kms.lock();
+    expect(await doctor()).toMatch(/^ok +the agent's token hsm: the agent is locked; /m);
+    writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
+    await kms.unlock({ passphrase });
+    await until(async () => (await stateOf(kms)) === 'disabled', 'the token is disabled');
+    expect(await doctor()).toMatch(/^WRONG +the agent's token hsm: the token refused the PIN.*; last error .* To mend it: /m);
   });
 });
 

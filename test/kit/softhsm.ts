@@ -176,6 +176,7 @@ export function makeTokenProvider(hsm: SoftHsm, label: string, overrides: Partia
     savePin: async () => undefined,
     onState: () => undefined,
     onNote: (note) => console.log(note),
+    now: Date.now,
     ...overrides,
   });
 }

@@ -1,9 +1,13 @@
 import type { AgentStatus, ProviderStatus } from '@kms-agent/protocol';
 import { describeCount, describeTime, formatPage, type PageLine } from './page.ts';
 
-function describeProvider({ name, kind, state, token, error, hsm }: ProviderStatus): string {
+function describeLastError({ lastError, lastErrorTime }: NonNullable<ProviderStatus['hsm']>, nowMs: number): string | undefined {
+  return lastError && `last error: ${lastError}${lastErrorTime === undefined ? '' : `, at ${describeTime(lastErrorTime, nowMs)}`}`;
+}
+
+function describeProvider({ name, kind, state, token, error, hsm }: ProviderStatus, nowMs: number): string {
   const what = hsm ? [hsm.manufacturer, hsm.model, hsm.label ?? token, hsm.serial && `serial ${hsm.serial}`].filter(Boolean).join(' ') : token;
-  const trouble = [error, hsm?.lastError && `last error: ${hsm.lastError}`, hsm && hsm.recoveries > 0 && `recovered ${describeCount(hsm.recoveries, 'time')}`];
+  const trouble = [error, hsm && describeLastError(hsm, nowMs), hsm && hsm.recoveries > 0 && `recovered ${describeCount(hsm.recoveries, 'time')}`];
   return [`${name}: ${state}`, kind === name ? undefined : kind, what, ...trouble].filter(Boolean).join(', ');
 }
 
@@ -26,7 +30,7 @@ function describeForAdministrators(status: AgentStatus, nowMs: number): PageLine
     ['Started', describeTime(startTime, nowMs)],
     counts && ['Keys', String(counts.keys)],
     counts && ['Connections', `${counts.connections}, ${describeCount(counts.inFlight, 'request')} running`],
-    providers && ['Providers', providers.map(describeProvider)],
+    providers && ['Providers', providers.map((provider) => describeProvider(provider, nowMs))],
     ['Protections', describeProtections(protections)],
     audit && ['Audit', `${audit.state}, ${describeCount(audit.seq, 'record')}`],
     ['Warnings', warnings && warnings.length > 0 ? warnings : 'none'],

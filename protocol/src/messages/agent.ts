@@ -29,7 +29,9 @@ export interface TokenStatus {
   mechanisms?: string[];
   refused?: string[];
   recoveries: number;
+  /** What failed last, mended or not, and when. */
   lastError?: string;
+  lastErrorTime?: string;
   /** Process that has the vendor's module loaded. */
   helperPid?: number;
 }
@@ -44,6 +46,7 @@ const tokenStatus = z.object({
   refused: z.array(z.string()).exactOptional(),
   recoveries: z.int(),
   lastError: z.string().exactOptional(),
+  lastErrorTime: timestamp().exactOptional(),
   helperPid: z.int().exactOptional(),
 });
 

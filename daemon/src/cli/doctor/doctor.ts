@@ -4,6 +4,7 @@ import { defaultSettings, readSettings, type Settings } from '../../config.ts';
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { systemPlaces } from '../install/host.ts';
+import { findAgentTokens } from './agent-tokens.ts';
 import { lookAtClock, lookAtSystemClock } from './clock.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
 import { type Finding, look, wrong } from './finding.ts';
@@ -38,7 +39,7 @@ async function lookAtAgent({ socket, auditDir }: DoctorOptions, { auditReserveBy
   const record = await look('audit record', () => (status?.audit ? describeAudit(status.audit) : lookAtAuditRecord(auditDir, auditReserveBytes)));
   const answered = status;
   const clock = answered ? [await look('clock', () => lookAtClock(answered))] : [];
-  return [agent, record, ...clock, ...protections];
+  return [agent, record, ...clock, ...protections, ...(answered ? findAgentTokens(answered) : [])];
 }
 
 function describeAudit({ state, seq }: NonNullable<AgentStatus['audit']>): string {
@@ -68,11 +69,10 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
   ];
   for (const token of settings.tokens) findings.push(await look(`token ${token.name}`, () => lookAtToken(token)));
   const ok = findings.every((finding) => finding.ok);
-  process.stdout.write(json ? `${JSON.stringify({ ok, findings })}\n` : format(findings, settings.tokens.length > 0));
+  process.stdout.write(json ? `${JSON.stringify({ ok, findings })}\n` : format(findings));
   return ok;
 }
 
-function format(findings: readonly Finding[], hasTokens: boolean): string {
-  const lines = findings.map(({ name, ok, detail }) => `${ok ? 'ok   ' : 'WRONG'}  ${name}: ${detail}`);
-  return `${[...lines, ...(hasTokens ? ['', 'How a running agent finds its tokens, sessions and last errors: kms status'] : [])].join('\n')}\n`;
+function format(findings: readonly Finding[]): string {
+  return findings.map(({ name, ok, detail }) => `${ok ? 'ok   ' : 'WRONG'}  ${name}: ${detail}\n`).join('');
 }

@@ -18,6 +18,8 @@ export interface LinkOptions {
   readonly settings: TokenSettings;
   /** The link zeroes what it reads. */
   readonly pins: TokenPins;
+  /** Milliseconds since the epoch, for people. */
+  readonly now: () => number;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
 }
@@ -57,6 +59,10 @@ export class TokenLink {
 
   get lastFailure(): Failure | undefined {
     return this.#recovery.lastFailure;
+  }
+
+  get lastFailureTime(): number | undefined {
+    return this.#recovery.lastFailureTime;
   }
 
   /** Connects, unless it is or does already. Does not wait. */
@@ -129,7 +135,7 @@ export class TokenLink {
         });
       } catch (error) {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
-        recovery.lastFailure = error.failure;
+        recovery.note(error.failure);
         tries.note(error.failure);
         const isSick = tries.isRepeated || !this.connection.isRunning || unrepeatable.has(call);
         if (isSick && this.state === 'ok' && generation === recovery.generation) recovery.mend(error.failure);

@@ -42,6 +42,8 @@ import { formatTokenUri } from './uri.ts';
 /** What the provider needs of the agent around it. */
 export interface TokenProviderOptions extends TokenPinsOptions {
   readonly onState: (state: LinkState, failure?: Failure) => void;
+  /** Milliseconds since the epoch, for people. */
+  readonly now: () => number;
 }
 
 /** Keys in a PKCS#11 token, by way of a helper process. Public keys are worked with here, in the agent. */
@@ -64,6 +66,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     this.#link = new TokenLink({
       settings: options.settings,
       pins: this.#pins,
+      now: options.now,
       onState: (state, failure) => {
         options.onState(state, failure);
         if (state === 'ok') this.#announce();

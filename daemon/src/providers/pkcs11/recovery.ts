@@ -17,6 +17,8 @@ const loadBackoffMs = 30_000;
 export interface RecoveryOptions {
   readonly settings: TokenSettings;
   readonly connection: Connection;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
 }
@@ -37,7 +39,7 @@ export class Recovery {
   life = 0;
   /** When it was last mended or opened. */
   okTime = Number.NEGATIVE_INFINITY;
-  lastFailure: Failure | undefined;
+  #last: { readonly failure: Failure; readonly time: number } | undefined;
 
   constructor(options: RecoveryOptions) {
     this.#options = options;
@@ -51,6 +53,20 @@ export class Recovery {
   /** Times that the token was mended. */
   get recoveries(): number {
     return this.#ladder.recoveries;
+  }
+
+  get lastFailure(): Failure | undefined {
+    return this.#last?.failure;
+  }
+
+  /** When that was, in milliseconds since the epoch. */
+  get lastFailureTime(): number | undefined {
+    return this.#last?.time;
+  }
+
+  /** Something failed; `status` shows it until something else does. */
+  note(failure: Failure): void {
+    this.#last = { failure, time: this.#options.now() };
   }
 
   /** Connects, unless it is or does already. Does not wait. */
@@ -75,7 +91,7 @@ export class Recovery {
 
   /** Mends a token by a failure of its own: the rungs that may help, or a new helper where there is none. */
   mend(failure: Failure): void {
-    this.lastFailure = failure;
+    this.note(failure);
     this.#recover(this.#ladder.steps(!this.#connection.isRunning), true);
   }
 
@@ -147,7 +163,7 @@ export class Recovery {
   }
 
   #giveUp(failure: Failure, life: number): void {
-    this.lastFailure = failure;
+    this.note(failure);
     if (failure.kind === 'pin') {
       this.#disable(failure);
       return;
@@ -158,7 +174,6 @@ export class Recovery {
 
   #disable(failure: Failure): void {
     this.#logIns.refuse(failure);
-    this.lastFailure = failure;
     this.#connection.setPin(undefined);
     this.#setState('disabled', failure);
     void this.#connection.close();
@@ -177,7 +192,7 @@ export class Recovery {
       } catch (error) {
         if (life !== this.life) return;
         failure = this.#logIns.judge(failureOf(error));
-        this.lastFailure = failure;
+        this.note(failure);
         if (failure.kind === 'pin') return this.#giveUp(failure, life);
       }
     }

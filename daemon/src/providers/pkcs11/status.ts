@@ -11,7 +11,7 @@ function errorOf({ state, lastFailure }: TokenLink): string | undefined {
 
 /** What `status` shows of a token. */
 export function statusOf(link: TokenLink, { name, sessions }: TokenSettings): ProviderStatus {
-  const { state, lastFailure, recoveries, connection } = link;
+  const { state, lastFailure, lastFailureTime, recoveries, connection } = link;
   const { info, abilities, pid } = connection;
   const error = errorOf(link);
   return {
@@ -26,6 +26,7 @@ export function statusOf(link: TokenLink, { name, sessions }: TokenSettings): Pr
       recoveries,
       ...(abilities ? { mechanisms: [...abilities.works], refused: [...abilities.refused] } : {}),
       ...(lastFailure ? { lastError: describeFailure(lastFailure) } : {}),
+      ...(lastFailureTime === undefined ? {} : { lastErrorTime: new Date(lastFailureTime).toISOString() }),
       ...(pid === undefined ? {} : { helperPid: pid }),
     },
   };
