@@ -382,6 +382,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await host.sh(asAlice('kms status --json'))).toContain('"LOCKED"');
     await host.sh(asAlice('kms unlock --passphrase-fd 0'), { input: passphrase });
     expect(await host.sh(asAlice('systemctl --user show --property=StatusText --value kms-agent.service'))).toBe('unlocked, 1 key');
+    expect(await host.sh(asAlice('systemctl --user show --property=MemorySwapMax --value kms-agent.service'))).toBe('0');
     expect(await host.sh(asAlice("bash -c 'echo hello | kms encrypt | kms decrypt'"))).toBe('hello');
     const removed = JSON.parse(await host.sh(asAlice(`${program} uninstall --user --json`))) as { kept: string[] };
     expect(removed.kept).toEqual(['/home/alice/.local/share/kms-agent', '/home/alice/.local/state/kms-agent/audit']);

@@ -103,6 +103,13 @@ describe('what the units must and must not say', () => {
     expect(lines).toContain(line);
   });
 
+  test.each(['NotifyAccess=main', 'RestartPreventExitStatus=2 243', 'WatchdogSignal=SIGKILL', 'LimitCORE=1', 'CoredumpFilter=0x0', 'MemorySwapMax=0'])(
+    "%s, in a user's unit too",
+    (line) => {
+      expect(readFileSync(join(units, 'user/kms-agent.service'), 'utf8').split('\n')).toContain(line);
+    },
+  );
+
   test.each(['PrivateUsers', 'ProtectProc', 'ProcSubset', 'MemoryDenyWriteExecute'])('no %s', (name) => {
     for (const file of ['kms-agent.service', 'user/kms-agent.service'])
       expect(readFileSync(join(units, file), 'utf8')).not.toMatch(new RegExp(`^${name}=`, 'm'));
