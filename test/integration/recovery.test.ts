@@ -102,9 +102,11 @@ describe("--system: the system's agent", () => {
     },
   );
 
-  test('the page has each of them in its host form', () => {
+  test('the page has each of them in its host form, and none in a block that reads as one sequence', () => {
     const host = /## On a host\n([\s\S]*?)(?=\n## |$)/.exec(page)?.[1] ?? '';
     for (const name of ['backup', 'restore', 'rekey', 'salvage', 'audit verify']) expect(host).toContain(`runuser -u kms-agent -- kms-agent ${name} --system`);
+    const blocks = [...host.matchAll(/^```sh\n(.*?)^```/gms)].map(([, commands = '']) => commands.trim().split('\n'));
+    expect(blocks).toEqual([['systemctl stop kms-agent.socket kms-agent.service'], ['systemctl start kms-agent.socket kms-agent.service']]);
   });
 
   test('config show names its places', async () => {
