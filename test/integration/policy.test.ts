@@ -242,6 +242,15 @@ describe.skipIf(!asRoot)('who may do what (needs root, to be several users)', ()
     expect(await maker.outcome('createKey', { aliasName: 'alias/default' })).toBe('ERR_ACCESS_DENIED');
   });
 
+  test('listKeys by the beginning of an alias: whether there is a next page does not tell of names that the caller may not see', async () => {
+    await using maker = await TestPeer.start(agent.socketPath, { uid: 4801 });
+    expect(await maker.outcome('createKey', { aliasName: 'alias/list/own' })).toBe('ok');
+    await kms.createAlias({ aliasName: 'alias/list/hidden', keyId: await keyWith() });
+    const fieldsWith = async (probe: string): Promise<string[]> =>
+      Object.keys((await maker.ask('listKeys', { limit: 1, filters: { aliasPrefix: ['list/own', probe] } })).result ?? {});
+    expect(await fieldsWith('list/hidden')).toEqual(await fieldsWith('list/nothing'));
+  });
+
   test('limits: a key that is named and that its blob names is one use; what a request uses twice counts twice', async () => {
     await using peer = await TestPeer.start(agent.socketPath, { uid: 4809 });
     const limited = async (total: number): Promise<{ keyId: string; ciphertextBlob: string }> => {

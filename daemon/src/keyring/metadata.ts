@@ -5,6 +5,8 @@ import type { AliasEntry } from './alias-book.ts';
 import { deletionTimeOf } from './deletion.ts';
 import { countUses, findVersion, initialVersion, type Key, nextRotationTime, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
+import type { PageIds } from './page.ts';
+import { SortedIds } from './sorted-ids.ts';
 import type { StoredKeyState } from './state.ts';
 
 /** RFC 3339 in UTC with milliseconds. */
@@ -105,9 +107,22 @@ export function describeAlias({ aliasName, keyId, creationTime, lastUpdateTime }
   return { aliasName, keyId, creationTime: formatTime(creationTime), lastUpdateTime: formatTime(lastUpdateTime) };
 }
 
+/** With `alias/`, as aliases are kept. */
+const completePrefix = (prefix: string): string => (prefix.startsWith('alias/') ? prefix : `alias/${prefix}`);
+
 function hasAliasWithPrefix(aliases: readonly string[], prefixes: readonly string[]): boolean {
-  const full = prefixes.map((prefix) => (prefix.startsWith('alias/') ? prefix : `alias/${prefix}`));
+  const full = prefixes.map(completePrefix);
   return aliases.some((alias) => full.some((prefix) => alias.startsWith(prefix)));
+}
+
+/** Aliases that are looked up for one page; where more fit, the keys are walked as without a prefix. */
+const maxLookedUp = 1000;
+
+/** Ids of the keys that may pass the filters, in their order: where few aliases fit, those that they name; else all. */
+export function findCandidates({ aliases, keyIds }: Keyring, { aliasPrefix }: KeyFilters): PageIds {
+  if (!aliasPrefix) return keyIds;
+  const names = aliasPrefix.flatMap((prefix) => aliases.names.beginningWith(completePrefix(prefix), maxLookedUp + 1));
+  return names.length > maxLookedUp ? keyIds : SortedIds.of(names.map((name) => aliases.get(name).keyId));
 }
 
 /** Whether a key passes the filters: AND between fields, OR inside one. */

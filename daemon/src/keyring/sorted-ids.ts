@@ -28,6 +28,15 @@ export class SortedIds {
     return low;
   }
 
+  /** The ids that begin so, in order; at most `limit`. */
+  beginningWith(beginning: string, limit: number): string[] {
+    const after = this.indexAfter(beginning);
+    const first = this.#ids[after - 1] === beginning ? after - 1 : after;
+    const some = this.#ids.slice(first, first + limit);
+    const end = some.findIndex((id) => !id.startsWith(beginning)); // they stand together
+    return end === -1 ? some : some.slice(0, end);
+  }
+
   add(id: string): void {
     const last = this.#ids.at(-1);
     if (last === undefined || id > last) {
