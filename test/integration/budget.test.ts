@@ -5,6 +5,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { agentProgram, passphrase, run, TempFolder } from '../kit/agent.ts';
 import { ClockedAgent, hourMs, makeVault, startMs } from '../kit/clocked.ts';
 import { importMaterial } from '../kit/material.ts';
+import { codeOf } from '../kit/outcome.ts';
 
 const message = utf8('what is kept');
 const settings = { maxUsesPerVersion: 100, useBlockSize: 8 };
@@ -181,6 +182,24 @@ test('an imported key at its limit: the hint does not send to advanceEncrypt, wh
     code: 'ERR_LIMIT_EXCEEDED',
     details: { hint: expect.stringContaining('use a new key') },
   });
+});
+
+test('explain of a key at its limit: advance operations succeed where the key can move on to a new version, and nowhere else', async () => {
+  const [none, limit] = ['no error', 'ERR_LIMIT_EXCEEDED'];
+  const blocks = async (keyId: string): Promise<unknown> => {
+    const methods = ['advanceEncrypt', 'advanceGenerateDataKey', 'generateDataKeyWithoutPlaintext', 'reEncrypt', 'encrypt', 'advanceDecrypt'] as const;
+    const [first, ...others] = await Promise.all(methods.map(async (method) => (await kms.explain({ method, keyId })).blockedBy ?? none));
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: message }))).toBe(first);
+    return [first, ...others];
+  };
+  const { keyId: generated } = await kms.createKey();
+  await times(100, () => kms.encrypt({ keyId: generated, plaintext: message }));
+  expect(await blocks(generated)).toEqual([none, none, none, none, limit, none]);
+  const { keyId: full } = await kms.createKey();
+  for (let made = 1; made < 1000; made += 1) await kms.createKeyVersion({ keyId: full });
+  await times(99, () => kms.advanceEncrypt({ keyId: full, plaintext: message }));
+  expect(await blocks(full)).toEqual(Array.from({ length: 6 }, () => none));
+  expect(await blocks(full)).toEqual([limit, limit, limit, limit, none, none]);
 });
 
 test('lastUsedTime: shown at once, kept over a lock, and after a kill at most an hour behind', async () => {

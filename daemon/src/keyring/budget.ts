@@ -26,10 +26,12 @@ export interface BudgetOptions {
   readonly onNearlySpent: (keyId: string) => void;
 }
 
+/** Whether the key can have another version when one is full. */
+const canMove = ({ origin, versions }: Key): boolean => origin === 'GENERATED' && versions.length < maxKeyVersions;
+
 /** What to do about a version that is full. */
-function adviceFor({ origin, versions }: Key): string {
-  const canMove = origin === 'GENERATED' && versions.length < maxKeyVersions;
-  return canMove ? 'advanceEncrypt moves on to a new one' : 'this key cannot have another; use a new key';
+function adviceFor(key: Key): string {
+  return canMove(key) ? 'advanceEncrypt moves on to a new one' : 'this key cannot have another; use a new key';
 }
 
 /** Counts encryptions, so that no version ever makes more than it may. */
@@ -95,7 +97,15 @@ export class Budget {
 
   /** Whether raw operations can encrypt no more. */
   isSpent(key: Key): boolean {
-    const version = initialVersion(key);
+    return this.#isFull(initialVersion(key));
+  }
+
+  /** Whether advance operations can encrypt no more. */
+  isPrimarySpent(key: Key): boolean {
+    return !canMove(key) && this.#isFull(primaryVersion(key));
+  }
+
+  #isFull(version: KeyVersionEntry): boolean {
     return version.useCount >= this.#maxUsesOf(version);
   }
 
@@ -108,7 +118,7 @@ export class Budget {
   }
 
   #mustMove(key: Key): boolean {
-    if (key.origin !== 'GENERATED' || key.versions.length >= maxKeyVersions) return false;
+    if (!canMove(key)) return false;
     const version = primaryVersion(key);
     const maxUses = this.#maxUsesOf(version);
     return version.useCount >= maxUses - Math.ceil(maxUses / reserveShare) || !isCountKnown(version, this.#keyring.facts.restores);
@@ -116,9 +126,7 @@ export class Budget {
 
   async #move(key: Key): Promise<void> {
     const moving = this.#makeVersion(key).catch((error: unknown) => {
-      const version = primaryVersion(key);
-      const hasRoom = version.useCount < this.#maxUsesOf(version);
-      if (!hasRoom || !isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
+      if (this.#isFull(primaryVersion(key)) || !isAgentError(error, 'ERR_STORE_UNAVAILABLE')) throw error;
       // What is left of the old version serves until the vault can be written again; the next encryption tries anew.
     });
     this.#moving.set(key.keyId, moving);

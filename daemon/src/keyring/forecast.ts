@@ -44,6 +44,7 @@ const forImported: ReadonlySet<MethodName> = new Set(['getParametersForImport', 
 const forSigning: ReadonlySet<MethodName> = new Set(['sign', 'verify']);
 const forUnprotected: ReadonlySet<MethodName> = new Set(['scheduleKeyDeletion', 'deleteKeyMaterial']);
 const rawEncryption: ReadonlySet<MethodName> = new Set(['encrypt', 'generateDataKey']);
+const advanceEncryption: ReadonlySet<MethodName> = new Set(['advanceEncrypt', 'advanceGenerateDataKey', 'generateDataKeyWithoutPlaintext', 'reEncrypt']);
 /** What makes or opens ciphertexts without a word of who made them. */
 const raw: ReadonlySet<MethodName> = new Set([...rawEncryption, 'decrypt']);
 const advance: ReadonlySet<MethodName> = new Set([
@@ -97,6 +98,7 @@ export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: Met
     throw error;
   }
   if (rawEncryption.has(method) && isSymmetric(key.keySpec) && budget.isSpent(key)) return 'ERR_LIMIT_EXCEEDED';
+  if (advanceEncryption.has(method) && budget.isPrimarySpent(key)) return 'ERR_LIMIT_EXCEEDED';
   if (shownState(keyring, key) !== 'Unavailable') return undefined;
   return keyring.findProvider(key.provider)?.status().state === 'ok' ? 'ERR_KEY_UNAVAILABLE' : 'ERR_HSM_UNAVAILABLE';
 }
