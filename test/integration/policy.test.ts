@@ -370,19 +370,29 @@ describe.skipIf(cgroupRoot === undefined)('units and what is bound to them (need
 describe.skipIf(!asRoot)('what others may do meanwhile (needs root and setpriv)', () => {
   const manage = { effect: 'Allow' as const, principals: ['uid:4821'], actions: ['manage' as const] };
 
-  test('an alias that an administrator moves to somebody else’s key is not moved back by who only had a right on the old one', async () => {
-    const [old, own, other] = [await keyWith(manage), await keyWith(manage), await keyWith()];
+  test.each([
+    ['without a limit', undefined],
+    ['which this very request has used up', { total: 1 }],
+  ])('an alias that an administrator moves to somebody else’s key is not moved back by who only had a right on the old one, %s', async (_, limits) => {
+    const [old, other] = [await keyWith(manage), await keyWith()];
     await using peer = await TestPeer.start(agent.socketPath, { uid: 4821 });
-    await kms.createAlias({ aliasName: 'alias/moved', keyId: old });
+    const aliasName = `alias/moved-${limits ? 'limited' : 'free'}`;
+    await kms.createAlias({ aliasName, keyId: old });
+    let denied = 0;
     for (let round = 0; round < 30; round += 1) {
-      const [, theirs] = await Promise.all([
-        kms.updateAlias({ aliasName: 'alias/moved', keyId: other }),
-        peer.outcome('updateAlias', { aliasName: 'alias/moved', keyId: own }),
-      ]);
-      const { keyId } = await kms.describeKey({ keyId: 'alias/moved' });
+      const own = await keyWith(limits ? { ...manage, limits } : manage);
+      const [, theirs] = await Promise.all([kms.updateAlias({ aliasName, keyId: other }), peer.outcome('updateAlias', { aliasName, keyId: own })]);
+      if (theirs === 'ERR_ACCESS_DENIED') denied += 1;
+      const { keyId } = await kms.describeKey({ keyId: aliasName });
       expect([theirs, keyId]).toEqual([expect.stringMatching(/^(ok|ERR_ACCESS_DENIED)$/), other]); // either came first: it is the administrator’s in the end
-      await kms.updateAlias({ aliasName: 'alias/moved', keyId: old });
+      await kms.updateAlias({ aliasName, keyId: old });
     }
+    // Denied is denied in the record too, before and after it has begun.
+    const { records } = await kms.tailAudit({ limit: 1000 });
+    const ends = records.filter(
+      ({ operation, caller, outcome }) => operation === 'updateAlias' && caller?.uid === 4821 && outcome !== 'begun' && outcome !== 'done',
+    );
+    expect(ends.slice(-denied).map(({ outcome, error }) => [outcome, error])).toEqual(Array.from({ length: denied }, () => ['denied', 'ERR_ACCESS_DENIED']));
   });
 
   test('explain says nothing of keys and aliases that are none of the caller’s business', async () => {

@@ -118,12 +118,11 @@ export function forgetRotations(model: Model): void {
 }
 
 function letRotate(key: ModelKey, model: Model): void {
-  if (isBelieved(model)) key.rotatedUnbelieved = false;
   if (key.intervalMs === undefined) return;
   if (isBelieved(model) && key.lastRotation > wallOf(model) + hourMs) key.lastRotation = wallOf(model);
-  if (stateOf(key) !== 'Enabled' || key.rotatedUnbelieved || key.lastRotation + key.intervalMs > wallOf(model)) return;
+  if (stateOf(key) !== 'Enabled' || (!isBelieved(model) && key.rotatedUnbelieved) || key.lastRotation + key.intervalMs > wallOf(model)) return;
   rotate(key, model);
-  key.rotatedUnbelieved = !isBelieved(model);
+  if (!isBelieved(model)) key.rotatedUnbelieved = true;
   note(model, 'rotated by time');
 }
 

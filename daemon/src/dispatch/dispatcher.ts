@@ -134,7 +134,7 @@ export class Dispatcher implements Dispatch {
     const { audit } = this.#options;
     const end = (result: object | undefined, error: unknown): AuditEntry => ({
       ...this.#entry(request, result),
-      ...(error === undefined ? { outcome: 'done' } : { outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' }),
+      ...(error === undefined ? { outcome: 'done' } : failureOf(isAgentError(error) ? error : undefined)),
     });
     let result: MethodResult<M>;
     try {
@@ -201,12 +201,11 @@ export class Dispatcher implements Dispatch {
 
   /** Records an answer. @returns the error that is answered in its place when it cannot be. */
   async #record(request: Asked, result: object | undefined, error: AgentError | undefined): Promise<AgentError | undefined> {
-    const outcome = error === undefined ? 'ok' : error.code === 'ERR_ACCESS_DENIED' ? 'denied' : 'failed';
     this.#recording += 1;
     // When no other request runs, nothing else comes in this turn of the event loop that could share the write.
     if (this.#recording >= this.#inFlight) process.nextTick(() => this.#options.audit.flush());
     try {
-      await this.#options.audit.record({ ...this.#entry(request, result), outcome, ...(error ? { error: error.code } : {}) });
+      await this.#options.audit.record({ ...this.#entry(request, result), ...(error ? failureOf(error) : { outcome: 'ok' }) });
       return undefined;
     } catch (failure) {
       this.#options.audit.countUnrecorded();
@@ -260,6 +259,10 @@ interface Request<M extends MethodName> extends Asked, Call<M> {
   readonly method: M;
   readonly params: MethodParams<M>;
 }
+
+/** How what did not go well is recorded. */
+const failureOf = (error: AgentError | undefined): Pick<AuditEntry, 'outcome' | 'error'> =>
+  error?.code === 'ERR_ACCESS_DENIED' ? { outcome: 'denied', error: error.code } : { outcome: 'failed', error: error?.code ?? 'ERR_INTERNAL' };
 
 /** Hears how work ended that nobody waited for any more. */
 type OnLate = (result: object | undefined, error: unknown) => void;

@@ -1,7 +1,7 @@
 import { randomFillSync } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { AgentError } from '@kms-agent/protocol';
-import { collectKeyObjects } from '../os/garbage.ts';
+import { collectKeyObjectsSoon } from '../os/garbage.ts';
 import { allocateSecret } from '../os/secret-bytes.ts';
 import { canForget, type MaterialRef, type Provider } from '../providers/provider.ts';
 import { destroyMaterial } from '../providers/software/destroyed.ts';
@@ -134,17 +134,19 @@ export class Lifetimes {
     }
   }
 
-  /** Overwrites the material of all keys whose time is over and that nothing uses; when it returns it is in memory no more. @returns their ids. */
+  /** Overwrites the material of all keys whose time is over and that nothing uses. What a provider had made of it is gone some seconds later. @returns their ids. */
   dropOver(): string[] {
     const now = this.#options.sinceBoot();
     if (this.#nextEnd > now) return [];
     const over = [...this.#lives].filter(([, life]) => life.isOpen && life.until <= now && life.running === 0);
+    let forgotten = 0;
     for (const [, life] of over) {
-      this.#forgetKeyObjects(life);
+      forgotten += this.#forgetKeyObjects(life);
       wipe(life);
     }
-    if (over.length > 0) collectKeyObjects();
-    this.#nextEnd = Math.min(...[...this.#lives.values()].map((life) => (life.isOpen ? life.until : Number.POSITIVE_INFINITY)), Number.POSITIVE_INFINITY);
+    if (forgotten > 0) collectKeyObjectsSoon();
+    this.#nextEnd = Number.POSITIVE_INFINITY;
+    for (const { isOpen, until } of this.#lives.values()) if (isOpen && until < this.#nextEnd) this.#nextEnd = until;
     return over.map(([keyId]) => keyId);
   }
 
@@ -181,8 +183,11 @@ export class Lifetimes {
     this.#nextEnd = Math.min(this.#nextEnd, life.until);
   }
 
-  #forgetKeyObjects({ open }: Life): void {
-    for (const provider of this.#options.providers.filter(canForget)) for (const keyVersionId of open.keys()) provider.forget(keyVersionId);
+  /** @returns how many there were. */
+  #forgetKeyObjects({ open }: Life): number {
+    let forgotten = 0;
+    for (const provider of this.#options.providers.filter(canForget)) for (const keyVersionId of open.keys()) if (provider.forget(keyVersionId)) forgotten += 1;
+    return forgotten;
   }
 }
 

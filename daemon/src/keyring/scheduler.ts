@@ -47,7 +47,7 @@ export class Scheduler {
   #destroyed = 0;
   /** Keys for which something is due that could not be done, and why. */
   readonly #failing = new Map<string, string>();
-  /** Keys that were rotated by a clock that could not be believed: each jump there and back would leave a version for good. */
+  /** Keys that were rotated by a clock that could not be believed, since the unlock: each jump there and back would leave a version for good. */
   readonly #rotatedUnbelieved = new Set<string>();
 
   constructor(options: SchedulerOptions) {
@@ -82,7 +82,6 @@ export class Scheduler {
   async #lookAtAll(all: boolean, isStopped: () => boolean): Promise<void> {
     const { keyring } = this.#options;
     const now = keyring.clock.now();
-    if (keyring.clock.isBelievable()) this.#rotatedUnbelieved.clear();
     for (const keyId of this.#failing.keys()) if (!keyring.dueTimes.has(keyId)) this.#failing.delete(keyId);
     for (const [keyId, dueTime] of keyring.dueTimes) {
       if (isStopped()) return;
@@ -137,7 +136,8 @@ export class Scheduler {
       if (corrected !== key) return keyring.commit({ keys: [corrected] });
     }
     const isDue = (nextRotationTime(key) ?? Number.POSITIVE_INFINITY) <= now;
-    if (!isDue || keyring.stateOf(key) !== 'Enabled' || keyring.lifetimes.isOver(keyId) || this.#rotatedUnbelieved.has(keyId)) return;
+    if (!isDue || keyring.stateOf(key) !== 'Enabled' || keyring.lifetimes.isOver(keyId)) return;
+    if (!clock.isBelievable() && this.#rotatedUnbelieved.has(keyId)) return;
     await this.#options.creation.moveOn(key, 'rotate');
     if (!clock.isBelievable()) this.#rotatedUnbelieved.add(keyId);
   }

@@ -48,6 +48,24 @@ export function collectKeyObjects(): void {
   globalThis.gc?.();
 }
 
+/** Milliseconds between two collections that ends of lifetimes ask for; what SECURITY.md says of them leaves room for it. */
+const gatherMs = 4000;
+let lastCollected = Number.NEGATIVE_INFINITY;
+let gathering: NodeJS.Timeout | undefined;
+
+/** The same, but at once only if that was not done a moment ago: whoever may make keys could have it done again and again, and everybody waits for it. */
+export function collectKeyObjectsSoon(collect: () => void = collectKeyObjects): void {
+  if (gathering) return;
+  const waitMs = lastCollected + gatherMs - performance.now();
+  const collectNow = (): void => {
+    gathering = undefined;
+    collect();
+    lastCollected = performance.now();
+  };
+  if (waitMs <= 0) collectNow();
+  else gathering = setTimeout(collectNow, waitMs).unref();
+}
+
 /**
  * Frees everything that nobody holds any more: one collection alone leaves strings behind on pages that it does not sweep. Blocks the event loop:
  * 100 ms, and more with very many keys.

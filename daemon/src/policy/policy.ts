@@ -121,7 +121,7 @@ export class Policy implements Authority {
     const [only] = demands;
     if (only && demands.length === 1) return this.#judgeKey(caller, only, isAdministrator, count);
     const verdicts = demands.map((demand) => this.#judgeKey(caller, demand, isAdministrator, false));
-    const refused = verdicts.find(({ allowed }) => !allowed);
+    const refused = verdicts.find(({ allowed, limit }) => !allowed && !limit) ?? verdicts.find(({ allowed }) => !allowed); // a limit that is reached says least
     if (refused) return refused;
     if (count)
       for (const demand of demands) {

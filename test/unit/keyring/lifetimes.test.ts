@@ -259,3 +259,14 @@ test('an operation that runs when the time is over: it ends with its material, w
   expect(running && isWiped(running.ref.material)).toBe(true);
   expect(world.real.nextEndMs).toBe(Number.POSITIVE_INFINITY);
 });
+
+test('very many keys with a lifetime: the first end is no more to do than any other', () => {
+  let now = 0;
+  const lifetimes = new Lifetimes({ box: () => realBox, sinceBoot: () => now, providers: [] });
+  const first = lifetimes.limit(makeKey('first', randomBytes(32)), 60);
+  first.begin();
+  for (let known = 0; known < 200_000; known += 1) lifetimes.know(`other ${known}`, { seconds: 60, boxedKey: new Uint8Array() });
+  now = 60_000;
+  expect(lifetimes.dropOver()).toEqual(['first']);
+  expect(lifetimes.nextEndMs).toBe(Number.POSITIVE_INFINITY);
+});
