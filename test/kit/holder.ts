@@ -141,8 +141,17 @@ export class Holder implements AsyncDisposable {
   /** Keeps an agent that locks itself when it is idle from doing so, until it is disposed. */
   stayAwake(): Disposable {
     const ask = async (): Promise<unknown> => await this.kms.generateDataKeyWithoutPlaintext({ keyId: this.#wakefulKeyId });
-    const timer = setInterval(() => void ask().catch(ignoreLocked), 500);
-    return { [Symbol.dispose]: () => clearInterval(timer) };
+    let isOver = false;
+    const ignore = (error: unknown): void => {
+      if (!isOver) ignoreLocked(error); // one that is on its way may end with the connection
+    };
+    const timer = setInterval(() => void ask().catch(ignore), 500);
+    return {
+      [Symbol.dispose]: () => {
+        isOver = true;
+        clearInterval(timer);
+      },
+    };
   }
 
   /** Unlocks the vault and the tokens. */
