@@ -98,6 +98,19 @@ describe.skipIf(!hasSoftHsm)('objects of a token (needs SoftHSM and gcc)', () =>
     expect(await stateOf(swapped.keyId)).toBe('Unavailable');
   });
 
+  test('unlock of a token that works: vault and token are compared, also what came since the token came up', async () => {
+    await using rig = await TokenRig.make();
+    const kms = await rig.client();
+    await kms.createKey({ protectionLevel: 'HSM' });
+    const id = randomBytes(16).toString('hex');
+    rig.hsm.tool('hsm', '--keygen', '--key-type', 'AES:32', '--id', id, '--label', 'kms-agent AES_256 of another vault', '--sensitive');
+    await kms.unlock({ token: 'hsm' });
+    await until(async () => hexOf((await tokenWarnings(kms)).join()).includes(id), 'it is reported');
+    rig.hsm.tool('hsm', '--delete-object', '--type', 'secrkey', '--id', id);
+    await kms.unlock({ token: 'hsm' });
+    await until(async () => (await tokenWarnings(kms)).length === 0, 'it is reported no more');
+  });
+
   test('a token that fails now and then calls no good ciphertext bad', async () => {
     await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 5000 } });
     const { rig, fault } = faulty;

@@ -91,7 +91,7 @@ export class WaysIn {
   }
 
   /**
-   * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked.
+   * Logs in to a token, with a person's PIN or again with its source's, and opens the vault with it if it is locked; else the two are compared.
    * @throws AgentError `ERR_HSM_PIN_WRONG`, `ERR_HSM_PIN_LOCKED`, `ERR_HSM_UNAVAILABLE`, `ERR_UNLOCK_FAILED`, `ERR_INVALID_PARAMS`.
    */
   async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: SecretText; keyslotId?: string }): Promise<void> {
@@ -106,6 +106,7 @@ export class WaysIn {
           isIn = true;
           const { vault, state } = this.#agent;
           const opens = [...vault.hsmKeyslots.values()].some((part) => part.token === token);
+          if (state === 'UNLOCKED') void this.#agent.open.tokenWork.reconcile(provider); // whoever looks after a token hears what else is in it
           if (state === 'UNLOCKED' && !(this.#agent.hasLifetimes && opens)) return;
           await this.#agent.openWith(vault, await vault.openHsmKeyslot(openingSealer(this.#agent.providers, token), keyslotId), lockCount);
         });
