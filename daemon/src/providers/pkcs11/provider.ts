@@ -27,6 +27,7 @@ import { PublicOperations } from '../software/public-operations.ts';
 import { importsOf, offersOf } from './abilities.ts';
 import { withAgentErrors } from './failures.ts';
 import { TokenImport } from './import.ts';
+import { introduce } from './introduction.ts';
 import { KeyCalls } from './key-calls.ts';
 import { TokenLink } from './link.ts';
 import { type Failure, TokenFailure } from './messages.ts';
@@ -35,9 +36,7 @@ import { TokenOperations } from './operations.ts';
 import { TokenPins, type TokenPinsOptions } from './pins.ts';
 import type { LinkState } from './recovery.ts';
 import { Refusals } from './refusals.ts';
-import { matchOf } from './settings.ts';
 import { statusOf } from './status.ts';
-import { formatTokenUri } from './uri.ts';
 
 /** What the provider needs of the agent around it. */
 export interface TokenProviderOptions extends TokenPinsOptions {
@@ -57,7 +56,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #refusals: Refusals;
   readonly #operations: TokenOperations;
   readonly #import: TokenImport;
-  #isAnnounced = false;
+  #isIntroduced = false;
   #onReady: () => void = () => undefined;
 
   constructor(options: TokenProviderOptions) {
@@ -69,8 +68,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       now: options.now,
       onState: (state, failure) => {
         options.onState(state, failure);
-        if (state === 'ok') this.#announce();
-        if (state === 'ok') this.#onReady();
+        if (state === 'ok') this.#beReady();
       },
     });
     this.#refusals = new Refusals(this.name, options.onNote);
@@ -232,16 +230,10 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     await this.lock();
   }
 
-  /** A URI by label alone, and what a token lists and does not do, are said once. */
-  #announce(): void {
-    if (this.#isAnnounced) return;
-    this.#isAnnounced = true;
-    const { info } = this.#link.connection;
-    if (info && matchOf(this.#options.settings).serial === undefined)
-      this.#options.onNote(
-        `the URI of the token ${this.name} names no serial number; the agent holds to the token of its label that it logged in to first; set it to ${formatTokenUri(info)}`,
-        'warn',
-      );
-    for (const refused of this.#link.connection.abilities?.refused ?? []) this.#options.onNote(`the token ${this.name} does not offer ${refused}`, 'info');
+  #beReady(): void {
+    const { settings, onNote } = this.#options;
+    if (!this.#isIntroduced) introduce(settings, this.#link.connection, onNote);
+    this.#isIntroduced = true;
+    this.#onReady();
   }
 }
