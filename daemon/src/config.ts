@@ -14,6 +14,7 @@ export const defaultSettings = {
   idleLockMs: 0,
   lockOnSuspend: 'auto' as WhereThereIsOne,
   lockOnScreenLock: 'auto' as WhereThereIsOne,
+  unlockOnScreenUnlock: false,
   requestTimeoutMs: 30_000,
   lockTimeoutMs: 10_000,
   keychainTimeoutMs: defaultKeychainTimeoutMs,
@@ -64,6 +65,7 @@ type Schema = Record<
   string,
   | { type: 'integer'; minimum: number; maximum: number }
   | { type: 'string'; enum: string[] }
+  | { type: 'boolean' }
   | { enum: WhereThereIsOne[] }
   | { type: 'string'; pattern: string }
   | { type: 'array'; items: { type: 'string'; pattern: string } }
@@ -93,6 +95,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   idleLockMs: integer(0, week),
   lockOnSuspend: whereThereIsOne,
   lockOnScreenLock: whereThereIsOne,
+  unlockOnScreenUnlock: { type: 'boolean' },
   requestTimeoutMs: integer(100, 3_600_000),
   lockTimeoutMs: integer(100, 600_000),
   keychainTimeoutMs: integer(100, 600_000),

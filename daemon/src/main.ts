@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { decodeBlob, decodePolicy, type MethodResult, makeOpenRpcDocument } from '@kms-agent/protocol';
+import { decodeBlob, decodePolicy, isAgentError, type MethodResult, makeOpenRpcDocument } from '@kms-agent/protocol';
 import { Audit } from './audit/audit.ts';
 import type { ReadFacts } from './caller/process.ts';
 import type { Settings } from './config.ts';
@@ -148,6 +148,19 @@ function readAuthority({ administrators, policy }: Settings): { administrators: 
   return { administrators: administrators.length > 0 ? administrators : own, agentPolicy: decodePolicy(policy) };
 }
 
+/** Records and logs that the screen opened the vault again, or why it did not. */
+function noteReopening(audit: Audit, log: Log, failure: unknown): void {
+  const detail = { because: 'screenUnlock' };
+  if (failure === undefined) {
+    audit.note({ operation: 'unlock', outcome: 'ok', detail });
+    log.info('unlocked with the screen');
+    return;
+  }
+  audit.note({ operation: 'unlock', outcome: 'failed', error: isAgentError(failure) ? failure.code : 'ERR_INTERNAL', detail });
+  const hint = isAgentError(failure) ? failure.details.hint : undefined;
+  log.warn('the screen was unlocked, and nothing opens the vault without a person', { detail: hint ?? describeError(failure) });
+}
+
 /** Where the key of an answer lives, for who counts. */
 function providerNameOf(agent: Agent, keyId: string | undefined): string {
   return keyId === undefined || agent.state !== 'UNLOCKED' ? '' : (agent.open.keyring.findKey(keyId)?.provider ?? '');
@@ -210,11 +223,13 @@ export async function startAgent({
     },
     onWarning: (warning, error) => log.warn(warning, error === undefined ? {} : { detail: describeError(error) }),
   });
-  const { lockOnSuspend, lockOnScreenLock } = settings;
+  const { lockOnSuspend, lockOnScreenLock, unlockOnScreenUnlock } = settings;
   const sessionLocks = new SessionLocks({
     agent,
     lockOnSuspend,
     lockOnScreenLock,
+    unlockOnScreenUnlock,
+    onReopen: (failure) => noteReopening(audit, log, failure),
     onLockFailed,
     onReach: (trouble, isAsked) => {
       if (trouble === undefined) log.info('systemd-logind says when the machine is suspended and the screen locked');

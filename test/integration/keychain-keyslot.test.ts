@@ -8,7 +8,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { KeychainKeyslots } from '../../daemon/src/keyring/keychain-keyslot.ts';
 import { Vault } from '../../daemon/src/vault/vault.ts';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { auditRecords } from '../kit/audit.ts';
 import { hasKeyring, SecretService } from '../kit/keyring.ts';
+import { hasLogindKit, TestBus, TestLogind } from '../kit/logind.ts';
 import { type Answer, hasTerminal, onTerminal } from '../kit/terminal.ts';
 
 const module = join(repository, 'daemon/dist/os/keychain.js');
@@ -108,6 +110,89 @@ describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compile
     expect(read(session.env, keyslotId)).toBe('nothing');
     await kms.lock();
     await expect(kms.unlock({})).rejects.toMatchObject({ code: 'ERR_UNLOCK_FAILED' });
+  });
+
+  describe.skipIf(!hasLogindKit)('with a session that logind knows (needs dbus, python3-dbus and python3-gi)', () => {
+    const patient = { timeout: 20_000 };
+    let made: AsyncDisposableStack;
+    let logind: TestLogind;
+    let agent: TestAgent;
+
+    /** An agent, unlocked by the keychain. */
+    async function begin(settings: object): Promise<void> {
+      made = new AsyncDisposableStack();
+      const session = made.use(await SecretService.start(home));
+      const bus = made.use(new TestBus(folder));
+      await bus.start();
+      logind = made.use(await TestLogind.start(bus));
+      await logind.tell(`session 1 ${process.geteuid?.()}`);
+      await addSlot(session.env);
+      agent = made.use(await serve({ ...session.env, DBUS_SYSTEM_BUS_ADDRESS: bus.address }, settings));
+      await logind.next('inhibit');
+      await expect.poll(() => agent.startLog + agent.log, patient).toContain('systemd-logind says when');
+    }
+    afterEach(async () => await made.disposeAsync());
+
+    const state = async (): Promise<string> => (await (await agent.client()).status()).state;
+    const unlocks = (): unknown[] =>
+      auditRecords(folder.join('vault', 'audit')).flatMap(({ operation, outcome, detail }) => (operation === 'unlock' ? [[outcome, detail]] : []));
+    const lockScreen = async (): Promise<void> => {
+      await logind.tell('hint 1 1');
+      await expect.poll(state, patient).toBe('LOCKED');
+    };
+    /** Long enough for what the helper says to reach the agent, and for a keychain to answer. */
+    const settle = async (): Promise<string> => {
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      return await state();
+    };
+
+    test('unlockOnScreenUnlock: the keychain opens again what the screen or a suspension has locked, by either signal; the record says so', async () => {
+      await begin({ unlockOnScreenUnlock: true });
+      await lockScreen();
+      await logind.tell('hint 1 0');
+      await expect.poll(state, patient).toBe('UNLOCKED');
+      await logind.tell('ask 1');
+      await expect.poll(state, patient).toBe('LOCKED');
+      await logind.tell('free 1');
+      await expect.poll(state, patient).toBe('UNLOCKED');
+      await logind.tell('sleep');
+      await lockScreen();
+      await logind.tell('wake');
+      await logind.tell('hint 1 0');
+      await expect.poll(state, patient).toBe('UNLOCKED');
+      await expect.poll(() => unlocks().slice(1)).toEqual(Array.from({ length: 3 }, () => ['ok', { because: 'screenUnlock' }]));
+    });
+
+    test('unlockOnScreenUnlock: what a person or a signal has locked, before the screen or behind it, stays locked', async () => {
+      await begin({ unlockOnScreenUnlock: true });
+      const kms = await agent.client();
+      const freed = async (): Promise<string> => {
+        await logind.tell('hint 1 0');
+        await logind.tell('free 1');
+        return await settle();
+      };
+      await kms.lock();
+      await lockScreen();
+      expect(await freed()).toBe('LOCKED');
+      await kms.unlock({});
+      await lockScreen();
+      await kms.lock();
+      expect(await freed()).toBe('LOCKED');
+      await kms.unlock({});
+      agent.child.kill('SIGUSR2');
+      await expect.poll(state, patient).toBe('LOCKED');
+      await lockScreen();
+      expect(await freed()).toBe('LOCKED');
+      expect(unlocks().filter((unlock) => JSON.stringify(unlock).includes('screenUnlock'))).toEqual([]);
+    });
+
+    test('without unlockOnScreenUnlock: the agent stays locked', async () => {
+      await begin({});
+      await lockScreen();
+      await logind.tell('hint 1 0');
+      await logind.tell('free 1');
+      expect(await settle()).toBe('LOCKED');
+    });
   });
 
   test('a locked keyring: locked with a reason, nothing made; unlocked later, it opens', async () => {

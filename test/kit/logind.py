@@ -1,5 +1,5 @@
 # A systemd-logind for tests: it owns org.freedesktop.login1 on the bus of DBUS_SYSTEM_BUS_ADDRESS, as org.freedesktop.login1(5) has it, as far as an agent looks at it.
-# Standard input, a line each:  session ID UID | end ID | ask ID (signal Lock) | hint ID 0|1 (LockedHint) | sleep | wake | delay USEC | refuse 0|1
+# Standard input, a line each:  session ID UID | end ID | ask ID (signal Lock) | free ID (signal Unlock) | hint ID 0|1 (LockedHint) | sleep | wake | delay USEC | refuse 0|1
 # Standard output, a line of JSON each: ready, done (a command was carried out), inhibit (somebody takes an inhibitor), released (the descriptor is closed).
 import json
 import os
@@ -37,6 +37,10 @@ class Session(dbus.service.Object):
 
     @dbus.service.signal(f"{SERVICE}.Session")
     def Lock(self):
+        pass
+
+    @dbus.service.signal(f"{SERVICE}.Session")
+    def Unlock(self):
         pass
 
     @dbus.service.signal(PROPERTIES, signature="sa{sv}as")
@@ -93,6 +97,8 @@ class Manager(dbus.service.Object):
             self.sessions.pop(args[0]).remove_from_connection()
         elif command == "ask":
             self.sessions[args[0]].Lock()
+        elif command == "free":
+            self.sessions[args[0]].Unlock()
         elif command == "hint":
             self.sessions[args[0]].set_hint(args[1])
         elif command in ("sleep", "wake"):

@@ -21,6 +21,9 @@ export interface AgentOptions extends UnlockedKeysOptions, VaultFinderOptions, W
   readonly lockMark?: LockMark;
 }
 
+/** Reasons to lock that end when the session goes on. */
+const ofSession: ReadonlySet<LockReason> = new Set(['screenLock', 'suspend']);
+
 /** The vault's life: uninitialized, locked, unlocked, and the way between. */
 export class Agent {
   readonly startTime: number;
@@ -39,6 +42,8 @@ export class Agent {
   /** The agent has decided to lock itself, and does so as soon as it is its turn. */
   #isLocking = false;
   #lockCount = 0;
+  /** Since it was last open only the session has locked it: the screen, or a suspension. */
+  #isLockedBySession = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
@@ -162,6 +167,11 @@ export class Agent {
 
   /** Lets running requests end, forgets every key, and comes back only when their memory has been collected. */
   async lock(): Promise<void> {
+    this.#isLockedBySession = false;
+    await this.#lockAndMark();
+  }
+
+  async #lockAndMark(): Promise<void> {
     this.isUntouched = false;
     this.#mark('set'); // first: however this ends, the next start knows
     await this.#lock();
@@ -169,11 +179,28 @@ export class Agent {
 
   /** Locks for a reason of the agent's own, which the audit record then names. What needs keys is refused from now on. */
   async lockBecause(because: LockReason): Promise<void> {
-    if (this.isUnlocked) this.#options.witness.note({ operation: 'lock', outcome: 'ok', detail: { because } });
+    const isOpen = this.isUnlocked;
+    if (isOpen) this.#options.witness.note({ operation: 'lock', outcome: 'ok', detail: { because } });
+    this.#isLockedBySession = ofSession.has(because) && (isOpen || this.#isLockedBySession);
     this.#isLocking = this.#keys.open !== undefined;
-    await this.lock().finally(() => {
+    await this.#lockAndMark().finally(() => {
       this.#isLocking = false;
     });
+  }
+
+  /**
+   * Opens the vault again without a person, if nobody but the session has locked it.
+   * @returns whether it is open because of this. @throws as WaysIn.unlockByItself.
+   */
+  async reopen(): Promise<boolean> {
+    if (this.state !== 'LOCKED' || !this.#isLockedBySession || !this.ways.hasOwnKeyslot) return false;
+    try {
+      await this.ways.unlockByItself();
+      return true;
+    } catch (error) {
+      await this.ways.sleep();
+      throw error;
+    }
   }
 
   /** Locks and gives the vault back. */

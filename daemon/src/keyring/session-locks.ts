@@ -5,20 +5,25 @@ import type { Agent } from './agent.ts';
 const shareOfDelay = 0.8;
 
 export interface SessionLocksOptions {
-  readonly agent: Pick<Agent, 'lockBecause'>;
+  readonly agent: Pick<Agent, 'lockBecause' | 'reopen'>;
   /** As the settings say: `auto` is yes, where there is systemd-logind. */
   readonly lockOnSuspend: boolean | 'auto';
   readonly lockOnScreenLock: boolean | 'auto';
+  /** Whether a screen that is unlocked opens again what the session has locked. */
+  readonly unlockOnScreenUnlock: boolean;
+  /** Hears that it was opened again, or why it was not. */
+  readonly onReopen: (failure?: unknown) => void;
   /** Lock does not come to its end in time: the process must go. */
   readonly onLockFailed: () => void;
   /** Hears of each change, and why systemd-logind cannot be used. @param isAsked - a setting asks for it by a plain yes. */
   readonly onReach: (trouble: string | undefined, isAsked: boolean) => void;
 }
 
-/** Locks the agent before the machine sleeps and when its user's screen is locked, as systemd-logind tells. */
+/** Locks the agent before the machine sleeps and when its user's screen is locked, as systemd-logind tells, and opens it again with the screen where that is set. */
 export class SessionLocks {
   readonly #options: SessionLocksOptions;
   readonly #logind: Logind | undefined;
+  #isReopening = false;
 
   constructor(options: SessionLocksOptions) {
     this.#options = options;
@@ -30,6 +35,7 @@ export class SessionLocks {
       onScreenLock,
       suspending: (delayMs) => this.#lockWithin(delayMs),
       screenLocked: () => void agent.lockBecause('screenLock').catch(() => undefined), // the agent leaves when it cannot lock
+      screenUnlocked: () => void this.#reopen(),
       onReach: (trouble) => onReach(trouble, options.lockOnSuspend === true || options.lockOnScreenLock === true),
     });
   }
@@ -49,6 +55,20 @@ export class SessionLocks {
 
   async close(): Promise<void> {
     await this.#logind?.close();
+  }
+
+  /** Once at a time: a session may say in two ways that it is unlocked. */
+  async #reopen(): Promise<void> {
+    const { agent, unlockOnScreenUnlock, onReopen } = this.#options;
+    if (!unlockOnScreenUnlock || this.#isReopening) return;
+    this.#isReopening = true;
+    try {
+      if (await agent.reopen()) onReopen();
+    } catch (error) {
+      onReopen(error);
+    } finally {
+      this.#isReopening = false;
+    }
   }
 
   async #lockWithin(delayMs: number): Promise<void> {

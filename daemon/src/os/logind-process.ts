@@ -107,20 +107,23 @@ function takeSleep(begins: boolean): void {
 function takeScreen(name: string, path: string): void {
   const screen = wanted.has('screenLock') ? findScreen(path) : undefined;
   if (screen && name === `${session}.Lock`) say({ event: 'lock' });
+  else if (screen && name === `${session}.Unlock`) say({ event: 'unlock' });
   else if (screen) say({ event: 'screen', screen });
 }
+
+const screenSignals = new Set([`${session}.Lock`, `${session}.Unlock`, 'org.freedesktop.DBus.Properties.PropertiesChanged']);
 
 function take(signal: Message): void {
   const { name, path, sender } = signal;
   if (name === 'org.freedesktop.DBus.NameOwnerChanged' && sender === 'org.freedesktop.DBus') begin();
   else if (sender !== owner) return;
   else if (name === `${manager}.PrepareForSleep` && wanted.has('suspend')) takeSleep(signal.boolean());
-  else if (name === `${session}.Lock` || name === 'org.freedesktop.DBus.Properties.PropertiesChanged') takeScreen(name, path);
+  else if (screenSignals.has(name)) takeScreen(name, path);
 }
 
 bus.subscribe(`type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='${service}'`);
 bus.subscribe(`type='signal',sender='${service}',interface='${manager}',member='PrepareForSleep'`);
-bus.subscribe(`type='signal',sender='${service}',interface='${session}',member='Lock'`);
+for (const member of ['Lock', 'Unlock']) bus.subscribe(`type='signal',sender='${service}',interface='${session}',member='${member}'`);
 bus.subscribe(
   `type='signal',sender='${service}',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',path_namespace='${managerPath}/session',arg0='${session}'`,
 );

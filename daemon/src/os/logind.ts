@@ -15,8 +15,8 @@ export type LogindLine =
   | { readonly event: 'absent' | 'suspend' }
   /** logind is there, and lets a suspension wait for at most `delayMs`; `undelayed` says why it does not. How everything is now. */
   | { readonly event: 'ready'; readonly delayMs: number; readonly undelayed?: string; readonly screens: readonly Screen[]; readonly isSleeping: boolean }
-  /** Somebody asks a session to lock. */
-  | { readonly event: 'lock' }
+  /** Somebody asks a session to lock, or to unlock. */
+  | { readonly event: 'lock' | 'unlock' }
   /** A session changed. */
   | { readonly event: 'screen'; readonly screen: Screen };
 
@@ -29,6 +29,7 @@ export interface LogindOptions {
   /** The machine is about to be suspended; it waits until this is done, for at most so many milliseconds. */
   readonly suspending: (delayMs: number) => Promise<void>;
   readonly screenLocked: () => void;
+  readonly screenUnlocked: () => void;
   /** Hears of each change, and why logind is out of reach; undefined when it is there and suspension waits. */
   readonly onReach: (trouble: string | undefined) => void;
 }
@@ -123,10 +124,11 @@ export class Logind {
     else if (line.event === 'ready') this.#begin(child, line);
     else if (line.event === 'suspend') this.#suspend(child);
     else if (line.event === 'lock') this.#options.screenLocked();
+    else if (line.event === 'unlock') this.#options.screenUnlocked();
     else if (line.event === 'screen') this.#follow(line.screen);
   }
 
-  /** What happened while nobody listened is noticed: a screen that was open and is locked, a machine that is on its way to sleep. */
+  /** What happened while nobody listened is noticed: a screen that was open and is locked or the other way round, a machine that is on its way to sleep. */
   #begin(child: ChildProcess, { delayMs, undelayed, screens, isSleeping }: LogindLine & { event: 'ready' }): void {
     this.#backoffMs = firstBackoffMs;
     this.#delayMs = delayMs;
@@ -139,10 +141,11 @@ export class Logind {
   }
 
   #follow({ path, locked }: Screen): void {
-    const isNew = locked && !this.#locked?.has(path);
+    const wasLocked = this.#locked?.has(path) ?? false;
     if (locked) this.#locked?.add(path);
     else this.#locked?.delete(path);
-    if (isNew) this.#options.screenLocked();
+    if (locked && !wasLocked) this.#options.screenLocked();
+    if (!locked && wasLocked) this.#options.screenUnlocked();
   }
 
   #suspend(child: ChildProcess): void {
