@@ -13,6 +13,8 @@ export function checkTimeout(timeoutMs: number): number {
 export class Deadline {
   /** Whether the agent may have got the request. */
   mayHaveRun = false;
+  /** Why the last attempt came to nothing; the cause of an `ERR_TIMEOUT`. */
+  lastFailure: unknown;
   /** Why nobody waits any longer: `ERR_TIMEOUT` with `mayHaveRun`, or the signal's reason. */
   #end: { readonly reason: unknown } | undefined;
   #rejectWait: ((reason: unknown) => void) | undefined;
@@ -22,7 +24,7 @@ export class Deadline {
 
   constructor(timeoutMs: number, signal?: AbortSignal) {
     this.#signal = signal;
-    if (timeoutMs <= longestMs) this.#timer = setTimeout(() => this.#expire(new AgentError('ERR_TIMEOUT', { mayHaveRun: this.mayHaveRun })), timeoutMs);
+    if (timeoutMs <= longestMs) this.#timer = setTimeout(() => this.#expire(this.#timeout()), timeoutMs);
     if (signal?.aborted) this.#abort();
     else signal?.addEventListener('abort', this.#abort, { once: true });
   }
@@ -45,6 +47,10 @@ export class Deadline {
   release(): void {
     clearTimeout(this.#timer);
     this.#signal?.removeEventListener('abort', this.#abort);
+  }
+
+  #timeout(): AgentError {
+    return new AgentError('ERR_TIMEOUT', { mayHaveRun: this.mayHaveRun }, this.lastFailure === undefined ? {} : { cause: this.lastFailure });
   }
 
   #expire(reason: unknown): void {

@@ -19,7 +19,7 @@ export interface ConnectOptions {
   readonly socketPath?: string;
   /** Milliseconds that a call may take, waiting and repeating included; default 30,000, Infinity for no limit. */
   readonly timeoutMs?: number;
-  /** Whether to connect again and repeat what may be repeated after a disconnect; default true. */
+  /** Whether to connect again and repeat what may be repeated after a disconnect, for as long as the call has time; default true. */
   readonly retry?: boolean;
   /** Ends connecting. */
   readonly signal?: AbortSignal;
@@ -35,8 +35,11 @@ export interface CallOptions {
 /** Requests that the agent runs at a time on one connection; what exceeds it waits here. */
 const maxInFlight = 256;
 const defaultTimeoutMs = 30_000;
-/** Pauses before a new try after a disconnect: a restart of the agent takes about a second. */
+/** Pauses before a new try after a disconnect, the last of them for as long as the call has time: a restart of the agent takes about a second, and others may follow. */
 const retryPausesMs = [50, 200, 500, 1000, 2000] as const;
+
+/** Milliseconds before the try after so many. */
+const pauseAfter = (tries: number): number => retryPausesMs[Math.min(tries, retryPausesMs.length) - 1] ?? 0;
 
 /** @throws TypeError for a field that is there and undefined: an unset variable must not silently mean the default key. */
 function refuseUndefined(method: string, params: object): void {
@@ -116,9 +119,8 @@ export class Transport {
   }
 
   async #callRepeating(method: MethodName, wire: unknown, deadline: Deadline): Promise<unknown> {
-    const pauses = this.#retry ? [...retryPausesMs] : [];
     let mayHaveRun = false;
-    for (;;) {
+    for (let tries = 1; ; tries += 1) {
       deadline.check();
       try {
         const connection = this.#current?.isOpen && !this.#closed ? this.#current : await this.#connect(deadline);
@@ -126,9 +128,9 @@ export class Transport {
       } catch (error) {
         mayHaveRun ||= isAgentError(error, 'ERR_DISCONNECTED') && error.details.mayHaveRun === true;
         deadline.mayHaveRun = mayHaveRun;
-        const pauseMs = this.#mayRepeat(method, error) ? pauses.shift() : undefined;
-        if (pauseMs === undefined || this.#closed) throw mayHaveRun ? rememberRun(error) : error;
-        await deadline.wait(pause(pauseMs));
+        if (!this.#retry || this.#closed || !this.#mayRepeat(method, error)) throw mayHaveRun ? rememberRun(error) : error;
+        deadline.lastFailure = error;
+        await deadline.wait(pause(pauseAfter(tries)));
       }
     }
   }

@@ -5,6 +5,7 @@ import type { ReadFacts } from './caller/process.ts';
 import type { Settings } from './config.ts';
 import { Dispatcher } from './dispatch/dispatcher.ts';
 import type { FindKeyId } from './dispatch/recording.ts';
+import { lastCall } from './front/last-call.ts';
 import { type ListenAddress, Listener } from './front/listener.ts';
 import { Agent } from './keyring/agent.ts';
 import type { TimeSource } from './keyring/clock.ts';
@@ -12,6 +13,7 @@ import { SessionLocks } from './keyring/session-locks.ts';
 import { Witness } from './keyring/witness.ts';
 import { describeError, type Log } from './log.ts';
 import { LateMetrics } from './metrics/late.ts';
+import { QuietWork } from './metrics/quiet-work.ts';
 import { makeHandlers } from './operations/index.ts';
 import { readCredential } from './os/credentials.ts';
 import { Keychain } from './os/keychain.ts';
@@ -61,7 +63,7 @@ export interface RunningAgent {
   readonly audit: Audit;
   /** Takes over what settings say of who may do what. @throws AgentError `ERR_INVALID_PARAMS` with the `path` of a wrong one; nothing changed. */
   reload(settings: Settings): void;
-  /** Stops accepting, lets running requests end, locks, and gives everything back. */
+  /** Answers for a moment who waits already, stops accepting, lets running requests end, locks, and gives everything back. */
   stop(): Promise<void>;
 }
 
@@ -259,6 +261,10 @@ export async function startAgent({
   }));
   let made: MethodResult<'rpc.discover'> | undefined;
   const document = (): MethodResult<'rpc.discover'> => (made ??= makeOpenRpcDocument(version));
+  const later = new QuietWork(() => {
+    document(); // each takes a tenth of a start
+    void metrics.load();
+  });
   const handlers = makeHandlers({
     agent,
     version,
@@ -280,6 +286,7 @@ export async function startAgent({
     findKeyId: (params) => findKeyId(agent, params),
     vaultRevision: () => String(agent.revision),
     onAnswer: ({ requestId, method, caller, code, keyId, seconds }) => {
+      later.noteAnswer();
       metrics.count({ method, outcome: code, provider: providerNameOf(agent, keyId), seconds });
       log.debug('request', { requestId, method, uid: caller.uid, code });
       onChange();
@@ -295,15 +302,14 @@ export async function startAgent({
   });
   await beforeListening(agent, audit);
   await listener.listen(listen);
-  setImmediate(() => {
-    document(); // takes a tenth of a start, and nobody waits for it
-    void metrics.load();
-  });
+  later.start();
   return {
     agent,
     audit,
     reload: (changed) => policy.reload(readAuthority(changed)),
     stop: async () => {
+      later.stop();
+      await lastCall(() => ({ ...listener.counts, answers: later.answers }));
       dispatcher.stop();
       await listener.close(settings.shutdownTimeoutMs);
       audit.note({ operation: 'stop', outcome: 'ok' });

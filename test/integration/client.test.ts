@@ -80,14 +80,23 @@ describe('a connection that breaks', () => {
     expect(warnings).toEqual([]);
   });
 
-  test('an agent that is gone for good after it got the request: the last error still says that it may have run', async () => {
+  test('an agent that is gone for good after it got the request: the error says that it may have run, and its cause is what the last attempt met', async () => {
     behave = (socket) => {
       server.close();
       socket.destroy();
     };
-    const kms = await connect({ socketPath: socketPath() });
-    await expect(kms.createKey()).rejects.toMatchObject({ code: 'ERR_UNREACHABLE', details: { mayHaveRun: true } });
+    const kms = await connect({ socketPath: socketPath(), timeoutMs: 1000 });
+    await expect(kms.createKey()).rejects.toMatchObject({ code: 'ERR_TIMEOUT', details: { mayHaveRun: true }, cause: { code: 'ERR_UNREACHABLE' } });
   });
+
+  test('an agent that breaks each connection for as long as eight restarts take: the call goes on while it has time', async () => {
+    behave = (socket, { id }) => {
+      if (requests.length < 9) socket.destroy();
+      else socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, result: { version: '1', protocolVersion: 1, state: 'LOCKED' } })}\n`);
+    };
+    const kms = await connect({ socketPath: socketPath() });
+    expect(await kms.status()).toMatchObject({ state: 'LOCKED' });
+  }, 40_000);
 
   test('timeoutMs: one time for all attempts and the pauses between them', async () => {
     behave = drop;

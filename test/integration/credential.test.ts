@@ -1,38 +1,16 @@
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { agentProgram, cleanEnv, TempFolder as Folder, initVault, passphrase, run, type TempFolder, TestAgent } from '../kit/agent.ts';
+import { agentProgram, TempFolder as Folder, initVault, passphrase, run, TestAgent } from '../kit/agent.ts';
 import { auditRecords } from '../kit/audit.ts';
-
-/** Adds a keyslot for a secret. @returns its id, or what was complained of. */
-async function addKeyslot(folder: TempFolder, secret: string, proof = passphrase): Promise<string> {
-  const args = ['keyslot', 'add', 'credential', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', '--secret-fd', '4', '--json'];
-  const child = spawn(process.execPath, [agentProgram, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'], env: cleanEnv() });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk: Buffer) => (said += chunk.toString()));
-  for (const [fd, text] of [[3, proof] as const, [4, secret] as const]) (child.stdio[fd] as NodeJS.WritableStream).end(text); // stdio above makes them pipes
-  const [code] = (await once(child, 'close')) as [number]; // as node:child_process documents it
-  return code === 0 ? (JSON.parse(said) as { keyslotId: string }).keyslotId : said;
-}
-
-/** A folder of credentials as systemd makes one. */
-function credentials(folder: TempFolder, text?: string): NodeJS.ProcessEnv {
-  const path = folder.join('credentials');
-  mkdirSync(path, { recursive: true, mode: 0o700 });
-  if (text !== undefined) writeFileSync(folder.join('credentials', 'kms-agent-root'), text);
-  return cleanEnv({ CREDENTIALS_DIRECTORY: path });
-}
+import { addKeyslot, credentials, newSecret } from '../kit/credential.ts';
 
 /** What unlock without a secret is answered. */
 async function whyLocked(agent: TestAgent): Promise<string> {
   const refused: unknown = await (await agent.client()).unlock({}).catch((error: unknown) => error);
   return isAgentError(refused, 'ERR_UNLOCK_FAILED') ? (refused.details.hint ?? '') : 'it opened';
 }
-
-const newSecret = (): string => randomBytes(32).toString('base64');
 
 describe('a credential keyslot', () => {
   test('what was locked stays locked in the next agent, however the last one ended; an unlock ends that', async () => {

@@ -44,6 +44,15 @@ test('metrics: requests by method and outcome, durations by method and provider,
   expect(samplesOf(printed.stdout.toString()).get('kms_agent_unlocked')).toBe(1);
 });
 
+test('metrics: what was answered before anybody asked for figures is in them', async () => {
+  await using agent = await TestAgent.dev();
+  const kms = await agent.client();
+  for (let count = 0; count < 3; count += 1) await kms.generateRandom({ numberOfBytes: 1 });
+  const samples = samplesOf((await kms.metrics()).text);
+  expect(samples.get('kms_agent_requests_total{method="generateRandom",outcome="ok"}')).toBe(3);
+  expect(samples.get('kms_agent_request_duration_seconds_count{method="generateRandom",provider=""}')).toBe(3);
+});
+
 test('metrics: what callers send makes no new label', async () => {
   await using agent = await TestAgent.dev();
   const kms = await agent.client();

@@ -1,6 +1,6 @@
 import type { AnsweredRequest, Metrics, MetricsSnapshot } from './registry.ts';
 
-/** Figures whose library is loaded once the agent answers: it takes as long as half of the rest of a start. What is counted before is counted then. */
+/** Figures whose library is loaded when somebody wants them or nobody waits: it takes as long as half of the rest of a start. What is counted before is counted then. */
 export class LateMetrics {
   readonly #version: string;
   readonly #read: () => MetricsSnapshot;

@@ -1,0 +1,47 @@
+/** Milliseconds without an answer after which nobody is taken to wait. */
+const quietMs = 1000;
+/** Answers after which the work is done although it never was quiet: what is counted until then is kept in memory, about 2 MB. */
+const mostAnswers = 20_000;
+
+/** Work that nobody waits for and that holds up everybody: it is done once, when nobody asks anything. Just after a start all those wait who came during it. */
+export class QuietWork {
+  readonly #work: () => void;
+  #answers = 0;
+  #seen = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(work: () => void) {
+    this.#work = work;
+  }
+
+  /** From now on a quiet second is one. */
+  start(): void {
+    this.#timer = setInterval(() => this.#look(), quietMs).unref();
+  }
+
+  /** Without effect once the work is done. */
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /** Answers so far. */
+  get answers(): number {
+    return this.#answers;
+  }
+
+  noteAnswer(): void {
+    this.#answers += 1;
+    if (this.#answers === mostAnswers && this.#timer) this.#run();
+  }
+
+  #look(): void {
+    if (this.#answers === this.#seen) this.#run();
+    this.#seen = this.#answers;
+  }
+
+  #run(): void {
+    this.stop();
+    this.#work();
+  }
+}

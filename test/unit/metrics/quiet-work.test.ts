@@ -1,0 +1,47 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { QuietWork } from '../../../daemon/src/metrics/quiet-work.ts';
+
+describe('QuietWork', () => {
+  let done = 0;
+  let work: QuietWork;
+  beforeEach(() => {
+    vi.useFakeTimers();
+    done = 0;
+    work = new QuietWork(() => {
+      done += 1;
+    });
+  });
+  afterEach(() => {
+    work.stop();
+    vi.useRealTimers();
+  });
+
+  test('is done after a second in which nobody was answered, once', () => {
+    work.start();
+    for (let second = 0; second < 10; second += 1) {
+      work.noteAnswer();
+      vi.advanceTimersByTime(1000);
+      expect(done).toBe(0);
+    }
+    vi.advanceTimersByTime(1000);
+    expect(done).toBe(1);
+    vi.advanceTimersByTime(10_000);
+    expect(done).toBe(1);
+  });
+
+  test('is done although it never is quiet, before what was counted until then fills the memory', () => {
+    work.start();
+    for (let answers = 0; answers < 19_999; answers += 1) work.noteAnswer();
+    expect(done).toBe(0);
+    for (let answers = 0; answers < 30_000; answers += 1) work.noteAnswer();
+    expect(done).toBe(1);
+  });
+
+  test('is not done in an agent that has not started or is stopping', () => {
+    for (let answers = 0; answers < 20_000; answers += 1) work.noteAnswer();
+    work.start();
+    work.stop();
+    vi.advanceTimersByTime(10_000);
+    expect(done).toBe(0);
+  });
+});
