@@ -5,7 +5,9 @@ import { rootCredential } from '../../os/credentials.ts';
 import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
 import { installCommand, systemPlaces } from '../install/host.ts';
+import { findForeign, foldersAbove, walkTree } from '../install/root-only.ts';
 import { runCommand } from '../install/run.ts';
+import { treeFolder } from '../install/tree.ts';
 import { compareVersion, serviceUnit, socketUnit, systemManager } from '../install/units.ts';
 import { type Finding, look, wrong } from './finding.ts';
 
@@ -57,9 +59,19 @@ function lookAtVersion(): string {
   return said;
 }
 
+/** The program that the units run: whoever can change it has the keys. */
+function lookAtProgram(): string {
+  if (!existsSync(treeFolder)) throw wrong(`${treeFolder} is not there`, installCommand);
+  const above = findForeign(foldersAbove(treeFolder));
+  if (above !== undefined) throw wrong(above, `chown root and chmod go-w; then ${installCommand}, because the program in it may be another's`);
+  const foreign = findForeign(walkTree(treeFolder));
+  if (foreign !== undefined) throw wrong(foreign, `${installCommand}, which replaces the program whole and restarts the agent`);
+  return `${treeFolder}, which only root can change`;
+}
+
 /** What systemd has and says of the system's agent. */
 export async function lookAtHost(): Promise<Finding[]> {
-  const findings: Finding[] = [await look('systemd', lookAtVersion)];
+  const findings: Finding[] = [await look('systemd', lookAtVersion), await look('program', lookAtProgram)];
   for (const [path, text] of systemManager().units) findings.push(await look(`unit ${path}`, () => lookAtUnit(path, text)));
   for (const unit of [socketUnit, serviceUnit]) findings.push(await look(`state of ${unit}`, () => lookAtState(unit)));
   return [...findings, await look('credential', lookAtCredential)];

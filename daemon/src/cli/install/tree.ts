@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { listFiles, type PlannedFile, planPackages } from './packages.ts';
+import { findForeign, walkTree } from './root-only.ts';
 import { plainStep, type Step } from './step.ts';
 import { checkTrusted, checkTrustedFile } from './trust.ts';
 
@@ -49,9 +50,9 @@ const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes)
 const nodeMode = 0o711;
 const isNodeShut = (tree: string): boolean => ((statSync(join(tree, nodeTarget), { throwIfNoEntry: false })?.mode ?? 0) & 0o777) === nodeMode;
 
-/** Whether the tree holds exactly the planned files, byte for byte. */
+/** Whether the tree holds exactly the planned files, byte for byte, and nobody but root can change one: the bytes alone are those of now. */
 function isSame(tree: string, { files, texts }: TreePlan): boolean {
-  if (!existsSync(tree)) return false;
+  if (!existsSync(tree) || findForeign(walkTree(tree)) !== undefined) return false;
   const there = readdirSync(tree, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory()).length;
   if (there !== files.length + texts.size || !isNodeShut(tree)) return false;
   const isCopied = ({ source, target }: PlannedFile): boolean => {

@@ -1,0 +1,49 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { passphrase, TempFolder } from '../kit/agent.ts';
+import { installPackages, SystemdContainer, systemdBackends } from '../kit/systemd-container.ts';
+
+const slow = 300_000;
+const tree = '/usr/lib/kms-agent';
+
+describe.skipIf(systemdBackends.length === 0)('a host that is not as install left it (needs root and systemd)', { timeout: slow }, () => {
+  const made = new AsyncDisposableStack();
+  const folder = made.use(new TempFolder());
+  let host: SystemdContainer;
+
+  const install = async (...args: string[]): Promise<Record<string, string>> => {
+    const said = await host.sh(`PATH=/opt/kms-agent/bin:$PATH kms-agent install --system --json --passphrase-fd 0 ${args.join(' ')}`, { input: passphrase });
+    const { steps } = JSON.parse(said) as { steps: { name: string; outcome: string }[] };
+    return Object.fromEntries(steps.map(({ name, outcome }) => [name, outcome]));
+  };
+  const doctor = async (user = 'root'): Promise<string> => (await host.run(['runuser', '-u', user, '--', 'kms-agent', 'doctor', '--system'])).stdout;
+
+  beforeAll(async () => {
+    const prefix = installPackages(folder);
+    host = made.use(await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`] }));
+    await host.sh('useradd -m alice');
+    await install();
+  }, 2 * slow);
+  afterAll(async () => await made.disposeAsync(), slow);
+
+  describe('a program that another than root can change', () => {
+    test.each([
+      ['files of somebody else', `chown -R nobody ${tree}/node_modules/koffi`, `chown -R root ${tree}/node_modules/koffi`],
+      ['files that everybody can write', `chmod -R o+w ${tree}/node_modules/@kms-agent`, `chmod -R o-w ${tree}/node_modules/@kms-agent`],
+      ['a folder that a group can write', `chmod g+w ${tree}/node_modules`, `chmod g-w ${tree}/node_modules`],
+      ['a link in the place of a file', `mv ${tree}/bin/kms /root/kms; ln -s /root/kms ${tree}/bin/kms`, `mv /root/kms ${tree}/bin/kms`],
+    ])('%s: doctor names it, and install would replace it', async (_name, change, undo) => {
+      expect(await doctor()).toMatch(/^ok {5}program: \/usr\/lib\/kms-agent, which only root can change$/m);
+      await host.sh(change);
+      expect(await doctor('alice')).toMatch(/^WRONG {2}program: \/usr\/lib\/kms-agent\/.*To mend it: \/opt\/kms-agent\/bin\/kms-agent install --system/m);
+      expect(await install('--dry-run')).toMatchObject({ program: 'would' });
+      await host.sh(undo);
+    });
+
+    test('install puts the program there anew, and restarts what may have run the other', async () => {
+      await host.sh(`chown -R nobody ${tree}/node_modules/koffi`);
+      expect(await install()).toMatchObject({ program: 'done', restart: 'done' });
+      expect(await host.sh(`find ${tree} ! -user root -o -perm /022 -o -type l`)).toBe('');
+      expect(await doctor()).toMatch(/^ok {5}program: /m);
+    });
+  });
+});
