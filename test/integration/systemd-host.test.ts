@@ -46,4 +46,20 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
       expect(await doctor()).toMatch(/^ok {5}program: /m);
     });
   });
+
+  test('doctor --system, asked by others: what they may not see is not "not there", and nobody is told to take files over', async () => {
+    await host.sh('systemctl start kms-agent.service');
+    for (const user of ['alice', 'nobody', 'kms-agent']) {
+      const found = await doctor(user);
+      expect(found).not.toMatch(/chown|is not there|credential: no keyslot/);
+      expect(found).toMatch(/^WRONG {2}credential: .* cannot be seen by this user\. To mend it: run doctor as root\.$/m);
+      expect(found).toMatch(/^WRONG {2}agent: .*EACCES.*To mend it: run doctor as root, or as one who may connect\.$/m);
+    }
+    expect(await doctor('alice')).toMatch(/^WRONG {2}audit folder: EACCES.*To mend it: run doctor as root or as the agent's own user\.$/m);
+    expect(await doctor('kms-agent')).toMatch(/^ok {5}audit folder: \/var\/log\/kms-agent, 1 file/m);
+    expect(await doctor()).toMatch(/^ok {5}credential: \/etc\/credstore\.encrypted\/kms-agent-root$/m);
+    await host.sh('chown nobody /var/log/kms-agent');
+    expect(await doctor()).toMatch(/^WRONG {2}audit folder: \/var\/log\/kms-agent belongs to uid \d+, and not to uid (\d+)\. To mend it: chown \1 /m);
+    await host.sh('chown kms-agent /var/log/kms-agent');
+  });
 });

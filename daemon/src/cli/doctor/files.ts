@@ -2,6 +2,8 @@ import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync, stat
 import { dirname, join } from 'node:path';
 import { systemSocketPath } from '@kms-agent/protocol';
 import { listFiles, readLast } from '../../audit/folder.ts';
+import { findUserId } from '../../os/users.ts';
+import { serviceUser, systemPlaces } from '../install/host.ts';
 import { wrong } from './finding.ts';
 
 const octal = (mode: number): string => (mode & 0o7777).toString(8).padStart(4, '0');
@@ -22,8 +24,13 @@ function requirePrivate(path: string, kind: 'folder' | 'file', uid?: number): St
   return stat;
 }
 
-/** Whose the agent's files must be: the user's who asks, but root asks for others too. */
-const expectedOwner = (): number | undefined => (process.geteuid?.() === 0 ? undefined : process.geteuid?.());
+const ofSystem: ReadonlySet<string> = new Set([systemPlaces.dataDir, systemPlaces.auditDir]);
+
+/** Whose a folder of the agent must be: the system's is its own user's, whoever asks; else the user's who asks, but root asks for others too. */
+function expectedOwner(folder: string): number | undefined {
+  if (ofSystem.has(folder)) return findUserId(serviceUser);
+  return process.geteuid?.() === 0 ? undefined : process.geteuid?.();
+}
 
 /** SQLite's files and the lock beside the vault: as private as the vault, where they are there. */
 const besideVault = ['vault.db', 'vault.db-wal', 'vault.db-shm', 'vault.lock'];
@@ -31,7 +38,7 @@ const besideVault = ['vault.db', 'vault.db-wal', 'vault.db-shm', 'vault.lock'];
 /** The folder of the vault and what is in it. */
 export function lookAtVault(dataDir: string): string {
   if (!statOf(dataDir) || !statOf(join(dataDir, 'vault.db'))) return `there is none in ${dataDir} yet; kms-agent init makes one`;
-  const { uid } = requirePrivate(dataDir, 'folder', expectedOwner());
+  const { uid } = requirePrivate(dataDir, 'folder', expectedOwner(dataDir));
   for (const name of besideVault) if (statOf(join(dataDir, name))) requirePrivate(join(dataDir, name), 'file', uid);
   return `${join(dataDir, 'vault.db')}, ${lstatSync(join(dataDir, 'vault.db')).size} bytes, of uid ${uid} alone`;
 }
@@ -39,7 +46,7 @@ export function lookAtVault(dataDir: string): string {
 /** The folder of the audit record and what is in it. */
 export function lookAtAuditFolder(auditDir: string): string {
   if (!statOf(auditDir)) return `there is none in ${auditDir} yet; the agent makes it`;
-  const { uid } = requirePrivate(auditDir, 'folder', expectedOwner());
+  const { uid } = requirePrivate(auditDir, 'folder', expectedOwner(auditDir));
   const files = listFiles(auditDir);
   for (const file of files) requirePrivate(file, 'file', uid);
   return `${auditDir}, ${files.length} ${files.length === 1 ? 'file' : 'files'}, of uid ${uid} alone`;

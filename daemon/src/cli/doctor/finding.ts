@@ -21,6 +21,16 @@ const hidden = new Set(['EACCES', 'EPERM']);
 /** Whether an error says that this user may not see it. */
 export const isHidden = (error: Error): boolean => 'code' in error && typeof error.code === 'string' && hidden.has(error.code);
 
+/** Does what only some users may see. @param who - may. @throws WrongError that names them, in the place of what the system said. */
+export function seeAs<T>(who: string, what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof Error && isHidden(error)) throw wrong(`${what} cannot be seen by this user`, `run doctor as ${who}`);
+    throw error;
+  }
+}
+
 function describe(error: unknown): string {
   if (isAgentError(error)) return error.details.hint ?? error.message;
   if (!(error instanceof Error)) return String(error);

@@ -1,15 +1,15 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
-import { hasVault } from '../../vault/folder.ts';
+import { vaultPath } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
 import { installCommand, systemPlaces } from '../install/host.ts';
 import { findForeign, foldersAbove, walkTree } from '../install/root-only.ts';
 import { runCommand } from '../install/run.ts';
 import { treeFolder } from '../install/tree.ts';
 import { compareVersion, serviceUnit, socketUnit, systemManager } from '../install/units.ts';
-import { type Finding, look, wrong } from './finding.ts';
+import { type Finding, look, seeAs, wrong } from './finding.ts';
 
 /** What systemd says of a unit, by property. */
 function showUnit(unit: string): Readonly<Record<string, string>> {
@@ -43,12 +43,19 @@ function lookAtState(unit: string): string {
   return said;
 }
 
+/** Whether it is there. @throws what lstat(2) says of what this user may not see: existsSync says that it is not there. */
+const isThere = (path: string): boolean => lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+
+function needsCredential(dataDir: string): boolean {
+  return isThere(vaultPath(dataDir)) && peekKeyslots(dataDir).some(({ type }) => type === 'credential');
+}
+
 /** Whether a keyslot that a credential opens has one. */
 function lookAtCredential(): string {
   const { dataDir } = systemPlaces;
-  if (!hasVault(dataDir) || !peekKeyslots(dataDir).some(({ type }) => type === 'credential')) return 'no keyslot of this vault needs it';
+  if (!seeAs('root', `what opens the vault in ${dataDir}`, () => needsCredential(dataDir))) return 'no keyslot of this vault needs it';
   const path = join(credentialStore, rootCredential);
-  if (!existsSync(path))
+  if (!seeAs('root', path, () => isThere(path)))
     throw wrong(`${path} is not there, and a keyslot needs it`, 'kms unlock; then kms-agent keyslot add credential --system, with the agent stopped');
   return path;
 }

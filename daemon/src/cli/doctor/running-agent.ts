@@ -35,7 +35,7 @@ export function askStatus(socketPath: string): Promise<AgentStatus | undefined> 
   });
   socket.on('error', (error) => {
     if ('code' in error && absent.has(String(error.code))) resolve(undefined);
-    else if (isHidden(error)) reject(error);
+    else if (isHidden(error)) reject(wrong(error.message, 'run doctor as root, or as one who may connect'));
     else fail(error.message);
   });
   socket.on('close', () => fail('it closed the connection')); // does nothing once it has answered
