@@ -4,16 +4,20 @@ import { installPackages, SystemdContainer, systemdBackends } from '../kit/syste
 
 const slow = 300_000;
 const tree = '/usr/lib/kms-agent';
+const unit = '/etc/systemd/system/kms-agent.service';
+const credential = '/etc/credstore.encrypted/kms-agent-root';
 
 describe.skipIf(systemdBackends.length === 0)('a host that is not as install left it (needs root and systemd)', { timeout: slow }, () => {
   const made = new AsyncDisposableStack();
   const folder = made.use(new TempFolder());
   let host: SystemdContainer;
 
+  let note: string | undefined;
   const install = async (...args: string[]): Promise<Record<string, string>> => {
     const said = await host.sh(`PATH=/opt/kms-agent/bin:$PATH kms-agent install --system --json --passphrase-fd 0 ${args.join(' ')}`, { input: passphrase });
-    const { steps } = JSON.parse(said) as { steps: { name: string; outcome: string }[] };
-    return Object.fromEntries(steps.map(({ name, outcome }) => [name, outcome]));
+    const answer = JSON.parse(said) as { steps: { name: string; outcome: string }[]; note?: string };
+    note = answer.note;
+    return Object.fromEntries(answer.steps.map(({ name, outcome }) => [name, outcome]));
   };
   const doctor = async (user = 'root'): Promise<string> => (await host.run(['runuser', '-u', user, '--', 'kms-agent', 'doctor', '--system'])).stdout;
 
@@ -61,5 +65,38 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     await host.sh('chown nobody /var/log/kms-agent');
     expect(await doctor()).toMatch(/^WRONG {2}audit folder: \/var\/log\/kms-agent belongs to uid \d+, and not to uid (\d+)\. To mend it: chown \1 /m);
     await host.sh('chown kms-agent /var/log/kms-agent');
+  });
+
+  describe('install --dry-run', () => {
+    test('of an upgrade: says that the agent will be restarted', async () => {
+      await host.sh(`systemctl start kms-agent.service; echo >> ${tree}/bin/kms`);
+      expect(await install('--dry-run')).toMatchObject({ program: 'would', units: 'already', restart: 'would' });
+      expect(await install()).toMatchObject({ program: 'done', restart: 'done' });
+      await host.sh(`echo '# changed' >> ${unit}; systemctl daemon-reload`);
+      expect(await install('--dry-run')).toMatchObject({ program: 'already', units: 'would', restart: 'would' });
+      expect(await install()).toMatchObject({ units: 'done', restart: 'done' });
+      expect(new Set(Object.values(await install('--dry-run')))).toEqual(new Set(['already']));
+    });
+
+    test('of a vault that no credential opens: says that a person must unlock', async () => {
+      await install('--dry-run');
+      expect(note).toBeUndefined();
+      await host.sh('mv /var/lib/kms-agent/vault.db /root');
+      await install('--dry-run', '--no-credential');
+      expect(note).toMatch(/after each start of the agent somebody must run kms unlock/);
+      await host.sh('mv /root/vault.db /var/lib/kms-agent');
+    });
+  });
+
+  test('install: says that a person must unlock where the vault has a passphrase only', async () => {
+    const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
+    const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };
+    await host.sh(`kms keyslot remove ${keyslotId} --yes`);
+    await install();
+    expect(note).toMatch(/after each start of the agent somebody must run kms unlock, .*ERR_AGENT_LOCKED/);
+    await host.sh(`systemctl stop kms-agent.socket kms-agent.service; rm ${credential}; kms-agent keyslot add credential --system --passphrase-fd 0`, {
+      input: passphrase,
+    });
+    await host.sh('systemctl start kms-agent.socket');
   });
 });

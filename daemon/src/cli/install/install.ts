@@ -4,21 +4,27 @@ import { AgentError } from '@kms-agent/protocol';
 import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
 import { isLink, removeFiles } from './files.ts';
-import { checkLinks, hostFiles, hostLinks, hostSteps, systemPlaces } from './host.ts';
+import { checkLinks, hostFiles, hostLinks, hostSteps, installCommand, systemPlaces } from './host.ts';
 import { daemonFolder } from './packages.ts';
-import { plainStep, type Step } from './step.ts';
+import { plainStep, remember, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
 import { requireVersion, systemManager, unitRemovalSteps, unitSteps, userManager } from './units.ts';
-import { firstUnlockStep, type VaultStepOptions, vaultSteps } from './vault-steps.ts';
+import { firstUnlockStep, needsPerson, type VaultStepOptions, vaultSteps } from './vault-steps.ts';
 
 /** @throws AgentError `ERR_ACCESS_DENIED` for anybody but root. */
 function requireRoot(): void {
   if (process.geteuid?.() !== 0) throw new AgentError('ERR_ACCESS_DENIED', { hint: 'This sets up the whole host; run it as root.' });
 }
 
+/** What somebody must know who meant to upgrade. */
+const installedItself = `Nothing was upgraded: this is the installed program itself. To upgrade, install the new packages and run theirs: ${installCommand}`;
+
+const personNeeded =
+  'Nothing opens this vault without a person: after each start of the agent somebody must run kms unlock, and until then calls that need a key are answered ERR_AGENT_LOCKED. So that the host opens it: kms-agent keyslot add credential --system, with the agent stopped (systemctl stop kms-agent.socket kms-agent.service).';
+
 /** Whether this program is the one that an installation put on the host: it can bring nothing newer. */
-export const isInstalledProgram = (): boolean => daemonFolder.startsWith(`${treeFolder}/`);
+const isInstalledProgram = (): boolean => daemonFolder.startsWith(`${treeFolder}/`);
 
 /** What sets up the system's agent. @throws AgentError `ERR_ACCESS_DENIED`; as requireVersion. */
 export function systemInstallation(options: VaultStepOptions): Step[] {
@@ -26,8 +32,13 @@ export function systemInstallation(options: VaultStepOptions): Step[] {
   const manager = systemManager();
   requireVersion(manager);
   process.umask(0o022); // what systemd's own tools make must be readable; what must not is given its mode by name
-  const program = treeStep(checkLinks);
-  return [program, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager), firstUnlockStep(manager)];
+  const program = remember(treeStep(checkLinks));
+  return [program.step, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager, program.wasNeeded), firstUnlockStep(manager)];
+}
+
+/** What somebody must know who set up the system's agent, or would. @param options - as for systemInstallation. */
+export function notesOnSystem(options: VaultStepOptions): string[] {
+  return [...(isInstalledProgram() ? [installedItself] : []), ...(needsPerson(options) ? [personNeeded] : [])];
 }
 
 /** What takes the system's agent away. The vault, the audit record, the settings, the credential and the accounts stay. @throws AgentError `ERR_ACCESS_DENIED`. */

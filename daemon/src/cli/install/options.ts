@@ -56,17 +56,14 @@ function isForSystem({ system = false, user = false }: TargetOptions): boolean {
 
 const configHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config');
 
-/** What somebody must know who meant to upgrade. */
-const installedItself = `Nothing was upgraded: this is the installed program itself. To upgrade, install the new packages and run theirs: ${installCommand}`;
-
 async function install({ passphraseFd, withKey, credential, ...options }: InstallOptions): Promise<void> {
   const system = isForSystem(options);
-  const { isInstalledProgram, systemInstallation, userInstallation } = await import('./install.ts');
+  const { notesOnSystem, systemInstallation, userInstallation } = await import('./install.ts');
   const vault = { ...(passphraseFd === undefined ? {} : { passphraseFd }), ...(credential ? { withKey } : {}) };
   const steps = await perform(system ? systemInstallation(vault) : userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
-  const note = system && isInstalledProgram() ? installedItself : undefined;
-  if (options.json) return say(JSON.stringify({ steps, ...(note === undefined ? {} : { note }) }));
-  if (note !== undefined) say(`\n${note}`);
+  const notes = system ? notesOnSystem(vault) : [];
+  if (options.json) return say(JSON.stringify({ steps, ...(notes.length === 0 ? {} : { note: notes.join('\n') }) }));
+  for (const note of notes) say(`\n${note}`);
   if (options.dryRun) return;
   if (system) say('\nWho may connect: usermod -a -G kms-users NAME. Then: kms status; systemctl status kms-agent');
   else say('\nNext: kms-agent init, if there is no vault yet; then kms unlock.');

@@ -61,3 +61,14 @@ export function plainStep(name: string, will: string, isDone: Step['isDone'], wo
     },
   };
 }
+
+/** A step, and whether it had something to do when it was looked at, for a later one. */
+export function remember(step: Step): { readonly step: Step; readonly wasNeeded: () => boolean } {
+  let needed = false;
+  const isDone = async (): Promise<boolean> => {
+    const done = await step.isDone();
+    needed = !done;
+    return done;
+  };
+  return { step: { ...step, isDone }, wasNeeded: () => needed };
+}

@@ -93,8 +93,11 @@ function isOutdated({ units, program, systemctl }: Manager): boolean {
   return !(started >= Math.floor(Math.max(...changed)));
 }
 
-/** The units, and a socket that listens from now on and after each start. */
-export function unitSteps(manager: Manager): Step[] {
+/**
+ * The units, and a socket that listens from now on and after each start.
+ * @param isChanging - whether an earlier step changes the program; a dry run leaves nothing on the disk that would say so.
+ */
+export function unitSteps(manager: Manager, isChanging: () => boolean = () => false): Step[] {
   const { folder, units, systemctl, is } = manager;
   return [
     plainStep(
@@ -116,7 +119,7 @@ export function unitSteps(manager: Manager): Step[] {
     plainStep(
       'restart',
       `restart ${serviceUnit} if it runs another version; callers wait for it at the socket`,
-      () => !is('is-active', serviceUnit) || !isOutdated(manager),
+      () => !is('is-active', serviceUnit) || !(isChanging() || !units.every(holds) || isOutdated(manager)),
       () => void systemctl('restart', serviceUnit),
     ),
   ];

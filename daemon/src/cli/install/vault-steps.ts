@@ -5,6 +5,7 @@ import { type CredentialKey, credentialStore } from '../../os/credential-store.t
 import { rootCredential } from '../../os/credentials.ts';
 import { findGroupId, findUserId } from '../../os/users.ts';
 import { hasVault } from '../../vault/folder.ts';
+import { peekKeyslots } from '../../vault/peek.ts';
 import { runAsUser, type UserIds } from '../as-user.ts';
 import { addHostCredential } from '../keyslot-commands.ts';
 import { serviceUser, systemPlaces } from './host.ts';
@@ -65,6 +66,15 @@ export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] 
     },
   );
   return [vault, credential];
+}
+
+/** Keyslots that a person must open. */
+const ofPersons: ReadonlySet<string> = new Set(['passphrase', 'recovery']);
+
+/** Whether the vault opens for a person only, once the steps have run: an installation that adds a credential sees to it that it does not. */
+export function needsPerson({ withKey }: VaultStepOptions): boolean {
+  if (withKey !== undefined && !existsSync(credentialFile)) return false;
+  return !hasVault(dataDir) || peekKeyslots(dataDir).every(({ type }) => ofPersons.has(type));
 }
 
 /** Starts the agent once and shows what it says of itself: the first unlock, while somebody looks. */
