@@ -5,6 +5,7 @@ import { installPackages, SystemdContainer, systemdBackends } from '../kit/syste
 const slow = 300_000;
 const tree = '/usr/lib/kms-agent';
 const unit = '/etc/systemd/system/kms-agent.service';
+const config = '/etc/kms-agent/config.json';
 const credential = '/etc/credstore.encrypted/kms-agent-root';
 
 describe.skipIf(systemdBackends.length === 0)('a host that is not as install left it (needs root and systemd)', { timeout: slow }, () => {
@@ -20,6 +21,11 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     return Object.fromEntries(answer.steps.map(({ name, outcome }) => [name, outcome]));
   };
   const doctor = async (user = 'root'): Promise<string> => (await host.run(['runuser', '-u', user, '--', 'kms-agent', 'doctor', '--system'])).stdout;
+
+  const show = async (property: string): Promise<string> => await host.sh(`systemctl show --property=${property} --value kms-agent.service`);
+  /** A kms-agent command of a user with an agent of her own. @param env - what changes her environment. */
+  const asAlice = (env: string, command: string): string =>
+    `cd /home/alice; XDG_RUNTIME_DIR=/run/user/$(id -u alice) runuser -u alice -- ${env} HOME=/home/alice PATH=/opt/kms-agent/bin:/usr/bin:/bin kms-agent ${command}`;
 
   beforeAll(async () => {
     const prefix = installPackages(folder);
@@ -88,10 +94,31 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     });
   });
 
+  describe('what would stop an installation is looked at before anything is changed', () => {
+    test.each([
+      ['a setting that is mistyped', `echo '{"maxDepth": "deep"}' > ${config}`, /Nothing was changed, because the agent would not start: .*maxDepth/],
+      ['settings that the agent’s user cannot read', `chmod 600 ${config}`, /Nothing was changed, because the agent would not start: .*EACCES/],
+    ])('%s', async (_name, change, words) => {
+      await host.sh(`kms status >/dev/null; cp -p ${config} /root/config.json; cp -p ${tree}/bin/kms /root/kms; ${change}; echo '# old' >> ${tree}/bin/kms`);
+      const pid = await show('MainPID');
+      await expect(install('--dry-run')).rejects.toThrow(words);
+      await expect(install()).rejects.toThrow(words);
+      expect(await host.sh(`tail -n 1 ${tree}/bin/kms`)).toBe('# old'); // the program of before
+      expect([await show('MainPID'), await show('ActiveState')]).toEqual([pid, 'active']);
+      await host.sh(`cp -p /root/config.json ${config}; cp -p /root/kms ${tree}/bin/kms`);
+    });
+
+    test('no systemd of the user: says how to come by one, and writes no unit', async () => {
+      const { code, stderr } = await host.run(['bash', '-c', asAlice('env -u XDG_RUNTIME_DIR', 'install --user')]);
+      expect([code, stderr]).toEqual([1, expect.stringMatching(/No systemd answers: .* To mend it: .*loginctl enable-linger.*Nothing was changed\.\n$/s)]);
+      expect((await host.run(['ls', '-A', '/home/alice/.config'])).stdout).toBe('');
+    });
+  });
+
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {
     const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
     const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };
-    await host.sh(`kms keyslot remove ${keyslotId} --yes`);
+    await host.sh(`kms keyslot remove ${keyslotId} --passphrase-fd 0`, { input: passphrase });
     await install();
     expect(note).toMatch(/after each start of the agent somebody must run kms unlock, .*ERR_AGENT_LOCKED/);
     await host.sh(`systemctl stop kms-agent.socket kms-agent.service; rm ${credential}; kms-agent keyslot add credential --system --passphrase-fd 0`, {

@@ -33,11 +33,16 @@ export async function showConfig({ usual: chosen, config, required, json }: Conf
   for (const { name, value, from } of rows) say(`${name.padEnd(24)}  ${JSON.stringify(value)}  (${from})`);
 }
 
-/** Checks a settings file as serve would. @throws AgentError that names what is wrong. */
-export async function checkConfig({ config, required, json }: ConfigOptions): Promise<void> {
+/** Reads a settings file as serve would. @throws AgentError that names what is wrong. */
+export async function checkSettings(config: string, required: boolean): Promise<void> {
   const settings = completeSettings(await readSettingsFile(config, required));
   checkTokens(settings.tokens);
   checkAuthority({ administrators: settings.administrators, agentPolicy: decodePolicy(settings.policy) });
+}
+
+/** Says that a settings file is as it must be. @throws as checkSettings. */
+export async function checkConfig({ config, required, json }: ConfigOptions): Promise<void> {
+  await checkSettings(config, required);
   say(json ? JSON.stringify({ ok: true, config }) : `ok: ${config}`);
 }
 

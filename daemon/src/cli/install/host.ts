@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { findGroupId, findUserId } from '../../os/users.ts';
+import type { UserIds } from '../as-user.ts';
 import { checkLink, holds, isLink, makeLink, readShipped, type TextFile, writePublic } from './files.ts';
 import { runCommand } from './run.ts';
 import { plainStep, type Step } from './step.ts';
@@ -10,6 +11,12 @@ import { hasClient, treeFolder } from './tree.ts';
 /** The user that the system's agent runs as, and the group of those who may connect. */
 export const serviceUser = 'kms-agent';
 const callersGroup = 'kms-users';
+
+/** That user by numbers; undefined before an installation has made it. */
+export function findServiceUser(): UserIds | undefined {
+  const [uid, gid] = [findUserId(serviceUser), findGroupId(serviceUser)];
+  return uid === undefined || gid === undefined ? undefined : { uid, gid };
+}
 
 /** What installs and upgrades a host: the program of the packages, where the guide puts them (daemon/README.md). The installed one upgrades nothing. */
 export const installCommand = '/opt/kms-agent/bin/kms-agent install --system';

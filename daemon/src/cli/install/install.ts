@@ -6,6 +6,7 @@ import { rootCredential } from '../../os/credentials.ts';
 import { isLink, removeFiles } from './files.ts';
 import { checkLinks, hostFiles, hostLinks, hostSteps, installCommand, systemPlaces } from './host.ts';
 import { daemonFolder } from './packages.ts';
+import { checkSystemSettings, checkUserSettings } from './settings.ts';
 import { plainStep, remember, type Step } from './step.ts';
 import { treeFolder, treeStep } from './tree.ts';
 import { checkTrusted } from './trust.ts';
@@ -32,7 +33,11 @@ export function systemInstallation(options: VaultStepOptions): Step[] {
   const manager = systemManager();
   requireVersion(manager);
   process.umask(0o022); // what systemd's own tools make must be readable; what must not is given its mode by name
-  const program = remember(treeStep(checkLinks));
+  const check = async (): Promise<void> => {
+    checkLinks();
+    await checkSystemSettings();
+  };
+  const program = remember(treeStep(check));
   return [program.step, ...hostSteps(), ...vaultSteps(options), ...unitSteps(manager, program.wasNeeded), firstUnlockStep(manager)];
 }
 
@@ -69,11 +74,12 @@ export function keptOfSystem(): string[] {
   return [systemPlaces.dataDir, systemPlaces.auditDir, systemPlaces.configFile, join(credentialStore, rootCredential)].filter((path) => existsSync(path));
 }
 
-/** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write; as requireVersion. */
-export function userInstallation(configHome: string, script: string): Step[] {
+/** What sets up an agent of the user's own. @throws AgentError `ERR_STATE_CONFLICT` for a Node or program that others can write, and for settings that no agent starts with; as requireVersion. */
+export async function userInstallation(configHome: string, script: string): Promise<Step[]> {
   const manager = userManager(configHome, [process.execPath, script]);
   requireVersion(manager);
   for (const path of [process.execPath, script]) checkTrusted(path);
+  await checkUserSettings(join(configHome, 'kms-agent', 'config.json'));
   return unitSteps(manager);
 }
 

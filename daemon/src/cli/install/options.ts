@@ -60,7 +60,7 @@ async function install({ passphraseFd, withKey, credential, ...options }: Instal
   const system = isForSystem(options);
   const { notesOnSystem, systemInstallation, userInstallation } = await import('./install.ts');
   const vault = { ...(passphraseFd === undefined ? {} : { passphraseFd }), ...(credential ? { withKey } : {}) };
-  const steps = await perform(system ? systemInstallation(vault) : userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
+  const steps = await perform(system ? systemInstallation(vault) : await userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
   const notes = system ? notesOnSystem(vault) : [];
   if (options.json) return say(JSON.stringify({ steps, ...(notes.length === 0 ? {} : { note: notes.join('\n') }) }));
   for (const note of notes) say(`\n${note}`);

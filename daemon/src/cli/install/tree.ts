@@ -99,16 +99,16 @@ function replaceTree(plan: TreePlan): void {
 }
 
 /** The program with its own Node. @throws AgentError `ERR_STATE_CONFLICT` where others than root can write what is copied, or where it goes. @param check - throws for what stops a later step: the program is not replaced then. */
-export function treeStep(check: () => void): Step {
+export function treeStep(check: () => Promise<void> | void): Step {
   let plan: TreePlan | undefined;
   return plainStep(
     'program',
     `copy the program and its own Node ${process.versions.node} to ${treeFolder}, which only root can write`,
-    () => {
+    async () => {
       plan = planTree();
       checkSources(plan.files);
       checkTrusted(existsSync(treeFolder) ? treeFolder : dirname(treeFolder));
-      check();
+      await check();
       return isSame(treeFolder, plan);
     },
     () => replaceTree(plan ?? planTree()),

@@ -14,6 +14,8 @@ export const serviceUnit = 'kms-agent.service';
 export interface Manager {
   readonly folder: string;
   readonly units: readonly TextFile[];
+  /** How to come by one where none answers. */
+  readonly absence: string;
   /** The oldest systemd that knows what the units say. */
   readonly leastVersion: number;
   /** What the service runs: whatever changes it leaves a new time of change there. */
@@ -24,7 +26,7 @@ export interface Manager {
   readonly is: (...args: string[]) => boolean;
 }
 
-type ManagerParts = Pick<Manager, 'folder' | 'units' | 'leastVersion' | 'program'> & { readonly flags: readonly string[] };
+type ManagerParts = Pick<Manager, 'folder' | 'units' | 'absence' | 'leastVersion' | 'program'> & { readonly flags: readonly string[] };
 
 function makeManager({ flags, ...parts }: ManagerParts): Manager {
   return {
@@ -42,7 +44,8 @@ const leastForUsers = 247;
 export function systemManager(): Manager {
   const folder = '/etc/systemd/system';
   const units = [socketUnit, serviceUnit].map((name): TextFile => [join(folder, name), readShipped(name)]);
-  return makeManager({ folder, flags: [], units, leastVersion: leastForSystem, program: [treeFolder] });
+  const absence = 'boot the host with systemd; without it, run kms-agent serve under what starts its services';
+  return makeManager({ folder, flags: [], units, absence, leastVersion: leastForSystem, program: [treeFolder] });
 }
 
 /** A word of a command line as systemd reads it (systemd.service(5), Command Lines). */
@@ -62,23 +65,43 @@ export function userManager(configHome: string, program: readonly [node: string,
     [join(folder, socketUnit), readShipped(`user/${socketUnit}`)],
     [join(folder, serviceUnit), service],
   ];
-  return makeManager({ folder, flags: ['--user'], units, leastVersion: leastForUsers, program: [program[0], daemonFolder] });
+  const absence = `log in with a session of your own, not by su or sudo; or loginctl enable-linger, and XDG_RUNTIME_DIR=/run/user/${process.geteuid?.()}`;
+  return makeManager({ folder, flags: ['--user'], units, absence, leastVersion: leastForUsers, program: [program[0], daemonFolder] });
+}
+
+/** No systemd answers. */
+export class NoManager extends Error {
+  override readonly name = 'NoManager';
+}
+
+function askVersion(systemctl: Manager['systemctl']): string {
+  try {
+    return systemctl('show', '--property=Version', '--value');
+  } catch (cause) {
+    throw new NoManager((cause instanceof Error ? cause.message : String(cause)).replaceAll(/\s+/g, ' '), { cause });
+  }
 }
 
 /**
  * How the systemd that runs compares with what the units need: an older one ignores what it does not know, so that the agent would stay locked, or without a part of its sandbox.
- * @throws Error where no such manager runs.
+ * @throws NoManager where none answers.
  */
 export function compareVersion({ leastVersion, systemctl }: Pick<Manager, 'leastVersion' | 'systemctl'>): { readonly said: string; readonly isOld: boolean } {
-  const version = systemctl('show', '--property=Version', '--value');
+  const version = askVersion(systemctl);
   const number = /^v?(\d+)/.exec(version)?.[1];
   return { said: `${version}; the units need ${leastVersion} or newer`, isOld: number !== undefined && Number(number) < leastVersion };
 }
 
-/** @throws AgentError `ERR_UNSUPPORTED_OPERATION` for a systemd that does not know what the units say. */
-export function requireVersion(manager: Pick<Manager, 'leastVersion' | 'systemctl'>): void {
-  const { said, isOld } = compareVersion(manager);
-  if (isOld) throw new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `systemd here is ${said}. Nothing was changed.` });
+/** @throws AgentError `ERR_UNSUPPORTED_OPERATION` without a systemd that answers, and for one that does not know what the units say. */
+export function requireVersion(manager: Pick<Manager, 'leastVersion' | 'systemctl' | 'absence'>): void {
+  const refuse = (hint: string): AgentError => new AgentError('ERR_UNSUPPORTED_OPERATION', { hint: `${hint}. Nothing was changed.` });
+  try {
+    const { said, isOld } = compareVersion(manager);
+    if (isOld) throw refuse(`systemd here is ${said}`);
+  } catch (error) {
+    if (error instanceof NoManager) throw refuse(`No systemd answers: ${error.message}. To mend it: ${manager.absence}`);
+    throw error;
+  }
 }
 
 /** Whether files of a unit changed after systemd read them. */

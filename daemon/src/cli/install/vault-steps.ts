@@ -3,12 +3,11 @@ import { join } from 'node:path';
 import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
 import { type CredentialKey, credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
-import { findGroupId, findUserId } from '../../os/users.ts';
 import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
 import { runAsUser, type UserIds } from '../as-user.ts';
 import { addHostCredential } from '../keyslot-commands.ts';
-import { serviceUser, systemPlaces } from './host.ts';
+import { findServiceUser, serviceUser, systemPlaces } from './host.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeNode, treeProgram } from './tree.ts';
 import type { Manager } from './units.ts';
@@ -25,10 +24,10 @@ const { dataDir } = systemPlaces;
 const credentialFile = join(credentialStore, rootCredential);
 
 /** @throws Error without the user, whom an earlier step makes. */
-function findServiceUser(): UserIds {
-  const [uid, gid] = [findUserId(serviceUser), findGroupId(serviceUser)];
-  if (uid === undefined || gid === undefined) throw new Error(`There is no user ${serviceUser}.`);
-  return { uid, gid };
+function requireUser(): UserIds {
+  const user = findServiceUser();
+  if (!user) throw new Error(`There is no user ${serviceUser}.`);
+  return user;
 }
 
 /** Asks once, for what the vault and its credential need. */
@@ -49,7 +48,7 @@ export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] 
     isDone: () => hasVault(dataDir),
     run: async () => {
       const inputs = [await readPassphrase(true)];
-      const command = { node: treeNode, program: treeProgram, user: findServiceUser() };
+      const command = { node: treeNode, program: treeProgram, user: requireUser() };
       const answer = await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs });
       const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string }; // printed by init
       return { recoveryCode };
