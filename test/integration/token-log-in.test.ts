@@ -66,6 +66,32 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
   });
 
+  test.each([
+    ['hangs', 'hang', false],
+    ['crashes its module', 'crash', false],
+    ['is answered late, for a wrong PIN', 'slow1200', true],
+  ] as const)('a log-in that %s is tried three times and no more, until a person logs in', async (_name, what, isWrong) => {
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 800 } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const before = fault.counts.logins;
+    const its = isWrong ? '11111111' : pin;
+    if (isWrong) rig.hsm.tool('hsm', '--change-pin', '--new-pin', its);
+    fault.begin('C_Login', what);
+    await killHelper(kms);
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
+    expect(fault.counts.logins - before).toBe(3);
+    await delay(1500);
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('ERR_HSM_PIN_WRONG');
+    expect(fault.counts.logins - before).toBe(3);
+    fault.end();
+    await kms.unlock({ token: 'hsm', pin: its });
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
+  });
+
   test('a device that fails in C_Login is asked until it is well', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;

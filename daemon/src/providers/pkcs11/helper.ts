@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type CallName, type Calls, type HelperEnd, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, type Failure, type HelperEnd, type LogInNotice, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
 
 const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './process/main.ts' : './process/main.js', import.meta.url));
 
@@ -10,6 +10,9 @@ const killTimeoutMs = 1000;
 
 /** Milliseconds that a process may take to start: on a busy host that takes longer than a call may. */
 const startTimeoutMs = 10_000;
+
+/** Calls that send a PIN. */
+const logIns: ReadonlySet<CallName> = new Set(['open', 'recover']);
 
 interface Waiting {
   readonly call: CallName;
@@ -41,6 +44,8 @@ export class HelperProcess {
   #isReady = false;
   /** It ran when we ended it: it did not die. */
   #isUnwanted = false;
+  /** It has sent a PIN, and not heard what the token says. */
+  #isLoggingIn = false;
   #lastId = 0;
 
   /** @param sessions - calls that run side by side. @param onGone - hears of it when the process dies by itself, with why. @throws TokenFailure of kind `fault` when no process can be started. */
@@ -49,7 +54,7 @@ export class HelperProcess {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#gone = promise;
     this.#starting = setTimeout(() => this.#giveUp('the helper does not start'), startTimeoutMs).unref();
-    this.#child.on('message', (reply: Reply) => this.#take(reply));
+    this.#child.on('message', (message: Reply | LogInNotice) => this.#take(message));
     this.#child.on('error', (error) => {
       this.#fail(error.message);
       if (this.#child.pid === undefined) resolve(); // it was never there, and so never ends
@@ -117,7 +122,11 @@ export class HelperProcess {
     for (const [id, waiting] of this.#waiting) this.#startClock(id, waiting);
   }
 
-  #take(reply: Reply): void {
+  #take(reply: Reply | LogInNotice): void {
+    if ('isLoggingIn' in reply) {
+      this.#isLoggingIn = reply.isLoggingIn;
+      return;
+    }
     if (reply.id === readyId) this.#beReady();
     const waiting = this.#waiting.get(reply.id);
     if (!waiting) return; // it was ready, or came too late
@@ -137,6 +146,11 @@ export class HelperProcess {
     if (!waiting) return;
     this.#waiting.delete(id);
     clearTimeout(waiting.timer);
-    waiting.reject(new TokenFailure({ kind: 'fault', rv: why, call: waiting.call, helper }));
+    waiting.reject(new TokenFailure(this.#lossOf(waiting.call, why, helper)));
+  }
+
+  /** What a lost helper means for a call. A log-in that was cut off is as good as refused: some tokens answer a wrong PIN late, on purpose. */
+  #lossOf(call: CallName, why: string, helper: HelperEnd): Failure {
+    return this.#isLoggingIn && logIns.has(call) ? { kind: 'logIn', rv: why } : { kind: 'fault', rv: why, call, helper };
   }
 }

@@ -159,7 +159,7 @@ export type Failure =
   | { readonly kind: 'noWrappingKey' }
   /** Nothing but a person helps. */
   | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused'; readonly rv?: string }
-  /** C_Login failed in words that may mean a sick token or a refusal: it may be tried again, but not often, because the token may count. */
+  /** C_Login failed in words that may mean a sick token or a refusal, or never ended: it may be tried again, but not often, because the token may count. */
   | { readonly kind: 'logIn'; readonly rv: string }
   /** No token, or more than one, fits the URI. */
   | { readonly kind: 'noToken'; readonly found: number }
@@ -181,6 +181,11 @@ export interface Request<C extends CallName = CallName> {
 export const readyId = 0;
 
 export type Reply = { readonly id: number; readonly result: unknown } | { readonly id: number; readonly failure: Failure };
+
+/** Sent before C_Login begins, and once the token has answered: a helper that is lost in between has sent a PIN, and nobody knows whether the token counted it. */
+export interface LogInNotice {
+  readonly isLoggingIn: boolean;
+}
 
 /** Thrown on both sides; what it says goes over the pipe, and to the log, never to a caller. */
 export class TokenFailure extends Error {

@@ -31,6 +31,7 @@ export class Helper {
   #open: Open | undefined;
   /** Modules break when keys are made, taken in or destroyed side by side (SoftHSMv2 573). */
   #turn: Promise<unknown> = Promise.resolve();
+  readonly #onLogIn: (isLoggingIn: boolean) => Promise<void>;
 
   readonly handlers: Handlers = {
     offer: async ({ module }) => {
@@ -42,7 +43,7 @@ export class Helper {
       const { token, keys } = this.#opened;
       keys.forgetAll();
       if (from === 'initialize') token.initialize();
-      token.login(true);
+      await token.login(true);
       await token.check();
       return {};
     },
@@ -71,6 +72,11 @@ export class Helper {
     unwrap: (params) => this.#inTurn(() => this.#unwrap(params)),
   };
 
+  /** @param onLogIn - hears of it before a PIN is sent, and once the token has answered. */
+  constructor(onLogIn: (isLoggingIn: boolean) => Promise<void>) {
+    this.#onLogIn = onLogIn;
+  }
+
   get #opened(): Open {
     if (this.#open) return this.#open;
     throw new TokenFailure({ kind: 'fault', rv: 'no token is open', call: 'open' });
@@ -78,9 +84,9 @@ export class Helper {
 
   async #openToken({ module, match, serial, pin, automatic, sessions, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
     this.#library ??= await loadModule(module);
-    const token = new Token(this.#library, { match, serial }, { pin, sessions });
+    const token = new Token(this.#library, { match, serial }, { pin, sessions, onLogIn: this.#onLogIn });
     pin?.fill(0);
-    token.login(automatic);
+    await token.login(automatic);
     const known = abilities ?? (await new Probe(token).run());
     await token.check();
     this.#open = this.#build(token, known);

@@ -1,5 +1,5 @@
 import { dieWithParent, forbidInspection } from '../../../os/libc.ts';
-import { type Failure, type Reply, type Request, readyId, TokenFailure } from '../messages.ts';
+import { type Failure, type LogInNotice, type Reply, type Request, readyId, TokenFailure } from '../messages.ts';
 import { Helper } from './calls.ts';
 
 /*
@@ -13,7 +13,14 @@ process.on('SIGUSR1', () => undefined); // would open Node's debugger
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined); // a terminal sends them to us too; the agent says when to end
 process.on('disconnect', () => process.exit(0));
 
-const helper = new Helper();
+/** Comes back when the notice is on its way: what is done next may be the last thing that this process does. */
+async function noteLogIn(isLoggingIn: boolean): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  process.send?.({ isLoggingIn } satisfies LogInNotice, (error: Error | null) => (error ? reject(error) : resolve()));
+  await promise;
+}
+
+const helper = new Helper(noteLogIn);
 
 function describe(error: unknown): Failure {
   if (error instanceof TokenFailure) return error.failure;

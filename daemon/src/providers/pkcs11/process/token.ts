@@ -28,6 +28,7 @@ export class Token {
   readonly #library: PKCS11;
   readonly #match: TokenMatch;
   readonly #pin: string | undefined;
+  readonly #onLogIn: (isLoggingIn: boolean) => Promise<void>;
   #slot: Handle;
   #login: Session | undefined;
   #needsLogin = false;
@@ -36,16 +37,18 @@ export class Token {
 
   /**
    * @param serial - of the token that the PIN is for, where it is known. @param sessions - that work side by side.
+   * @param onLogIn - hears of it before a PIN is sent, and once the token has answered.
    * @throws TokenFailure of kind `noToken` or `otherToken`.
    */
   constructor(
     library: PKCS11,
     { match, serial }: { match: TokenMatch; serial: string | undefined },
-    { pin, sessions }: { pin: Uint8Array | undefined; sessions: number },
+    { pin, sessions, onLogIn }: { pin: Uint8Array | undefined; sessions: number; onLogIn: (isLoggingIn: boolean) => Promise<void> },
   ) {
     this.#library = library;
     this.#match = match;
     this.#pin = pin && Buffer.from(pin).toString('utf8');
+    this.#onLogIn = onLogIn;
     this.#pool = new SessionPool(sessions + sessionsForChanges, () => this.#openSession());
     const { slot, info } = this.#find(serial);
     this.#slot = slot;
@@ -64,14 +67,14 @@ export class Token {
    * @param automatic - nobody asked: the last try of a PIN is left to a person.
    * @throws TokenFailure of kind `pin`.
    */
-  login(automatic: boolean): void {
+  async login(automatic: boolean): Promise<void> {
     const flags = this.#readFlags();
     this.#needsLogin = (flags & CKF_LOGIN_REQUIRED) !== 0;
     const pin = this.#needsLogin ? this.#usablePin(flags, automatic) : undefined;
     const old = this.#login;
     this.#pool.clear(); // makes room for the new one
     const session = this.#openSession();
-    if (pin !== undefined) this.#logIn(session, pin);
+    if (pin !== undefined) await this.#logIn(session, pin);
     this.#login = session;
     old?.close();
   }
@@ -84,7 +87,8 @@ export class Token {
     return this.#pin;
   }
 
-  #logIn(session: Session, pin: string): void {
+  async #logIn(session: Session, pin: string): Promise<void> {
+    await this.#onLogIn(true);
     try {
       this.#library.C_Login(session.handle, CKU_USER, pin);
     } catch (error) {
@@ -92,6 +96,8 @@ export class Token {
       if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's
       session.close();
       throw rv === undefined ? error : refusalOf(rv);
+    } finally {
+      await this.#onLogIn(false);
     }
   }
 
