@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { HelperProcess } from './helper.ts';
+import { refuseUntaken } from './log-in-tries.ts';
 import { type CallName, type Calls, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
 import type { TokenPins } from './pins.ts';
 import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
@@ -28,7 +29,7 @@ export class Connection {
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
-  #isProven = false;
+  #isTaken = false;
   #made = 0;
   info: TokenInfo | undefined;
   /** Tried out once, unless that was doubtful; a later helper is told. */
@@ -57,15 +58,15 @@ export class Connection {
   }
 
   /** Whether there is a PIN that the token has taken. */
-  get hasProvenPin(): boolean {
-    return this.#pin !== undefined && this.#isProven;
+  get hasTakenPin(): boolean {
+    return this.#pin !== undefined && this.#isTaken;
   }
 
-  /** Takes a PIN over, or forgets it. */
-  setPin(pin: Uint8Array | undefined): void {
+  /** Takes a PIN over, or forgets it. @param isTaken - the token is known to have taken it before. */
+  setPin(pin: Uint8Array | undefined, isTaken = false): void {
     if (this.#pin !== pin) this.#pin?.fill(0);
     this.#pin = pin;
-    this.#isProven = false;
+    this.#isTaken = isTaken;
   }
 
   /** Takes a PIN over once the token has taken it, in a helper of its own: the one that works is not disturbed. @throws TokenFailure */
@@ -76,11 +77,10 @@ export class Connection {
     try {
       await this.#openIn(helper, pin, false);
       if (held !== this.#pin) throw fault('stopped', 'open');
-      this.setPin(pin);
-      this.#isProven = true;
+      this.setPin(pin, true);
     } catch (error) {
       pin.fill(0);
-      throw error;
+      throw error instanceof TokenFailure ? new TokenFailure(refuseUntaken(error.failure)) : error;
     } finally {
       this.#trying = undefined;
       await helper.kill();
@@ -114,7 +114,7 @@ export class Connection {
       pin?.fill(0);
       throw fault('stopped', 'open');
     }
-    if (pin !== this.#pin) this.setPin(pin);
+    if (pin !== this.#pin) this.setPin(pin, this.#pins.keepsTaken);
     const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
     this.#made = 0;
@@ -123,7 +123,7 @@ export class Connection {
       await helper.kill();
       throw fault('stopped', 'open');
     }
-    this.#isProven = true;
+    this.#isTaken = true;
     this.info = opened.token;
     this.abilities = opened.abilities;
   }

@@ -6,6 +6,8 @@ const hintsOfPin = {
   locked: "Its security officer must set a new PIN with the vendor's tool.",
   finalTry: 'One try is left, which is kept for a person: kms unlock --token.',
   refused: 'The token refused to log in, kms status says how, and is not asked again by itself; once that is mended: kms unlock --token.',
+  untaken:
+    'The token refused to log in, and has not taken this PIN before: it may be wrong, and is not tried again by itself. Check it, then kms unlock --token.',
   needed: 'Log in to the token first: kms unlock --token.',
 } as const;
 
@@ -34,7 +36,11 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
     );
   if (failure.kind !== 'pin') return new AgentError('ERR_HSM_UNAVAILABLE', {}, options);
   const code =
-    failure.why === 'wrong' || failure.why === 'refused' ? 'ERR_HSM_PIN_WRONG' : failure.why === 'locked' ? 'ERR_HSM_PIN_LOCKED' : 'ERR_HSM_UNAVAILABLE';
+    failure.why === 'wrong' || failure.why === 'refused' || failure.why === 'untaken'
+      ? 'ERR_HSM_PIN_WRONG'
+      : failure.why === 'locked'
+        ? 'ERR_HSM_PIN_LOCKED'
+        : 'ERR_HSM_UNAVAILABLE';
   return new AgentError(code, { hint: hintsOfPin[failure.why] }, options);
 }
 

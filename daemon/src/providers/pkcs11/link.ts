@@ -91,7 +91,7 @@ export class TokenLink {
 
   async #logIn(pin: Uint8Array | undefined): Promise<void> {
     if (this.state === 'connecting') await this.#recovery.waitToSettle();
-    if (pin && (this.state === 'ok' || this.connection.hasProvenPin)) await this.connection.prove(pin);
+    if (pin && (this.state === 'ok' || this.connection.hasTakenPin)) await this.connection.prove(pin);
     else if (pin) this.connection.setPin(pin);
     if (this.state === 'ok') return void (await this.#run('check', {}));
     this.#recovery.restart(pin === undefined);

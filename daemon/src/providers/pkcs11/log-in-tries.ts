@@ -1,5 +1,10 @@
 import type { Failure } from './messages.ts';
 
+/** A vague refusal of a PIN that the token has never taken: it may be a slip, and a card has three tries. */
+export function refuseUntaken(failure: Failure): Failure {
+  return failure.kind === 'logIn' ? { kind: 'pin', why: 'untaken', rv: failure.rv } : failure;
+}
+
 /** Waits before a log-in that was refused for no clear reason is tried again; then it is left to a person. */
 const logInBackoffMs = [1000, 5000] as const;
 
@@ -10,10 +15,11 @@ export class LogInTries {
   /** Log-ins in a row that were refused for no clear reason, which a token may count. */
   #failures = 0;
 
-  /** Counts log-ins that failed for no clear reason; the last one is a refusal. */
-  judge(failure: Failure): Failure {
+  /** Counts log-ins that failed for no clear reason; the last one is a refusal, and each of a PIN that was not `taken` before. */
+  judge(failure: Failure, taken: boolean): Failure {
     if (failure.kind !== 'logIn') return failure;
     this.#failures += 1;
+    if (!taken) return refuseUntaken(failure);
     return this.#failures > logInBackoffMs.length ? { kind: 'pin', why: 'refused', rv: failure.rv } : failure;
   }
 

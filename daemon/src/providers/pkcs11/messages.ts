@@ -158,7 +158,7 @@ export type Failure =
   /** The wrapping pair of an import is not in the token any more. */
   | { readonly kind: 'noWrappingKey' }
   /** Nothing but a person helps. */
-  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused'; readonly rv?: string }
+  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused' | 'untaken'; readonly rv?: string }
   /** C_Login failed in words that may mean a sick token or a refusal, or never ended: it may be tried again, but not often, because the token may count. */
   | { readonly kind: 'logIn'; readonly rv: string }
   /** No token, or more than one, fits the URI. */
@@ -204,7 +204,8 @@ export function describeFailure(failure: Failure): string {
   if (failure.kind === 'unsupported') return `${failure.call} with ${failure.mechanism} answered ${failure.rv}`;
   if (failure.kind === 'key') return `the key object is ${failure.why}`;
   if (failure.kind === 'logIn') return `C_Login answered ${failure.rv}`;
-  if (failure.kind === 'pin') return describePin[failure.why] + (failure.why === 'refused' ? ` (C_Login answered ${failure.rv})` : '');
+  if (failure.kind === 'pin')
+    return describePin[failure.why] + (failure.why === 'refused' || failure.why === 'untaken' ? ` (C_Login answered ${failure.rv})` : '');
   if (failure.kind === 'noToken') return failure.found === 0 ? 'no token fits its URI' : `${failure.found} tokens fit its URI; add the serial number`;
   if (failure.kind === 'otherToken')
     return `the token that fits has the serial number ${failure.serial}, and the one that its PIN is for ${failure.expected}; it is sent no PIN. If it takes the place of the other, set its uri in the settings to ${formatTokenUri(failure)} and start the agent anew`;
@@ -217,6 +218,8 @@ const describePin = {
   finalTry: 'one try of the PIN is left, which is kept for a person: kms unlock --token',
   needed: 'the token needs a PIN: kms unlock --token',
   refused: 'the token refused to log in and is not asked again by itself: kms unlock --token',
+  untaken:
+    'the token refused to log in with a PIN that it has not taken before, which may be wrong and is not tried again by itself; check it, then kms unlock --token',
 } as const;
 
 /** What a token answers to a ciphertext or a wrapping that does not open, and, some, when it is sick itself. */

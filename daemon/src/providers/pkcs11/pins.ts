@@ -63,6 +63,12 @@ export class TokenPins {
     }
   }
 
+  /** Whether its source holds only what the token took: a credential may be anything. */
+  get keepsTaken(): boolean {
+    const { pin } = this.#options.settings;
+    return pin === 'vault' || pin === 'keychain';
+  }
+
   /** The PIN, where it needs no person. */
   async read(): Promise<Uint8Array | undefined> {
     const { settings, readPin } = this.#options;

@@ -141,11 +141,15 @@ export class Recovery {
         if (life === this.life) this.#succeed(step);
         return;
       } catch (error) {
-        failure = this.#logIns.judge(failureOf(error));
+        failure = this.#judge(error);
         if (failure.kind === 'pin' || failure.kind === 'logIn') break; // another try could lock the PIN
       }
     }
     if (life === this.life) this.#giveUp(failure, life);
+  }
+
+  #judge(error: unknown): Failure {
+    return this.#logIns.judge(failureOf(error), this.#connection.hasTakenPin);
   }
 
   async #tryStep(step: Step, automatic: boolean, life: number): Promise<void> {
@@ -191,7 +195,7 @@ export class Recovery {
         return;
       } catch (error) {
         if (life !== this.life) return;
-        failure = this.#logIns.judge(failureOf(error));
+        failure = this.#judge(error);
         this.note(failure);
         if (failure.kind === 'pin') return this.#giveUp(failure, life);
       }
