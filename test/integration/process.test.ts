@@ -8,6 +8,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { agentProgram, cleanEnv, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { asUser, attack, canRunAsUser, crash, StartWatcher } from '../kit/attacker.ts';
 import { protectionsOfTheMachine } from '../kit/outcome.ts';
+import { outlives } from '../kit/signals.ts';
 import { hasSoftHsm, pin, SoftHsm, softHsmModule } from '../kit/softhsm.ts';
 
 const hasYama = existsSync('/proc/sys/kernel/yama/ptrace_scope');
@@ -181,12 +182,6 @@ function linkOf(pid: number, fd: string): string {
   } catch {
     return ''; // closed meanwhile
   }
-}
-
-/** Whether a process would outlive a signal: SigBlk, SigIgn and SigCgt of /proc/PID/status are masks, the first signal their lowest bit (proc(5)). */
-function outlives(pid: number, signal: number): boolean {
-  const masks = readFileSync(`/proc/${pid}/status`, 'utf8').matchAll(/^Sig(?:Blk|Ign|Cgt):\s*([0-9a-f]+)$/gm);
-  return [...masks].some(([, mask]) => ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n);
 }
 
 test.skipIf(process.getuid?.() !== 0)('SIGUSR1: opens no debugger, in the agent or a process of its own (needs root to see the sockets)', async () => {

@@ -13,8 +13,9 @@ import { withInheritedMask } from '../os/protections.ts';
 import { Notifier, takeSupervision } from '../os/systemd.ts';
 import { machineTime } from '../os/time.ts';
 import { hasVault } from '../vault/folder.ts';
-import { lockMarkIn } from '../vault/lock-mark.ts';
+import { changeMark, type LockMark, lockMarkIn } from '../vault/lock-mark.ts';
 import { Vault } from '../vault/vault.ts';
+import { hearSignal } from './early-signals.ts';
 import { type ReloadOptions, reload } from './reload.ts';
 import { chooseAddress, describeReason, describeState, mustSucceed, type Trouble } from './supervised.ts';
 
@@ -28,8 +29,8 @@ export interface ServeOptions {
   readonly acceptRollback?: bigint;
 }
 
-/** Ends the agent on the signals that end it, and locks it on SIGUSR2. Each may come twice. */
-function handleSignals(
+/** Ends the agent on the signals that end it. Each may come twice. */
+function endOnSignals(
   running: RunningAgent,
   log: Log,
   { onStopping, onStopped }: { onStopping?: () => void; onStopped: () => void },
@@ -47,8 +48,17 @@ function handleSignals(
     });
   };
   for (const signal of ending) process.on(signal, stop);
-  process.on('SIGUSR2', () => {
-    void running.agent.lockBecause('SIGUSR2').catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
+}
+
+/** What SIGUSR2 does. */
+const locker = (agent: Agent, log: Log) => (): void => {
+  void agent.lockBecause('SIGUSR2').catch((error: unknown) => log.error('lock failed', { detail: describeError(error) }));
+};
+
+/** SIGUSR2 before there is an agent: the vault counts as locked, and so the agent that is being started leaves it so, or the next one if this ends. */
+function lockBeforeStart(dataDir: string, lockMark: LockMark): void {
+  hearSignal('SIGUSR2', () => {
+    if (hasVault(dataDir)) changeMark(lockMark, 'set', () => undefined); // the agent tries again as soon as it is there, and warns
   });
 }
 
@@ -61,7 +71,7 @@ function reloadOnSignal(settings: Settings, notifier: Notifier, onReload: (refus
     current = reloaded.settings;
     onReload(reloaded.refusal);
   };
-  process.on('SIGHUP', () => {
+  hearSignal('SIGHUP', () => {
     options.running.audit.reopen();
     turn = turn.then(() => notifier.reloading(work));
   });
@@ -75,6 +85,8 @@ function announce(path: string): void {
 
 /** Runs the agent until a signal ends it. @throws HopelessStart for settings and files that are not as they must be. */
 export async function serve({ config, configRequired, dataDir, auditDir, socket, acceptRollback }: ServeOptions): Promise<void> {
+  const lockMark = lockMarkIn(dataDir, machineTime.bootId);
+  lockBeforeStart(dataDir, lockMark);
   const supervision = takeSupervision(process.env);
   const settings = await mustSucceed(() => readSettings(config, configRequired));
   const log = makeLog(settings);
@@ -94,17 +106,19 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
     const listen = chooseAddress(supervision, socket, settings.socketMode);
     isPassed = 'fd' in listen;
     path = ('fd' in listen ? listen.passed : undefined) ?? socket;
-    const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => await firstTry({ agent, audit }, log, onFailed);
-    const lockMark = lockMarkIn(dataDir, machineTime.bootId);
+    const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => {
+      hearSignal('SIGUSR2', locker(agent, log));
+      await firstTry({ agent, audit }, log, onFailed);
+    };
     return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, lockMark, beforeListening, onChange: () => tell(), ...rollback });
   });
   tell = () => notifier.status(describeState(running.agent, trouble));
-  handleSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
-  reloadOnSignal(settings, notifier, (refusal) => note({ refusal }), { file: config, required: configRequired, running, log });
+  endOnSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
   if (!isPassed) announce(path); // who passed one knows where it is
   tell();
   notifier.ready();
   log.info('ready', { path, state: running.agent.state });
+  reloadOnSignal(settings, notifier, (refusal) => note({ refusal }), { file: config, required: configRequired, running, log });
 }
 
 /** Milliseconds that a token may keep callers waiting at the start. */
@@ -117,7 +131,7 @@ async function firstTry(running: Pick<RunningAgent, 'agent' | 'audit'>, log: Log
     onFailed(why);
     resolve();
   };
-  if (!running.agent.isUntouched) log.info('stays locked, as it was before this start; kms unlock opens it');
+  if (!running.agent.isUntouched) log.info('stays locked: it was locked on purpose, and nobody has unlocked it since; kms unlock opens it');
   openByItself(running, log, tell).then(resolve, reject);
   const timer = setTimeout(resolve, firstTryMs);
   await promise.finally(() => clearTimeout(timer));
@@ -174,7 +188,10 @@ export async function serveDev({ socket, defaultKey, command }: { socket?: strin
     rmSync(folder, { recursive: true, force: true });
     process.exit(status);
   };
-  if (command.length === 0) handleSignals(running, log, { onStopped: () => leave(0) }, ['SIGTERM', 'SIGINT', 'SIGHUP']); // it goes with its terminal
+  if (command.length === 0) {
+    endOnSignals(running, log, { onStopped: () => leave(0) }, ['SIGTERM', 'SIGINT', 'SIGHUP']); // it goes with its terminal
+    process.on('SIGUSR2', locker(running.agent, log));
+  }
   if (defaultKey) await running.agent.open.creation.createKey({ uid: process.getuid?.() ?? 0 }, { aliasName: 'alias/default', description: 'Default key' });
   if (command.length === 0) return announce(path);
   const status = await runCommand(command, path);
