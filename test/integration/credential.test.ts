@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
@@ -35,7 +35,7 @@ describe('a credential keyslot', () => {
     expect(await stateAfter((agent) => unlock(agent).then(() => kill(agent)))).toBe('LOCKED');
     expect(await stateAfter((agent) => agent.end())).toBe('UNLOCKED');
     expect(await stateAfter(lock)).toBe('UNLOCKED');
-    writeFileSync(folder.join('vault', 'locked'), 'another boot'); // the machine has started anew
+    writeFileSync(folder.join('vault', 'locked'), randomUUID()); // the machine has started anew
     expect(await stateAfter(kill)).toBe('UNLOCKED');
   });
 

@@ -17,7 +17,7 @@ import { changeMark, type LockMark, lockMarkIn } from '../vault/lock-mark.ts';
 import { Vault } from '../vault/vault.ts';
 import { hearSignal } from './early-signals.ts';
 import { type ReloadOptions, reload } from './reload.ts';
-import { chooseAddress, describeReason, describeState, mustSucceed, type Trouble } from './supervised.ts';
+import { chooseAddress, describeMark, describeReason, describeState, mustSucceed, type Trouble } from './supervised.ts';
 
 /** Where serve works. */
 export interface ServeOptions {
@@ -108,11 +108,14 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
     path = ('fd' in listen ? listen.passed : undefined) ?? socket;
     const beforeListening = async (agent: Agent, audit: Audit): Promise<void> => {
       hearSignal('SIGUSR2', locker(agent, log));
-      await firstTry({ agent, audit }, log, onFailed);
+      await firstTry({ agent, audit, lockMark }, log, onFailed);
     };
     return await startAgent({ settings, log, listen, openVault, auditFolder: auditDir, lockMark, beforeListening, onChange: () => tell(), ...rollback });
   });
-  tell = () => notifier.status(describeState(running.agent, trouble));
+  tell = () => {
+    if (trouble.reason !== undefined && running.agent.state === 'UNLOCKED') trouble = { ...trouble, reason: undefined }; // it has been opened since
+    notifier.status(describeState(running.agent, trouble));
+  };
   endOnSignals(running, log, { onStopping: () => notifier.stopping(), onStopped: () => process.exit(0) });
   if (!isPassed) announce(path); // who passed one knows where it is
   tell();
@@ -125,13 +128,21 @@ export async function serve({ config, configRequired, dataDir, auditDir, socket,
 const firstTryMs = 10_000;
 
 /** Waits until the vault has opened by itself, or a try has failed: after a restart the first call of a caller must not find it locked. */
-async function firstTry(running: Pick<RunningAgent, 'agent' | 'audit'>, log: Log, onFailed: (why: string) => void): Promise<void> {
+async function firstTry(
+  { lockMark, ...running }: Pick<RunningAgent, 'agent' | 'audit'> & { lockMark: LockMark },
+  log: Log,
+  onFailed: (why: string) => void,
+): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const tell = (why: string): void => {
     onFailed(why);
     resolve();
   };
-  if (!running.agent.isUntouched) log.info('stays locked: it was locked on purpose, and nobody has unlocked it since; kms unlock opens it');
+  if (!running.agent.isUntouched) {
+    const why = describeMark(lockMark);
+    log[lockMark.isOdd ? 'warn' : 'info'](`stays locked: ${why}; kms unlock opens it`, { path: lockMark.path });
+    onFailed(why);
+  }
   openByItself(running, log, tell).then(resolve, reject);
   const timer = setTimeout(resolve, firstTryMs);
   await promise.finally(() => clearTimeout(timer));

@@ -4,6 +4,7 @@ import type { ListenAddress } from '../front/listener.ts';
 import type { Agent } from '../keyring/agent.ts';
 import { describeError } from '../log.ts';
 import { type Supervision, socketPathOf } from '../os/systemd.ts';
+import type { LockMark } from '../vault/lock-mark.ts';
 
 /** The first descriptor that systemd passes (sd_listen_fds(3)). */
 const firstListenFd = 3;
@@ -64,6 +65,11 @@ function describeLock({ state, keyCount }: Pick<Agent, 'state' | 'keyCount'>, re
 export function describeState(agent: Pick<Agent, 'state' | 'keyCount'>, { reason, refusal }: Trouble = {}): string {
   const refused = refusal === undefined ? '' : `; the last reload was refused, the settings from before hold: ${refusal}`;
   return `${describeLock(agent, reason)}${refused}`.replaceAll(/\s+/g, ' ');
+}
+
+/** Why nothing opens the vault by itself although something could. */
+export function describeMark({ isOdd, path }: LockMark): string {
+  return isOdd ? `${path} is not as an agent writes it, and counts as a lock` : 'it was locked on purpose, so that no keyslot was tried without a person';
 }
 
 /** Why an unlock failed, for the log: an error's hint is ours and holds nothing of anybody's input. */
