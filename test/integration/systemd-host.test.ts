@@ -115,6 +115,26 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     });
   });
 
+  test('doctor of a user: her units where they are installed, as they are shipped, and what they run', async () => {
+    const found = async (): Promise<string> => await host.sh(`${asAlice('env', 'doctor')} || true`);
+    const service = '/home/alice/.config/systemd/user/kms-agent.service';
+    const reload = asAlice('env', 'doctor').replace(/kms-agent doctor$/, 'systemctl --user daemon-reload');
+    await host.sh('loginctl enable-linger alice; for i in $(seq 200); do [ -S /run/user/$(id -u alice)/systemd/private ] && break; sleep 0.1; done');
+    expect(await found()).not.toMatch(/^\w+ +(systemd|unit|state of)/m); // there are none
+    await host.sh(asAlice('env', 'install --user'));
+    expect(await found()).toMatch(/^ok {5}unit \/home\/alice\/.*kms-agent\.service: .* as shipped$/m);
+    expect(await found()).toMatch(/^ok {5}state of kms-agent\.socket: active/m);
+    await host.sh(`cp -p ${service} /root/service; sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ ${service}; ${reload}`);
+    expect(await found()).toMatch(/^WRONG {2}unit .*kms-agent\.service is not the unit of this version\. To mend it: kms-agent install --user/m);
+    await host.sh(`cp -p /root/service ${service}; sed -i 's#^ExecStart="[^"]*"#ExecStart="/opt/old/node"#' ${service}; ${reload}`);
+    expect(await found()).toMatch(/^WRONG {2}unit .*kms-agent\.service runs \/opt\/old\/node, which is not there\. To mend it: kms-agent install --user/m);
+    await host.sh(`echo '{"maxDepth": "deep"}' > /home/alice/.config/bad; cd /home/alice/.config; mkdir -p kms-agent; mv bad kms-agent/config.json`);
+    await expect(host.sh(asAlice('env', 'install --user'))).rejects.toThrow(/Nothing was changed, because the agent would not start: .*maxDepth/);
+    expect(await host.sh(`grep -c /opt/old/node ${service}`)).toBe('1');
+    await host.sh(`rm /home/alice/.config/kms-agent/config.json; ${asAlice('env', 'install --user')}`);
+    expect(await found()).toMatch(/^ok {5}unit \/home\/alice\/.*kms-agent\.service: /m);
+  });
+
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {
     const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
     const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };

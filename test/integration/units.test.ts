@@ -3,7 +3,7 @@ import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, wr
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { installCommand } from '../../daemon/src/cli/install/host.ts';
-import { compareVersion, quoteWord, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
+import { compareVersion, quoteWord, readProgram, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
 import { agentProgram, cleanEnv, repository, run, TempFolder } from '../kit/agent.ts';
 
 const units = join(repository, 'daemon', 'systemd'); // the folder itself: systemd/ at the top is a link to it
@@ -181,6 +181,17 @@ describe('the systemd that the units need', () => {
   });
 });
 
+test('doctor --system where no systemd answers: says so once, on one line, and how to mend it', async () => {
+  using folder = new TempFolder();
+  writeFileSync(folder.join('systemctl'), '#!/bin/sh\necho "System has not been booted with systemd.\nFailed to connect to bus" >&2; exit 1\n', {
+    mode: 0o755,
+  });
+  const env = cleanEnv({ PATH: `${folder.path}:${process.env['PATH']}`, HOME: folder.path });
+  const { stdout } = await run(agentProgram, ['doctor', '--system'], { env });
+  expect(stdout.toString()).toMatch(/^WRONG {2}systemd: none answers: .* not been booted with systemd\. Failed to connect to bus\. To mend it: boot the host/m);
+  expect(stdout.toString()).not.toMatch(/^\w+ +(unit|state of) /m);
+});
+
 test('the package ships every file of systemd/', () => {
   const packed = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', join(repository, 'daemon')], { encoding: 'utf8', env: cleanEnv() })) as
     | { files: { path: string }[] }[]
@@ -199,6 +210,7 @@ describe('install --user', () => {
     ['/a%b$c"d\\e', '"/a%%b$$c\\"d\\\\e"'],
   ])('a path %s in a unit', (path, quoted) => {
     expect(quoteWord(path)).toBe(quoted);
+    expect(readProgram(`ExecStart=${quoted} "/program" serve\n`)).toEqual([path, '/program']);
   });
 
   test.skipIf(!hasAnalyze)('the service runs this Node and program, wherever they are', () => {

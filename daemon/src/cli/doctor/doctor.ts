@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
 import type { AgentStatus } from '@kms-agent/protocol';
-import { defaultSettings, readSettings, type Settings } from '../../config.ts';
+import { defaultSettings, findPlaces, readSettings, type Settings } from '../../config.ts';
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { systemPlaces } from '../install/host.ts';
@@ -8,7 +9,7 @@ import { findAgentTokens } from './agent-tokens.ts';
 import { lookAtClock, lookAtSystemClock } from './clock.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
 import { type Finding, look, wrong } from './finding.ts';
-import { lookAtHost } from './host.ts';
+import { lookAtHost, lookAtOwnUnits } from './host.ts';
 import { lookAtKeychain } from './keychain.ts';
 import { askStatus } from './running-agent.ts';
 import { lookAtToken } from './tokens.ts';
@@ -47,6 +48,12 @@ function describeAudit({ state, seq }: NonNullable<AgentStatus['audit']>): strin
   throw wrong('the agent cannot write it, and refuses requests until it can', 'make room in its folder, or see that it is writable; the log says why');
 }
 
+/** What starts the agent of a vault, where that is the system's or the user's own. */
+async function lookAtService(dataDir: string): Promise<Finding[]> {
+  if (dataDir === systemPlaces.dataDir) return await lookAtHost();
+  return dataDir === findPlaces(process.env, homedir()).dataDir ? await lookAtOwnUnits() : [];
+}
+
 /** Says what is wrong with the agent, its files, settings and tokens, and how to mend each. @returns whether all is well. */
 export async function doctor(options: DoctorOptions): Promise<boolean> {
   const { config, configRequired, dataDir, auditDir, socket, json } = options;
@@ -63,7 +70,7 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
     await look('audit folder', () => lookAtAuditFolder(auditDir)),
     ...(vault.ok ? [await look('keychain', () => lookAtKeychain(dataDir, settings.keychainTimeoutMs))] : []),
     await look('socket', () => lookAtSocket(socket, settings.socketMode, dataDir)),
-    ...(dataDir === systemPlaces.dataDir ? await lookAtHost() : []),
+    ...(await lookAtService(dataDir)),
     await look('system clock', () => lookAtSystemClock()),
     ...(await lookAtAgent(options, settings)),
   ];

@@ -1,11 +1,10 @@
 import { existsSync, realpathSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Places } from '../../config.ts';
 import type { CredentialKey } from '../../os/credential-store.ts';
 import { installCommand } from './host.ts';
 import { runSteps, type Step, type StepReport } from './step.ts';
+import { userConfigHome } from './units.ts';
 
 interface TargetOptions {
   readonly system?: boolean;
@@ -54,13 +53,11 @@ function isForSystem({ system = false, user = false }: TargetOptions): boolean {
   return system;
 }
 
-const configHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config');
-
 async function install({ passphraseFd, withKey, credential, ...options }: InstallOptions): Promise<void> {
   const system = isForSystem(options);
   const { notesOnSystem, systemInstallation, userInstallation } = await import('./install.ts');
   const vault = { ...(passphraseFd === undefined ? {} : { passphraseFd }), ...(credential ? { withKey } : {}) };
-  const steps = await perform(system ? systemInstallation(vault) : await userInstallation(configHome(), realpathSync(process.argv[1] ?? '')), options);
+  const steps = await perform(system ? systemInstallation(vault) : await userInstallation(userConfigHome(), realpathSync(process.argv[1] ?? '')), options);
   const notes = system ? notesOnSystem(vault) : [];
   if (options.json) return say(JSON.stringify({ steps, ...(notes.length === 0 ? {} : { note: notes.join('\n') }) }));
   for (const note of notes) say(`\n${note}`);
@@ -72,7 +69,7 @@ async function install({ passphraseFd, withKey, credential, ...options }: Instal
 async function uninstall(options: TargetOptions, places: Places): Promise<void> {
   const system = isForSystem(options);
   const { keptOfSystem, systemRemoval, userRemoval } = await import('./install.ts');
-  const steps = await perform(system ? systemRemoval() : userRemoval(configHome()), options);
+  const steps = await perform(system ? systemRemoval() : userRemoval(userConfigHome()), options);
   const kept = system ? keptOfSystem() : [places.dataDir, places.auditDir, places.configFile].filter((path) => existsSync(path));
   if (options.json) return say(JSON.stringify({ steps, kept }));
   if (kept.length > 0) say(`\nKept: ${kept.join(', ')}\nThe vault in them is all there is of its keys.`);

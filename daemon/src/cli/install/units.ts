@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { holds, readShipped, removeFiles, type TextFile, writePublic } from './files.ts';
@@ -13,6 +14,10 @@ export const serviceUnit = 'kms-agent.service';
 /** A manager of units: the system's, or that of a user. */
 export interface Manager {
   readonly folder: string;
+  readonly isOfUser: boolean;
+  /** How a person calls systemctl and journalctl for it. */
+  readonly command: string;
+  readonly log: string;
   readonly units: readonly TextFile[];
   /** How to come by one where none answers. */
   readonly absence: string;
@@ -26,11 +31,14 @@ export interface Manager {
   readonly is: (...args: string[]) => boolean;
 }
 
-type ManagerParts = Pick<Manager, 'folder' | 'units' | 'absence' | 'leastVersion' | 'program'> & { readonly flags: readonly string[] };
+type ManagerParts = Pick<Manager, 'folder' | 'isOfUser' | 'units' | 'absence' | 'leastVersion' | 'program'>;
 
-function makeManager({ flags, ...parts }: ManagerParts): Manager {
+function makeManager(parts: ManagerParts): Manager {
+  const flags = parts.isOfUser ? ['--user'] : [];
   return {
     ...parts,
+    command: ['systemctl', ...flags].join(' '),
+    log: ['journalctl', ...flags].join(' '),
     systemctl: (...args) => runCommand('systemctl', ...flags, ...args),
     is: (...args) => succeeds('systemctl', ...flags, '--quiet', ...args),
   };
@@ -45,7 +53,7 @@ export function systemManager(): Manager {
   const folder = '/etc/systemd/system';
   const units = [socketUnit, serviceUnit].map((name): TextFile => [join(folder, name), readShipped(name)]);
   const absence = 'boot the host with systemd; without it, run kms-agent serve under what starts its services';
-  return makeManager({ folder, flags: [], units, absence, leastVersion: leastForSystem, program: [treeFolder] });
+  return makeManager({ folder, isOfUser: false, units, absence, leastVersion: leastForSystem, program: [treeFolder] });
 }
 
 /** A word of a command line as systemd reads it (systemd.service(5), Command Lines). */
@@ -54,19 +62,34 @@ export function quoteWord(word: string): string {
   return `"${escaped}"`;
 }
 
+/** The program of a user's service, which its installation puts in. */
+const programLine = /^ExecStart=.*$/m;
+
+/** A user's service apart from the program that it runs. */
+export const withoutProgram = (unit: string): string => unit.replace(programLine, '');
+
+/** The paths that a user's service runs, as quoteWord has written them; none in another unit. */
+export function readProgram(unit: string): string[] {
+  const words = programLine.exec(unit)?.[0].match(/"(?:[^"\\]|\\.)*"/g) ?? [];
+  return words.map((word) => word.slice(1, -1).replaceAll('$$', '$').replaceAll('%%', '%').replaceAll(/\\(.)/g, '$1'));
+}
+
+/** Where a user's settings are, those of systemd among them (XDG base directories). */
+export const userConfigHome = (): string => process.env['XDG_CONFIG_HOME'] || join(homedir(), '.config');
+
 /** @param program - Node and the program that its units run, as absolute paths. */
 export function userManager(configHome: string, program: readonly [node: string, script: string]): Manager {
   const folder = join(configHome, 'systemd', 'user');
   const [node, script] = program.map(quoteWord);
   const service = readShipped(`user/${serviceUnit}`)
     .replace(/^# kms-agent install.*\n/m, '')
-    .replace(/^ExecStart=.*$/m, () => `ExecStart=${node} ${script} serve`);
+    .replace(programLine, () => `ExecStart=${node} ${script} serve`);
   const units: TextFile[] = [
     [join(folder, socketUnit), readShipped(`user/${socketUnit}`)],
     [join(folder, serviceUnit), service],
   ];
   const absence = `log in with a session of your own, not by su or sudo; or loginctl enable-linger, and XDG_RUNTIME_DIR=/run/user/${process.geteuid?.()}`;
-  return makeManager({ folder, flags: ['--user'], units, absence, leastVersion: leastForUsers, program: [program[0], daemonFolder] });
+  return makeManager({ folder, isOfUser: true, units, absence, leastVersion: leastForUsers, program: [program[0], daemonFolder] });
 }
 
 /** No systemd answers. */
