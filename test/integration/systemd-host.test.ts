@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { passphrase, TempFolder } from '../kit/agent.ts';
 import { installPackages, SystemdContainer, systemdBackends } from '../kit/systemd-container.ts';
@@ -133,6 +134,19 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     expect(await host.sh(`grep -c /opt/old/node ${service}`)).toBe('1');
     await host.sh(`rm /home/alice/.config/kms-agent/config.json; ${asAlice('env', 'install --user')}`);
     expect(await found()).toMatch(/^ok {5}unit \/home\/alice\/.*kms-agent\.service: /m);
+  });
+
+  test('doctor --system: a service that crashes at each start is wrong, also between two tries', async () => {
+    const dropIns = '/run/systemd/system/kms-agent.service.d';
+    const crash = '[Service]\nExecStart=\nExecStart=/bin/sh -c "sleep 2; exit 1"\n';
+    await host.sh(`systemctl stop kms-agent.service; mkdir -p ${dropIns}; printf '${crash.replaceAll('\n', '\\n')}' > ${dropIns}/crash.conf`);
+    await host.sh('systemctl daemon-reload; systemctl start --no-block kms-agent.service');
+    for (let tries = 0; (await show('NRestarts')) === '0' && tries < 600; tries += 1) await delay(100);
+    expect(await doctor()).toMatch(
+      /^WRONG {2}state of kms-agent\.service: activating, .*started again by itself .*: its start ends each time\. To mend it: see journalctl -u/m,
+    );
+    await host.sh(`systemctl stop kms-agent.service; rm -r ${dropIns}; systemctl daemon-reload; systemctl reset-failed; systemctl start kms-agent.service`);
+    expect(await doctor()).toMatch(/^ok {5}state of kms-agent\.service: active, result success, exit status 0$/m);
   });
 
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {

@@ -116,6 +116,16 @@ describe('what the units must and must not say', () => {
   });
 });
 
+test.each(['kms-agent.service', 'user/kms-agent.service'])(
+  '%s: a start that crashes after five seconds is a loop; thirty restarts by hand are none',
+  (name) => {
+    const text = readFileSync(join(units, name), 'utf8');
+    const [, minutes, burst, pauseMs] = /^StartLimitIntervalSec=(\d+)min\nStartLimitBurst=(\d+)$[\s\S]*^RestartSec=(\d+)ms$/m.exec(text) ?? [];
+    expect(Number(burst) * (5000 + Number(pauseMs))).toBeLessThan(Number(minutes) * 60_000);
+    expect(Number(burst)).toBeGreaterThan(30);
+  },
+);
+
 test('what installs a host is said in one place of the sources, as the guide has it', () => {
   const guide = readFileSync(join(repository, 'daemon', 'README.md'), 'utf8');
   expect(guide).toMatch(new RegExp(`^${installCommand}\\b`, 'm'));

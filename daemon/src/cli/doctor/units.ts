@@ -21,7 +21,7 @@ function lookAtVersion(manager: Manager): string {
   }
 }
 
-const properties = 'ActiveState,Result,ExecMainStatus,NeedDaemonReload,DropInPaths,FragmentPath';
+const properties = 'ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload,DropInPaths,FragmentPath';
 
 /** What systemd says of a unit, by property. */
 function showUnit({ systemctl }: Manager, unit: string): Readonly<Record<string, string>> {
@@ -58,10 +58,19 @@ function remedy({ command, log }: Manager, unit: string, status: string): string
   return `see ${log} -u ${unit}; then ${restart}`;
 }
 
+function describeUnit({ ActiveState, Result, ExecMainStatus = '', NRestarts = '0' }: Readonly<Record<string, string>>): string {
+  const status = ExecMainStatus === '' ? '' : `, exit status ${ExecMainStatus}`;
+  const restarts = NRestarts === '0' ? '' : `, started again by itself ${NRestarts === '1' ? 'once' : `${NRestarts} times`}`;
+  return `${ActiveState}, result ${Result}${status}${restarts}`;
+}
+
 function lookAtState(manager: Manager, unit: string): string {
-  const { ActiveState = '', Result = '', ExecMainStatus = '' } = showUnit(manager, unit);
-  const said = `${ActiveState}, result ${Result}${ExecMainStatus === '' ? '' : `, exit status ${ExecMainStatus}`}`;
+  const shown = showUnit(manager, unit);
+  const { ActiveState = '', ExecMainStatus = '', NRestarts = '0' } = shown;
+  const said = describeUnit(shown);
   if (ActiveState === 'failed') throw wrong(said, remedy(manager, unit, ExecMainStatus));
+  // Between two tries of a crash loop its result is success, and its exit status that of the try that runs.
+  if (ActiveState === 'activating' && NRestarts !== '0') throw wrong(`${said}: its start ends each time`, `see ${manager.log} -u ${unit}`);
   if (unit === socketUnit && ActiveState !== 'active') throw wrong(`${said}: nobody can connect`, `${manager.command} start ${socketUnit}`);
   return said;
 }
