@@ -149,6 +149,15 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     expect(await doctor()).toMatch(/^ok {5}state of kms-agent\.service: active, result success, exit status 0$/m);
   });
 
+  test('a filter of system calls that forbids mlock: doctor names it, and not a limit that is high enough', async () => {
+    const found = await host.sh(
+      `systemd-run --quiet --pipe --wait -p SystemCallFilter=~mlock -p SystemCallErrorNumber=EPERM -p LimitMEMLOCK=8M /usr/bin/kms-agent doctor || true`,
+    );
+    expect(found).toMatch(
+      /^WRONG {2}protection secureHeapLocked: 0 bytes are locked, and the limit is \d+, but mlock\(2\) is refused with EPERM\. To mend it: allow the system call mlock/m,
+    );
+  });
+
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {
     const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
     const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };

@@ -69,3 +69,14 @@ export function duplicateFd(fd: number): number {
 export function keepAcrossExec(fd: number): void {
   check(fcntl(fd, fSetFd, 0), 'fcntl(F_SETFD)');
 }
+
+const mlock = libc.func('int mlock(const uint8_t *address, size_t length)');
+const munlock = libc.func('int munlock(const uint8_t *address, size_t length)');
+
+/** Tries mlock(2) on a page of no importance. @returns the errno of the refusal; 0 where it is allowed. */
+export function tryToLockMemory(): number {
+  const page = Buffer.alloc(4096);
+  if (mlock(page, page.length) !== 0) return koffi.errno();
+  munlock(page, page.length);
+  return 0;
+}

@@ -1,8 +1,9 @@
 import { secureHeapUsed } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
 import { url as inspectorUrl } from 'node:inspector';
+import { getSystemErrorName } from 'node:util';
 import { canCollectGarbage, overwritesFreedMemory, restoreTunables } from './garbage.ts';
-import { forbidInspection, isInspectable } from './libc.ts';
+import { forbidInspection, isInspectable, tryToLockMemory } from './libc.ts';
 import { readLimit, readPtraceScope, readStatusField } from './proc.ts';
 import { findSwap } from './swap.ts';
 
@@ -61,6 +62,17 @@ const own = 'start the agent with its own program, kms-agent, which sees to it';
 /** One look at one protection: `what` it does, whether it is on, and what to say where it is not. */
 type Look = () => { readonly on: boolean; readonly what: string; readonly wrong: string; readonly mend: string };
 
+/** Why the secure heap is not locked: OpenSSL, which locks it, tells nobody. */
+function whyUnlocked(lockedBytes: number, total: number): { readonly wrong: string; readonly mend: string } {
+  const { soft } = readLimit('Max locked memory');
+  const locked = `${lockedBytes} bytes are locked, and the limit is ${soft}`;
+  if (soft < total) return { wrong: locked, mend: 'allow 8 MiB of locked memory: LimitMEMLOCK=8M in the unit, or ulimit -l 8192' };
+  const errno = tryToLockMemory();
+  if (errno === 0) return { wrong: `${locked}; mlock(2) works now`, mend: 'restart the agent' };
+  const mend = 'allow the system call mlock, which a filter forbids, such as that of a container (@memlock for systemd)';
+  return { wrong: `${locked}, but mlock(2) is refused with ${getSystemErrorName(-errno)}`, mend };
+}
+
 const looks: Readonly<Record<string, Look>> = {
   notInspectable: () => ({
     on: !isInspectable(),
@@ -116,12 +128,8 @@ const looks: Readonly<Record<string, Look>> = {
   secureHeapLocked: () => {
     const { total } = secureHeapUsed();
     const lockedBytes = Number.parseInt(readStatusField('VmLck') ?? '0', 10) * 1024;
-    return {
-      on: lockedBytes >= Math.max(total, 1),
-      what: 'private numbers are never swapped',
-      wrong: `${lockedBytes} bytes are locked, and the limit is ${readLimit('Max locked memory').soft}`,
-      mend: 'allow 8 MiB of locked memory: LimitMEMLOCK=8M in the unit, or ulimit -l 8192',
-    };
+    const on = lockedBytes >= Math.max(total, 1);
+    return { on, what: 'private numbers are never swapped', ...(on ? { wrong: '', mend: '' } : whyUnlocked(lockedBytes, total)) };
   },
   noSwap: () => {
     const devices = findSwap();
