@@ -1,9 +1,12 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { passphrase, TempFolder } from '../kit/agent.ts';
+import { passphrase, repository, TempFolder } from '../kit/agent.ts';
 import { installPackages, SystemdContainer, systemdBackends } from '../kit/systemd-container.ts';
 
 const slow = 300_000;
+const guide = readFileSync(join(repository, 'daemon', 'README.md'), 'utf8');
 const tree = '/usr/lib/kms-agent';
 const unit = '/etc/systemd/system/kms-agent.service';
 const config = '/etc/kms-agent/config.json';
@@ -156,6 +159,17 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     expect(found).toMatch(
       /^WRONG {2}protection secureHeapLocked: 0 bytes are locked, and the limit is \d+, but mlock\(2\) is refused with EPERM\. To mend it: allow the system call mlock/m,
     );
+  });
+
+  test('the figures: what the guide says puts them where node_exporter reads them', async () => {
+    const [, lines = ''] = /^```\n(mkdir -p \/var\/lib\/node_exporter\n[\s\S]*?)```/m.exec(guide) ?? [];
+    await host.sh(lines);
+    expect(await host.sh('systemctl is-active kms-agent-figures.timer')).toBe('active');
+    await host.sh('systemctl start kms-agent-figures.service');
+    expect(await host.sh('stat -c %a /var/lib/node_exporter/kms-agent.prom; grep ^kms_agent_unlocked /var/lib/node_exporter/*.prom')).toBe(
+      '644\nkms_agent_unlocked 1',
+    );
+    await host.sh('systemctl disable --now kms-agent-figures.timer');
   });
 
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {

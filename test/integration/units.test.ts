@@ -37,6 +37,8 @@ describe.skipIf(!hasAnalyze)('the units (need systemd-analyze)', () => {
     ['kms-agent.socket', []],
     ['user/kms-agent.service', ['--user']],
     ['user/kms-agent.socket', ['--user']],
+    ['figures/kms-agent-figures.service', []],
+    ['figures/kms-agent-figures.timer', []],
   ])('%s: systemd-analyze verify has nothing to say', (unit, flags) => {
     using folder = new TempFolder();
     const copy = copyUnits(folder);
