@@ -172,6 +172,21 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     await host.sh('systemctl disable --now kms-agent-figures.timer');
   });
 
+  test('a vault that was put back: the status says how to go on, and what the guide says of it does', async () => {
+    const [, lines = ''] = /^```\n(drop_ins=[\s\S]*?)```/m.exec(guide) ?? [];
+    await host.sh('systemctl stop kms-agent.socket kms-agent.service; cp -p /var/lib/kms-agent/vault.db /root/vault.db');
+    await host.sh('systemctl start kms-agent.socket; kms key create; systemctl stop kms-agent.socket kms-agent.service');
+    await host.sh('cp -p /root/vault.db /var/lib/kms-agent; systemctl start kms-agent.socket; kms status >/dev/null');
+    const said = await show('StatusText');
+    expect(said).toMatch(/--accept-rollback \d+; how systemd does that, the operator's guide says: An older vault; run kms unlock$/);
+    expect(guide).toContain('**An older vault**');
+    const revision = /--accept-rollback (\d+)/.exec(said)?.[1] ?? '';
+    await host.sh(lines.replace('/41/', `/${revision}/`));
+    expect(await show('StatusText')).toBe('unlocked, 1 key');
+    await host.sh('systemctl restart kms-agent.service');
+    expect([await show('StatusText'), await show('DropInPaths')]).toEqual(['unlocked, 1 key', '']);
+  });
+
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {
     const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
     const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };

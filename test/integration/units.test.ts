@@ -70,7 +70,8 @@ describe.skipIf(!hasAnalyze)('the units (need systemd-analyze)', () => {
     using folder = new TempFolder();
     const copy = copyUnits(folder);
     mkdirSync(join(copy, 'kms-agent.service.d'));
-    cpSync(join(copy, 'drop-ins', name), join(copy, 'kms-agent.service.d', name));
+    const text = readFileSync(join(copy, 'drop-ins', name), 'utf8').replace(/^ExecStart=.+$/m, 'ExecStart=/bin/true');
+    writeFileSync(join(copy, 'kms-agent.service.d', name), text);
     const path = `SYSTEMD_UNIT_PATH=${copy}:`;
     const { status, stderr } = spawnSync('env', [path, 'systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', 'kms-agent.service'], {
       cwd: copy,

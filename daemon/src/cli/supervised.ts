@@ -57,7 +57,7 @@ export interface Trouble {
 
 function describeLock({ state, keyCount }: Pick<Agent, 'state' | 'keyCount'>, reason: string | undefined): string {
   if (state === 'UNLOCKED') return `unlocked, ${keyCount} ${keyCount === 1 ? 'key' : 'keys'}`;
-  if (state === 'LOCKED') return `locked, no keys in memory${reason === undefined ? '' : `: ${reason}`}; run kms unlock`;
+  if (state === 'LOCKED') return `locked, no keys in memory${reason === undefined ? '' : `: ${reason.replace(/\.$/, '')}`}; run kms unlock`;
   return 'uninitialized, no vault yet; run kms-agent init';
 }
 

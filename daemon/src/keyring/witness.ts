@@ -116,7 +116,7 @@ export class Witness {
 
 function rolledBack(revision: bigint, seen: bigint): AgentError {
   return new AgentError('ERR_STATE_CONFLICT', {
-    hint: `The vault is older than the audit record: it is at revision ${revision}, and revision ${seen} was seen. If it was put back on purpose, start the agent with --accept-rollback ${revision}.`,
+    hint: `The vault is older than the audit record: it is at revision ${revision}, and revision ${seen} was seen. If it was put back on purpose, start the agent once with --accept-rollback ${revision}; how systemd does that, the operator's guide says: An older vault.`,
   });
 }
 
