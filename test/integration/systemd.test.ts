@@ -397,26 +397,6 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await other.sh('kms status --json')).toContain('UNLOCKED');
   });
 
-  test('doctor: a changed unit, a service that failed, and the socket of the system', async () => {
-    const examine = async (flag: string): Promise<string> => (await host.run(['kms-agent', 'doctor', ...(flag ? [flag] : [])])).stdout;
-    await host.sh('systemctl start kms-agent.service');
-    expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential|socket)/m);
-    expect(await examine('')).not.toMatch(/^WRONG {2}socket/m);
-    expect(await examine('--system')).toMatch(/^ok {5}clock: the agent believes it$/m);
-    const synchronized = await host.sh('timedatectl show --property=NTPSynchronized --value');
-    expect(await examine('--system')).toMatch(
-      synchronized === 'yes' ? /^ok {5}system clock: is sync/m : /^WRONG {2}system clock: it is not sync.*To mend it: /m,
-    );
-    const unit = '/etc/systemd/system/kms-agent.service';
-    await host.sh(`cp -p ${unit} /root/unit; sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ ${unit}`);
-    expect(await examine('--system')).toMatch(/^WRONG {2}unit .*kms-agent\.service is not the unit of this version/m);
-    await host.sh(`cp -p /root/unit ${unit}; systemctl daemon-reload; systemctl stop kms-agent.socket kms-agent.service; echo x > ${credential}`);
-    expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
-    expect(await examine('--system')).toMatch(/^WRONG {2}state of kms-agent\.service: failed.*243.*move .*kms-agent-root away/m);
-    await recover();
-    expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential)/m);
-  });
-
   describe('--system, as the agent’s own user: what the page Lost the passphrase says of a host', () => {
     const own = (command: string): string => `runuser -u kms-agent -- kms-agent ${command}`;
     const stranger = 'find /var/lib/kms-agent /var/log/kms-agent ! -user kms-agent';
@@ -457,6 +437,26 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
       expect(await status()).toBe('UNLOCKED');
       expect(await host.sh('kms key list --json')).toBe(keys);
     });
+  });
+
+  test('doctor: a changed unit, a service that failed, and the socket of the system', async () => {
+    const examine = async (flag: string): Promise<string> => (await host.run(['kms-agent', 'doctor', ...(flag ? [flag] : [])])).stdout;
+    await host.sh('systemctl start kms-agent.service');
+    expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential|socket)/m);
+    expect(await examine('')).not.toMatch(/^WRONG {2}socket/m);
+    expect(await examine('--system')).toMatch(/^ok {5}clock: the agent believes it$/m);
+    const synchronized = await host.sh('timedatectl show --property=NTPSynchronized --value');
+    expect(await examine('--system')).toMatch(
+      synchronized === 'yes' ? /^ok {5}system clock: is sync/m : /^WRONG {2}system clock: it is not sync.*To mend it: /m,
+    );
+    const unit = '/etc/systemd/system/kms-agent.service';
+    await host.sh(`cp -p ${unit} /root/unit; sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ ${unit}`);
+    expect(await examine('--system')).toMatch(/^WRONG {2}unit .*kms-agent\.service is not the unit of this version/m);
+    await host.sh(`cp -p /root/unit ${unit}; systemctl daemon-reload; systemctl stop kms-agent.socket kms-agent.service; echo x > ${credential}`);
+    expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
+    expect(await examine('--system')).toMatch(/^WRONG {2}state of kms-agent\.service: failed.*243.*move .*kms-agent-root away/m);
+    await recover();
+    expect(await examine('--system')).not.toMatch(/^WRONG {2}(unit|state|credential)/m);
   });
 
   test('uninstall --system: the vault, the record and the settings stay, and open again after a new install', async () => {
