@@ -1,10 +1,8 @@
-import { existsSync, readFileSync, type Stats } from 'node:fs';
-import { userInfo } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultKeychainTimeoutMs } from './os/keychain.ts';
-import { isOpen, isOpenToOthers, isOurs, walkTo } from './os/trust.ts';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
+import { readTrusted } from './settings-file.ts';
 
 /** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
 type WhereThereIsOne = boolean | 'auto';
@@ -192,38 +190,22 @@ async function importConf(): Promise<typeof import('conf').default> {
 
 const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** The user that runs, by name; by number where it has none. */
-function ownName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return String(process.geteuid?.());
-  }
-}
-
-/** @throws AgentError `ERR_STATE_CONFLICT` when others can change what is there. */
-function checkPlace(place: string, stat: Stats): void {
-  if (!isOurs(stat))
-    throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}` });
-  const isOpenPlace = stat.isDirectory() ? isOpenToOthers(stat) : isOpen(stat);
-  if (isOpenPlace) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` });
-}
-
 /**
- * Reads what a settings file says; nothing where it is not there and was not asked for.
- * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, or a file or folder on the way to it that others can write.
+ * Reads what a settings file says; nothing where it is not there and need not be.
+ * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, a file that cannot be seen, or a file or folder on the way to it that others can write.
  */
 export async function readSettingsFile(file: string, required: boolean): Promise<Partial<Settings>> {
-  if (!existsSync(file)) {
-    if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}.` });
+  const found = readTrusted(file);
+  if (!found) {
+    if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}. Put it back, or one with {} in it, for defaults.` });
     return {};
   }
-  walkTo(file, checkPlace); // who can write a folder can put another file of the owner's in the place of this one
-  if (/^\s*\{\s*\}\s*$/.test(readFileSync(file, 'utf8'))) return {}; // as an installation leaves it: nothing to load conf for
+  const { text, real } = found;
+  if (/^\s*\{\s*\}\s*$/.test(text)) return {}; // as an installation leaves it: nothing to load conf for
   const Conf = await importConf();
   const options = {
-    cwd: dirname(file),
-    configName: basename(file), // whatever it ends in: another file must not be read in its place
+    cwd: dirname(real),
+    configName: basename(real), // whatever it ends in: another file must not be read in its place
     fileExtension: '',
     projectName: 'kms-agent',
     schema: { ...settingsSchema, $schema: { type: 'string' as const } },
@@ -231,8 +213,10 @@ export async function readSettingsFile(file: string, required: boolean): Promise
     clearInvalidConfig: false,
   };
   try {
-    if (!isObject(JSON.parse(readFileSync(file, 'utf8')))) throw new TypeError('it is no JSON object'); // conf would take what an array holds for names
-    const { $schema: _schema, ...said } = new Conf(options).store as Partial<Settings> & { $schema?: string }; // the schema has checked it
+    if (!isObject(JSON.parse(text))) throw new TypeError('it is no JSON object'); // conf would take what an array holds for names
+    const { store } = new Conf(options);
+    if (JSON.stringify(store) !== JSON.stringify(JSON.parse(text))) throw new TypeError('it changed while it was read; try again'); // conf takes what has gone for empty
+    const { $schema: _schema, ...said } = store as Partial<Settings> & { $schema?: string }; // the schema has checked it
     return said;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : 'it cannot be read';

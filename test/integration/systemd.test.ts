@@ -272,6 +272,28 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await status()).toBe('UNLOCKED');
   });
 
+  test('settings that cannot be seen or have gone: a reload keeps their policy, a start fails with 2, and an installation puts settings in place', async () => {
+    const deny = { statements: [{ effect: 'Deny', principals: ['*'], actions: ['createKey'] }] };
+    const create = async (): Promise<string> => (await host.run(['kms', 'key', 'create'])).stderr;
+    await host.sh(`cp /etc/kms-agent/config.json /root; echo '${JSON.stringify({ policy: deny })}' > /etc/kms-agent/config.json; systemctl restart kms-agent`);
+    await host.sh('chmod 700 /etc/kms-agent; systemctl reload kms-agent.service');
+    await until('StatusText', /^unlocked, 1 key; the last reload was refused, .*: .*kms-agent may not search \/etc\/kms-agent;/);
+    expect(await create()).toContain('ERR_ACCESS_DENIED');
+    await host.sh('chmod 755 /etc/kms-agent; mv /etc/kms-agent/config.json /root/deny.json; systemctl reload kms-agent.service');
+    await until('StatusText', /^unlocked, 1 key; the last reload was refused, .*: There is no settings file \/etc\/kms-agent\/config\.json/);
+    expect(await create()).toContain('ERR_ACCESS_DENIED');
+    await host.sh('systemctl stop kms-agent.socket kms-agent.service');
+    expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
+    expect([await show('ExecMainStatus'), await show('NRestarts'), await show('ActiveState')]).toEqual(['2', '0', 'failed']);
+    await host.sh('ln -s /root/gone.json /etc/kms-agent/config.json');
+    expect(outcomes(await install('--dry-run'))['settings']).toBe('already'); // where a link leads is its owner's affair
+    await host.sh('rm /etc/kms-agent/config.json; systemctl reset-failed');
+    expect(outcomes(await install())['settings']).toBe('done');
+    await host.sh('cp /root/config.json /etc/kms-agent/config.json');
+    await recover();
+    expect(await status()).toBe('UNLOCKED');
+  });
+
   describe('a credential that is not as it must be', () => {
     const restartWith = async (change: string): Promise<void> => {
       await host.sh(`systemctl stop kms-agent.service; ${change}; systemctl start kms-agent.service`);

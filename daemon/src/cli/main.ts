@@ -63,6 +63,11 @@ function findAuditDir(dataDir: string, auditDir: string | undefined): string {
   return resolve(dataDir) === resolve(places.dataDir) ? places.auditDir : join(resolve(dataDir), 'audit');
 }
 
+/** Whether there must be a settings file: one that somebody names, as the unit of the system's agent does, has a reason to be there. */
+function mustBeThere(config: string | undefined, system = false): boolean {
+  return config !== undefined || system || Boolean(process.env['KMS_AGENT_CONFIG']);
+}
+
 /** A command on the vault's files. */
 function vaultCommand(name: string, description: string, example: string): Command {
   return program
@@ -104,7 +109,7 @@ program
     const { serve } = await import('./serve.ts');
     await serve({
       config: config ?? places.configFile,
-      configRequired: config !== undefined,
+      configRequired: mustBeThere(config),
       dataDir: resolve(dataDir),
       auditDir: findAuditDir(dataDir, auditDir),
       socket: resolve(socket),
@@ -166,7 +171,7 @@ const configFrom = ({ config, json, system = false }: ConfigCommandOptions): Con
   return {
     usual,
     config: config === undefined ? usual.configFile.path : resolve(config),
-    required: config !== undefined,
+    required: mustBeThere(config, system),
     ...(json ? { json } : {}),
   };
 };
@@ -229,7 +234,7 @@ program
     const asked = { dataDir: resolve(dataDir), auditDir: findAuditDir(dataDir, auditDir), socket: resolve(socket), config: config ?? places.configFile };
     const where = system ? { ...systemPlaces, config: systemPlaces.configFile, socket: systemSocketPath } : asked;
     const { doctor } = await import('./doctor/doctor.ts');
-    process.exitCode = (await doctor({ ...where, configRequired: config !== undefined, json })) ? 0 : 1;
+    process.exitCode = (await doctor({ ...where, configRequired: mustBeThere(config, system), json })) ? 0 : 1;
   });
 
 /** Usage, and a start that settings or files forbid: 2, which the unit does not try again. Refused: 1. Locked or without a vault: 4. */

@@ -1,5 +1,5 @@
 import { isAgentError } from '@kms-agent/protocol';
-import { findChanged, readSettings, reloadable, type Settings } from '../config.ts';
+import { defaultSettings, findChanged, readSettings, reloadable, type Settings } from '../config.ts';
 import { describeError, type Log } from '../log.ts';
 import type { RunningAgent } from '../main.ts';
 
@@ -25,10 +25,13 @@ export interface Reloaded {
   readonly refusal?: string;
 }
 
-/** Reads the settings again; what is wrong changes nothing. */
+/** Whether a file said what holds: where it has gone, that is no order to forget it. */
+const cameFromFile = (settings: Settings): boolean => findChanged(defaultSettings, settings).length > 0;
+
+/** Reads the settings again; what is wrong, or has gone, changes nothing. */
 export async function reload(before: Settings, { file, required, running, log }: ReloadOptions): Promise<Reloaded> {
   try {
-    const after = await readSettings(file, required);
+    const after = await readSettings(file, required || cameFromFile(before));
     const changed = findChanged(before, after);
     const [taken, waiting] = [changed.filter((name) => reloadable.has(name)), changed.filter((name) => !reloadable.has(name))];
     running.reload(after);

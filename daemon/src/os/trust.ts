@@ -4,18 +4,37 @@ import { isAbsolute, join, resolve } from 'node:path';
 /** Links on the way to a file; past it they go in circles. */
 const maxLinks = 40;
 
+/** A name on a path, and the link that led to it. */
+interface Part {
+  readonly name: string;
+  readonly link: string | undefined;
+}
+
+const partsOf = (path: string, link?: string): Part[] =>
+  path
+    .split('/')
+    .filter(Boolean)
+    .map((name) => ({ name, link }));
+
+/** lstat(2). @throws TypeError for a link that leads nowhere: there is something, but it cannot be seen now. The system's error for all else. */
+function statPart(place: string, link: string | undefined): Stats {
+  const stat = lstatSync(place, { throwIfNoEntry: link === undefined });
+  if (!stat) throw new TypeError(`${link} is a link that leads nowhere: there is no ${place}`);
+  return stat;
+}
+
 /**
  * Visits all that decides what is found at a path: each folder and link on the way, and the file.
  * @returns the path without links.
- * @throws what the visitor throws; TypeError for links in circles.
+ * @throws what the visitor throws; TypeError for links in circles or into nothing; the system's error, ENOENT only for a path that is not there.
  */
 export function walkTo(path: string, visit: (place: string, stat: Stats) => void): string {
-  const rest = resolve(path).split('/').filter(Boolean);
+  const rest = partsOf(resolve(path));
   let real = '/';
   visit(real, lstatSync(real));
-  for (let links = 0, name = rest.shift(); name !== undefined; name = rest.shift()) {
-    const place = join(real, name);
-    const stat = lstatSync(place);
+  for (let links = 0, part = rest.shift(); part !== undefined; part = rest.shift()) {
+    const place = join(real, part.name);
+    const stat = statPart(place, part.link);
     visit(place, stat);
     if (!stat.isSymbolicLink()) {
       real = place;
@@ -24,7 +43,7 @@ export function walkTo(path: string, visit: (place: string, stat: Stats) => void
     links += 1;
     if (links > maxLinks) throw new TypeError(`${path} leads through too many links`);
     const target = readlinkSync(place);
-    rest.unshift(...target.split('/').filter(Boolean));
+    rest.unshift(...partsOf(target, place));
     if (isAbsolute(target)) real = '/';
   }
   return real;

@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { findGroupId, findUserId } from '../../os/users.ts';
@@ -110,7 +110,7 @@ export function hostSteps(): Step[] {
     plainStep(
       'settings',
       `write ${settings[0]}, without a setting yet`,
-      () => existsSync(settings[0]),
+      () => lstatSync(settings[0], { throwIfNoEntry: false }) !== undefined, // a link into nothing is somebody's settings too
       () => writePublic(settings),
     ),
   ];
