@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { agentProgram, cleanEnv, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
-import { asUser, canRunAsUser } from '../kit/attacker.ts';
+import { agentProgram, cleanEnv, initVault, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { asUser, canRunAsUser, otherUid } from '../kit/attacker.ts';
+import { canChangeTables, runWithTables } from '../kit/user-tables.ts';
 
 let folder: TempFolder;
 beforeEach(() => {
@@ -74,6 +75,27 @@ describe('a settings file that may be there and cannot be seen is refused, not t
     const { status, stderr } = spawnSync(program, args, { cwd: '/', env: env(), encoding: 'utf8' });
     chmodSync(path, 0o700);
     expect([status, stderr]).toEqual([1, expect.stringMatching(`may not ${verb} ${path}; .*run: chmod ${right.replace('+', '\\+')} ${path}\n$`)]);
+  });
+});
+
+describe.skipIf(!canChangeTables)('what the group of its owner can write (needs root, to have other users)', () => {
+  const bob = `bob:x:${otherUid}:${otherUid}::/:/bin/sh\n`;
+  const carol = (gid: number): string => `carol:x:${otherUid + 1}:${gid}::/:/bin/sh\n`;
+  const trust = join(repository, 'daemon/dist/cli/install/trust.js');
+  const program = `const { checkTrusted } = await import(${JSON.stringify(trust)}); checkTrusted(process.argv[1]);`;
+
+  test.each<[outcome: 'taken' | 'refused', who: string, passwd: string, group: string]>([
+    ['taken', 'the user alone', bob + carol(otherUid + 1), `bob:x:${otherUid}:\n`],
+    ['refused', 'all users, whose first group it is', bob + carol(otherUid), `users:x:${otherUid}:\n`],
+    ['refused', 'another member too', bob + carol(otherUid + 1), `bob:x:${otherUid}:carol\n`],
+  ])('is %s where that is %s: settings in such a folder, and a program that install --user would run', (outcome, _who, passwd, group) => {
+    const file = write({});
+    for (const path of [file, join(file, '..'), folder.join('.config')]) chownSync(path, otherUid, otherUid);
+    chmodSync(join(file, '..'), 0o2775);
+    const ask = (...args: string[]) => runWithTables(folder, { passwd, group }, [process.execPath, ...args]);
+    const asked = [ask(agentProgram, 'config', 'check'), ask('--input-type=module', '-e', program, file)];
+    expect(asked.map(({ status }) => status)).toEqual(outcome === 'taken' ? [0, 0] : [1, 1]);
+    for (const { stderr } of asked) expect(stderr).toMatch(outcome === 'taken' ? /^$/ : /can be written by other/);
   });
 });
 

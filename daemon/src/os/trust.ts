@@ -1,5 +1,6 @@
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
+import { isOwnGroup } from './users.ts';
 
 /** Links on the way to a file; past it they go in circles. */
 const maxLinks = 40;
@@ -59,8 +60,9 @@ export function isOpen(stat: Stats): boolean {
   return (stat.mode & 0o022) !== 0 && !isSticky;
 }
 
-/** The same where many users have a group of their own and a mask of 002; root has no such group. */
+/** The same where users have a group of their own and a mask of 002: what only such a group can write, nobody else can. Root has none. */
 export function isOpenToOthers(stat: Stats): boolean {
-  const isOwnGroup = process.geteuid?.() !== 0 && stat.gid === process.getegid?.();
-  return isOpen(stat) && !(isOwnGroup && (stat.mode & 0o002) === 0);
+  if (!isOpen(stat)) return false;
+  const uid = process.geteuid?.() ?? 0;
+  return (stat.mode & 0o002) !== 0 || uid === 0 || !isOwnGroup(uid, stat.gid);
 }
