@@ -1,6 +1,7 @@
 import { basename, dirname, join } from 'node:path';
-import { AgentError, defaultMaxDepth, defaultMaxFrameBytes, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
+import { AgentError, decodePolicy, defaultMaxDepth, defaultMaxFrameBytes, isAgentError, type KeyPolicy, systemSocketPath } from '@kms-agent/protocol';
 import { defaultKeychainTimeoutMs } from './os/keychain.ts';
+import { checkAuthority } from './policy/policy.ts';
 import { defaultTokenSettings, type TokenSettings } from './providers/pkcs11/settings.ts';
 import { readTrusted } from './settings-file.ts';
 
@@ -229,9 +230,23 @@ export function completeSettings({ tokens = [], ...said }: Partial<Settings>): S
   return Object.freeze({ ...defaultSettings, ...said, tokens: tokens.map((token) => Object.freeze({ ...defaultTokenSettings, ...token })) });
 }
 
-/** Reads the settings once and freezes them. @throws as readSettingsFile. */
+/** Checks what the schema of a file cannot say of administrators and policy. @throws AgentError `ERR_STATE_CONFLICT` that names file and place. */
+function checkRights(file: string, { administrators, policy }: Settings): void {
+  try {
+    checkAuthority({ administrators, agentPolicy: decodePolicy(policy) });
+  } catch (cause) {
+    if (!isAgentError(cause)) throw cause;
+    const { path = '', reason = cause.message } = cause.details;
+    const place = path.startsWith('/statements') ? `/policy${path}` : path; // decodePolicy sees the policy alone
+    throw new AgentError('ERR_STATE_CONFLICT', { hint: `The settings in ${file} are not valid: ${place} ${reason}` }, { cause });
+  }
+}
+
+/** Reads the settings once and freezes them. @throws as readSettingsFile; AgentError `ERR_STATE_CONFLICT` for administrators and a policy that say nothing. */
 export async function readSettings(file: string, required: boolean): Promise<Settings> {
-  return completeSettings(await readSettingsFile(file, required));
+  const settings = completeSettings(await readSettingsFile(file, required));
+  checkRights(file, settings);
+  return settings;
 }
 
 /** Settings that a running agent takes over when it reads them again (SIGHUP); every other waits for a restart. */

@@ -135,6 +135,18 @@ describe('the clock', () => {
 const plants: [what: string, plant: () => void, name: string, words: RegExp][] = [
   ['settings that others can write', () => chmodSync(folder.join('config.json'), 0o666), 'settings', /can be written by other users; run: chmod go-w /],
   ['a setting that there is not', () => writeFileSync(folder.join('config.json'), '{"idleLock":1}'), 'settings', /are not valid/],
+  [
+    'an administrator whom nobody knows',
+    () => writeFileSync(folder.join('config.json'), '{"administrators":["user:nosuchuser"]}'),
+    'settings',
+    /config\.json are not valid: \/administrators\/0 names no local user/,
+  ],
+  [
+    'a policy with an unknown action',
+    () => writeFileSync(folder.join('config.json'), '{"policy":{"statements":[{"effect":"Deny","principals":["*"],"actions":["createKeys"]}]}}'),
+    'settings',
+    /config\.json are not valid: \/policy\/statements\/0\/actions\/0 is no action/,
+  ],
   ['a vault folder that is open', () => chmodSync(folder.join('vault'), 0o750), 'vault', /mode 0750\. To mend it: chmod 700 .*vault\.$/],
   ['a vault that is open', () => chmodSync(folder.join('vault', 'vault.db'), 0o640), 'vault', /To mend it: chmod 600 .*vault\.db\.$/],
   ['a lock that is open', () => chmodSync(folder.join('vault', 'vault.lock'), 0o604), 'vault', /To mend it: chmod 600 .*vault\.lock\.$/],

@@ -1,6 +1,4 @@
-import { decodePolicy } from '@kms-agent/protocol';
-import { type choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettingsFile, reloadable, type Settings } from '../config.ts';
-import { checkAuthority } from '../policy/policy.ts';
+import { type choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettings, readSettingsFile, reloadable, type Settings } from '../config.ts';
 import { checkTokens } from '../providers/pkcs11/settings.ts';
 
 /** Which file, and how to answer. */
@@ -35,9 +33,8 @@ export async function showConfig({ usual: chosen, config, required, json }: Conf
 
 /** Reads a settings file as serve would. @throws AgentError that names what is wrong. */
 export async function checkSettings(config: string, required: boolean): Promise<void> {
-  const settings = completeSettings(await readSettingsFile(config, required));
-  checkTokens(settings.tokens);
-  checkAuthority({ administrators: settings.administrators, agentPolicy: decodePolicy(settings.policy) });
+  const { tokens } = await readSettings(config, required);
+  checkTokens(tokens);
 }
 
 /** Says that a settings file is as it must be. @throws as checkSettings. */
