@@ -225,6 +225,17 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     await provider.close();
   });
 
+  test('a lock while a token that is another one is let go: it stays asleep', async () => {
+    using folder = new TempFolder();
+    const provider = makeTokenProvider(new SoftHsm(folder), 'hsm');
+    await provider.ready();
+    provider.begin({ read: () => undefined, save: () => undefined, serialOf: () => '0123', saveSerial: () => undefined }, () => undefined);
+    await provider.lock();
+    await delay(100);
+    expect(provider.isAsleep).toBe(true);
+    await provider.close();
+  });
+
   test('a slip of a PIN costs others nothing: no request of theirs fails, and the helper goes on', async () => {
     await using rig = await TokenRig.make();
     const kms = await rig.client();

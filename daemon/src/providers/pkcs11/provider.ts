@@ -95,7 +95,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     this.#onReady = onReady;
     if (this.#link.state !== 'ok') this.#link.start();
     else if (this.#isOwn()) onReady();
-    else void this.#link.stop().then(() => this.#link.start());
+    else void this.#link.stop().then(() => this.#onReady === onReady && this.#link.start()); // unless it was locked meanwhile
   }
 
   expect(serial: string | undefined): void {
