@@ -100,7 +100,7 @@ export class MaterialImport {
     for (let left = 2; ; left -= 1) {
       const bits = await this.#measure(input).catch(async (error: unknown) => {
         if (!(error instanceof TokenFailure)) throw error;
-        if (error.failure.kind === 'failed') throw invalid(); // understood, and no key: of a length that AES has not, for one
+        if (error.failure.kind === 'failed' || isUnusable(error)) throw invalid(); // understood, and no key: of a length that AES has not, for one
         if (error.failure.kind !== 'fault' || error.failure.call !== 'C_UnwrapKey') throw error;
         await this.#token.check();
         return 0;
@@ -172,6 +172,7 @@ export class MaterialImport {
   /** A key that the token took and cannot use is none: SoftHSM takes 31 bytes for an AES key, and a private key beside another's public one. */
   async #proveNew(session: Session, handle: Handle, key: NewKey, publicKey?: Uint8Array): Promise<MadeKey> {
     const made = await this.#prover.makeProven(session, [handle], key, publicKey).catch((error: unknown) => {
+      if (isUnusable(error)) throw invalid(); // it was taken out already
       if (error instanceof TokenFailure && error.failure.kind === 'failed') return undefined;
       throw error;
     });
@@ -180,6 +181,9 @@ export class MaterialImport {
     throw invalid();
   }
 }
+
+/** Whether a mechanism was refused that the token was seen to do, when it was tried out, with keys that are good: SoftHSM says so of a key of 31 bytes. */
+const isUnusable = (error: unknown): boolean => error instanceof TokenFailure && error.failure.kind === 'unsupported' && error.failure.call !== 'C_UnwrapKey';
 
 function findWrappingKey(session: Session, id: string): Handle {
   const [found] = session.find(findById(id, CKO_PRIVATE_KEY), 1);
