@@ -95,6 +95,21 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     });
   });
 
+  test.each(['C_Initialize', 'C_GetSlotList', 'C_OpenSession'])(
+    'a module that hangs in %s when the agent starts is ended as soon as at any other time',
+    async (call) => {
+      await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 1000 } });
+      const { rig, fault } = faulty;
+      await rig.agent?.end();
+      fault.begin(call, 'hang');
+      await rig.start();
+      const kms = await rig.client();
+      await until(async () => (await tokenOf(kms))?.hsm?.lastError?.includes('no answer') ?? false, 'the hang is noticed', 30_000); // keys may take two minutes to make
+      fault.end();
+      await until(async () => (await codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' }))) === 'no error', 'it is there', 30_000);
+    },
+  );
+
   test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;

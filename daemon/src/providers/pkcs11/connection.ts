@@ -125,17 +125,19 @@ export class Connection {
     }
     this.#isTaken = true;
     this.info = opened.token;
-    this.abilities = opened.abilities;
+    if (this.abilities && !this.abilities.isDoubtful) return;
+    const { abilities } = await helper.ask('probe', {}, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon
+    if (helper === this.#helper) this.abilities = abilities;
   }
 
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
-    const { timeoutMs, generateTimeoutMs, sessions } = this.#settings;
+    const { timeoutMs, sessions } = this.#settings;
     const module = checkModuleFile(this.#settings.module);
     const abilities = this.abilities?.isDoubtful ? undefined : this.abilities;
     const { serial } = this.#pins;
     const known = { ...(serial === undefined ? {} : { serial }), ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
-    const opened = await helper.ask('open', params, abilities ? timeoutMs : generateTimeoutMs);
+    const opened = await helper.ask('open', params, timeoutMs);
     this.#pins.note(opened.token);
     return opened;
   }

@@ -92,9 +92,9 @@ export interface Calls {
   /** Loads the module and shows its tokens; nobody logs in. */
   offer: { takes: { module: string }; gives: { library: string; tokens: OfferedToken[] } };
   open: {
-    /** `serial`: of the token that the PIN is known to be for; no other is sent it. */
+    /** `serial`: of the token that the PIN is known to be for; no other is sent it. Without `abilities` nothing works before a `probe`. */
     takes: { module: string; match: TokenMatch; serial?: string; pin?: Uint8Array; automatic: boolean; sessions: number; abilities?: TokenAbilities };
-    gives: { token: TokenInfo; abilities: TokenAbilities };
+    gives: { token: TokenInfo };
   };
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
   recover: { takes: { from: 'login' | 'initialize' }; gives: Record<string, never> };

@@ -15,6 +15,20 @@ import { Token } from './token.ts';
 
 type Handlers = { readonly [C in CallName]: (params: Calls[C]['takes']) => Promise<Calls[C]['gives']> };
 
+/** Of a token that is not tried out yet. */
+const untried: TokenAbilities = {
+  aesBits: [],
+  aes: [],
+  rsaBits: [],
+  oaep: {},
+  rsaSigning: [],
+  curves: [],
+  unwraps: [],
+  works: [],
+  refused: [],
+  isDoubtful: false,
+};
+
 /** An open token and what works on it. */
 interface Open {
   readonly token: Token;
@@ -87,10 +101,9 @@ export class Helper {
     const token = new Token(this.#library, { match, serial }, { pin, sessions, onLogIn: this.#onLogIn });
     pin?.fill(0);
     await token.login(automatic);
-    const known = abilities ?? (await new Probe(token).run());
     await token.check();
-    this.#open = this.#build(token, known);
-    return { token: token.info, abilities: known };
+    this.#open = this.#build(token, abilities ?? untried);
+    return { token: token.info };
   }
 
   async #probe(): Promise<Calls['probe']['gives']> {
