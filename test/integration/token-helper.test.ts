@@ -110,6 +110,37 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     },
   );
 
+  test('a token that does not tell its mechanisms is sick, and mended', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { checkIntervalMs: 200 } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    fault.begin('C_GetMechanismList', 0x30);
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('ERR_HSM_UNAVAILABLE');
+    await until(async () => (await tokenOf(kms))?.hsm?.lastError === 'C_GetMechanismList answered CKR_DEVICE_ERROR', 'status says what is sick');
+    fault.end();
+    await until(async () => (await codeOf(kms.advanceEncrypt({ keyId, plaintext: Buffer.from('x') }))) === 'no error', 'it is well');
+    expect((await tokenOf(kms))?.hsm?.recoveries).toBeGreaterThan(0);
+  });
+
+  test.each(['C_CloseSession', 'C_Finalize', 'C_FindObjectsFinal', 'C_GetMechanismInfo'])(
+    'a token of which %s fails works on, or again once it is well',
+    async (call) => {
+      await using faulty = await FaultyRig.make();
+      const { rig, fault } = faulty;
+      const kms = await rig.client();
+      const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+      const sign = (): Promise<string> => codeOf(kms.sign({ keyId, message: Buffer.from('x') }));
+      fault.begin(`${call},C_Sign`, 0x30); // each failure closes a session, and climbs the ladder over C_Finalize
+      expect(['ERR_HSM_UNAVAILABLE', 'no error']).toContain(await sign());
+      fault.begin(call, 0x30);
+      expect(['ERR_HSM_UNAVAILABLE', 'no error']).toContain(await sign());
+      fault.end();
+      await until(async () => (await sign()) === 'no error', 'it signs again');
+      expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    },
+  );
+
   test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;

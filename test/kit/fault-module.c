@@ -126,6 +126,9 @@ WRAP(C_DestroyObject, (S, O o), (s, o))
 WRAP(C_UnwrapKey, (S, M, O w, B d, L n, A t, L c, CK_OBJECT_HANDLE_PTR k), (s, m, w, d, n, t, c, k))
 WRAP(C_WrapKey, (S, M, O w, O k, B d, P n), (s, m, w, k, d, n))
 WRAP(C_GenerateRandom, (S, B d, L n), (s, d, n))
+WRAP(C_GetMechanismList, (CK_SLOT_ID i, CK_MECHANISM_TYPE_PTR l, P n), (i, l, n))
+WRAP(C_GetMechanismInfo, (CK_SLOT_ID i, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR o), (i, m, o))
+WRAP(C_FindObjectsFinal, (S), (s))
 
 static CK_RV fault_C_Sign(S, B d, L n, B g, P l) {
   CK_RV rv = fault("C_Sign");
@@ -158,12 +161,15 @@ static CK_RV fault_C_OpenSession(CK_SLOT_ID i, CK_FLAGS f, CK_VOID_PTR a, CK_NOT
 }
 
 static CK_RV fault_C_CloseSession(S) {
-  CK_RV rv = real->C_CloseSession(s);
+  CK_RV rv = fault("C_CloseSession");
+  if (rv == CKR_OK) rv = real->C_CloseSession(s);
   if (rv == CKR_OK) atomic_fetch_sub(&counts[count_sessions], 1);
   return rv;
 }
 
 static CK_RV fault_C_Finalize(CK_VOID_PTR a) {
+  CK_RV rv = fault("C_Finalize");
+  if (rv != CKR_OK) return rv;
   counts[count_sessions] = 0;
   return real->C_Finalize(a);
 }
@@ -197,6 +203,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     USE(C_FindObjectsInit), USE(C_FindObjects), USE(C_GetAttributeValue), USE(C_GenerateKey), USE(C_GenerateKeyPair);
     USE(C_EncryptInit), USE(C_Encrypt), USE(C_DecryptInit), USE(C_Decrypt), USE(C_SignInit), USE(C_Sign);
     USE(C_CreateObject), USE(C_DestroyObject), USE(C_UnwrapKey), USE(C_WrapKey), USE(C_GenerateRandom);
+    USE(C_GetMechanismList), USE(C_GetMechanismInfo), USE(C_FindObjectsFinal);
   }
   *list = &mine;
   return CKR_OK;

@@ -142,7 +142,7 @@ export class Token {
   }
 
   mechanisms(): number[] {
-    return this.#library.C_GetMechanismList(this.#slot);
+    return this.#try('C_GetMechanismList', () => this.#library.C_GetMechanismList(this.#slot));
   }
 
   maxKeyBits(mechanism: number): number {
