@@ -7,7 +7,7 @@ import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings
 import { TempFolder } from '../kit/agent.ts';
 import { FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
-import { hasSoftHsm, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
+import { hasSoftHsm, killHelper, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
 describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', () => {
   test('an idle check that meets a full queue is none: the agent lives, and the token comes back', async () => {
@@ -140,6 +140,25 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
       expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
     },
   );
+
+  test('a token that refuses something in words of a sick one: a recovery does not try it out again, and what is known to work is not doubted with it', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 10_000 } });
+    const { rig, fault } = faulty;
+    await rig.agent?.end();
+    fault.begin('C_UnwrapKey', 0x6);
+    await rig.start();
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there', 30_000);
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    fault.begin('C_UnwrapKey,C_SignInit', 0x6);
+    await delay(1100); // it is asked again at most so often
+    await kms.createKey({ protectionLevel: 'HSM' });
+    expect((await tokenOf(kms))?.hsm?.mechanisms).toContain('ECDSA_SHA_256 with EC_P256');
+    expect((await tokenOf(kms))?.hsm?.refused?.join()).toContain('unwrapping with RSAES_OAEP_SHA_1 (C_UnwrapKey answered CKR_FUNCTION_FAILED)');
+    fault.begin('C_GenerateKeyPair', 'hang'); // as of one that takes its time
+    await killHelper(kms);
+    expect(await codeOf(kms.sign({ keyId, message: Buffer.from('x') }))).toBe('no error');
+  });
 
   test('what a token refuses while it is sick at the start is tried again: it offers everything once it is well', async () => {
     await using faulty = await FaultyRig.make();

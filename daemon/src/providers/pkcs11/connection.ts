@@ -32,7 +32,7 @@ export class Connection {
   #isTaken = false;
   #made = 0;
   info: TokenInfo | undefined;
-  /** Tried out once, unless that was doubtful; a later helper is told. */
+  /** Tried out once; a later helper is told. */
   abilities: TokenAbilities | undefined;
   /** On the clock of performance.now(). */
   lastUse = 0;
@@ -125,7 +125,7 @@ export class Connection {
     }
     this.#isTaken = true;
     this.info = opened.token;
-    if (this.abilities && !this.abilities.isDoubtful) return;
+    if (this.abilities) return;
     const { abilities } = await helper.ask('probe', {}, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon
     if (helper === this.#helper) this.abilities = abilities;
   }
@@ -133,7 +133,7 @@ export class Connection {
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
     const { timeoutMs, sessions } = this.#settings;
     const module = checkModuleFile(this.#settings.module);
-    const abilities = this.abilities?.isDoubtful ? undefined : this.abilities;
+    const { abilities } = this;
     const { serial } = this.#pins;
     const known = { ...(serial === undefined ? {} : { serial }), ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };

@@ -45,7 +45,7 @@ export class TokenLink {
     this.#changes = new Slots(1, maxQueued);
     this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
     this.connection = new Connection(options.settings, options.pins, (why) => void this.#noteGone(why));
-    this.abilityCheck = new AbilityCheck(this.connection, () => this.#run('probe', {}));
+    this.abilityCheck = new AbilityCheck(this.connection, async (known) => (await this.#run('probe', { known })).abilities);
     this.#recovery = new Recovery({ ...options, connection: this.connection, onState: (state, failure) => this.#noteState(state, failure) });
   }
 
@@ -90,6 +90,7 @@ export class TokenLink {
   }
 
   async #logIn(pin: Uint8Array | undefined): Promise<void> {
+    this.abilityCheck.doubt();
     if (this.state === 'connecting') await this.#recovery.waitToSettle();
     if (pin && (this.state === 'ok' || this.connection.hasTakenPin)) await this.connection.prove(pin);
     else if (pin) this.connection.setPin(pin);

@@ -18,8 +18,8 @@ export interface TokenAbilities {
   /** Mechanisms that were tried and do what they should, and those that the token lists and does not do. */
   readonly works: readonly string[];
   readonly refused: readonly string[];
-  /** Something was refused in words that a sick token uses too: it is tried again. */
-  readonly isDoubtful: boolean;
+  /** What was refused in words that a sick token uses too: it is tried again. Named as in `works`. */
+  readonly doubtful: readonly string[];
 }
 
 /** What a token says of itself (CK_TOKEN_INFO), padding removed. */
@@ -99,8 +99,8 @@ export interface Calls {
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
   recover: { takes: { from: 'login' | 'initialize' }; gives: Record<string, never> };
   check: { takes: Record<string, never>; gives: Record<string, never> };
-  /** Tries out anew what the token can do. */
-  probe: { takes: Record<string, never>; gives: { abilities: TokenAbilities } };
+  /** Tries out what the token can do; of what is `known` only what is doubtful. */
+  probe: { takes: { known?: TokenAbilities }; gives: { abilities: TokenAbilities } };
   generate: { takes: { key: NewKey }; gives: MadeKey };
   encrypt: {
     takes: { key: KeyRef; algorithm: EncryptionAlgorithm; plaintext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };

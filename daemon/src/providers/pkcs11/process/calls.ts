@@ -26,7 +26,7 @@ const untried: TokenAbilities = {
   unwraps: [],
   works: [],
   refused: [],
-  isDoubtful: false,
+  doubtful: [],
 };
 
 /** An open token and what works on it. */
@@ -65,7 +65,7 @@ export class Helper {
       await this.#opened.token.check();
       return {};
     },
-    probe: () => this.#inTurn(() => this.#probe()),
+    probe: ({ known }) => this.#inTurn(() => this.#probe(known)),
     generate: ({ key }) => this.#inTurn(() => this.#generate(key)),
     encrypt: (params) => this.#opened.cipher.encrypt(params),
     decrypt: (params) => this.#opened.cipher.decrypt(params),
@@ -106,9 +106,9 @@ export class Helper {
     return { token: token.info };
   }
 
-  async #probe(): Promise<Calls['probe']['gives']> {
+  async #probe(known: TokenAbilities | undefined): Promise<Calls['probe']['gives']> {
     const { token } = this.#opened;
-    const abilities = await new Probe(token).run();
+    const abilities = await new Probe(token, known).run();
     this.#open = this.#build(token, abilities);
     return { abilities };
   }

@@ -32,10 +32,13 @@ export class Probe {
   readonly #token: Token;
   readonly #works: string[] = [];
   readonly #refused: string[] = [];
-  #isDoubtful = false;
+  readonly #doubtful: string[] = [];
+  readonly #known: TokenAbilities | undefined;
 
-  constructor(token: Token) {
+  /** @param known - what an earlier one found: only what is doubtful of it is tried, once, because it is tried again later. */
+  constructor(token: Token, known: TokenAbilities | undefined) {
     this.#token = token;
+    this.#known = known;
   }
 
   /** A token that is sick does not come this far: what it is asked after is a check. What is sick of it makes the outcome doubtful. */
@@ -68,12 +71,24 @@ export class Probe {
       (algorithm) => `unwrapping with ${algorithm}`,
       (algorithm) => this.#tryUnwrap(algorithm),
     );
-    return { aesBits, aes, rsaBits, oaep, rsaSigning, curves, unwraps, works: this.#works, refused: this.#refused, isDoubtful: this.#isDoubtful };
+    return { aesBits, aes, rsaBits, oaep, rsaSigning, curves, unwraps, works: this.#works, refused: this.#refused, doubtful: this.#doubtful };
+  }
+
+  /** What an earlier probe found, and is no doubt about. */
+  #recall(name: string): boolean | undefined {
+    if (!this.#known || this.#known.doubtful.includes(name)) return undefined;
+    const refused = this.#known.refused.find((line) => line.startsWith(`${name} (`));
+    if (refused !== undefined) this.#refused.push(refused);
+    else if (this.#known.works.includes(name)) this.#works.push(name);
+    else return undefined;
+    return refused === undefined;
   }
 
   async #tries(name: string, attempt: () => Promise<unknown>): Promise<boolean> {
+    const recalled = this.#recall(name);
+    if (recalled !== undefined) return recalled;
     // A token that cannot do something may say so with the same value as one that is sick for a moment: that is asked again.
-    for (let left = attempts; ; left -= 1) {
+    for (let left = this.#known ? 1 : attempts; ; left -= 1) {
       try {
         await attempt();
         this.#works.push(name);
@@ -81,7 +96,7 @@ export class Probe {
       } catch (error) {
         if (!(error instanceof TokenFailure)) throw error;
         if (error.failure.kind === 'fault' && left > 1) continue;
-        if (error.failure.kind === 'fault') this.#isDoubtful = true;
+        if (error.failure.kind === 'fault') this.#doubtful.push(name);
         this.#refused.push(`${name} (${error.message})`);
         return false;
       }
