@@ -201,13 +201,13 @@ describe.skipIf(!hasSoftHsm)('what is shown of a token (needs SoftHSM)', () => {
     expect(Date.parse(lastErrorTime)).toBeGreaterThanOrEqual(before);
     const socket = ['--socket', rig.folder.join('agent.sock')];
     const page = (await run(kmsProgram, [...socket, 'status'])).stdout.toString();
-    expect(page).toMatch(/hsm: ok, .*last error: .*SIGKILL, at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(.*\), recovered 1 time$/m);
+    expect(page).toMatch(/hsm: ok, .*firmware 2\.6, [2-9] sessions, last error: .*SIGKILL, at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \(.*\), recovered 1 time$/m);
     const doctor = async (): Promise<string> =>
       (await run(agentProgram, ['doctor', '--config', rig.configFile, ...socket], { env: rig.hsm.env })).stdout.toString();
-    const shown = `hsm, serial [0-9a-f]{16}, firmware 2\\.6; does .*AES_GCM.*; sessions 8; recovered 1 times; last error ${lastErrorTime}: .*SIGKILL`;
+    const shown = `hsm, serial [0-9a-f]{16}, firmware 2\\.6; does .*AES_GCM.*; sessions: [2-9] open, 8 work side by side; recovered 1 times; last error ${lastErrorTime}: .*SIGKILL`;
     expect(await doctor()).toMatch(new RegExp(`^ok +the agent's token hsm: is well; ${shown}`, 'm'));
     await kms.lock();
-    expect(await doctor()).toMatch(/^ok +the agent's token hsm: the agent is locked; /m);
+    expect(await doctor()).toMatch(/^ok +the agent's token hsm: the agent is locked; .*; sessions: 0 open, /m);
     writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
     await kms.unlock({ passphrase });
     await until(async () => (await stateOf(kms)) === 'disabled', 'the token is disabled');

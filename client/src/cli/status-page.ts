@@ -5,10 +5,15 @@ function describeLastError({ lastError, lastErrorTime }: NonNullable<ProviderSta
   return lastError && `last error: ${lastError}${lastErrorTime === undefined ? '' : `, at ${describeTime(lastErrorTime, nowMs)}`}`;
 }
 
+function describeToken({ manufacturer, model, label, serial, firmware }: NonNullable<ProviderStatus['hsm']>, token: string | undefined): string {
+  return [manufacturer, model, label ?? token, serial && `serial ${serial}`, firmware && `firmware ${firmware}`].filter(Boolean).join(' ');
+}
+
 function describeProvider({ name, kind, state, token, error, hsm }: ProviderStatus, nowMs: number): string {
-  const what = hsm ? [hsm.manufacturer, hsm.model, hsm.label ?? token, hsm.serial && `serial ${hsm.serial}`].filter(Boolean).join(' ') : token;
+  const what = hsm ? describeToken(hsm, token) : token;
+  const sessions = hsm?.openSessions === undefined ? undefined : describeCount(hsm.openSessions, 'session');
   const trouble = [error, hsm && describeLastError(hsm, nowMs), hsm && hsm.recoveries > 0 && `recovered ${describeCount(hsm.recoveries, 'time')}`];
-  return [`${name}: ${state}`, kind === name ? undefined : kind, what, ...trouble].filter(Boolean).join(', ');
+  return [`${name}: ${state}`, kind === name ? undefined : kind, what, sessions, ...trouble].filter(Boolean).join(', ');
 }
 
 /** What is not on is what matters. */

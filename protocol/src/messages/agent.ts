@@ -25,6 +25,8 @@ export interface TokenStatus {
   firmware?: string;
   /** Most sessions that work side by side. */
   sessions: number;
+  /** Sessions that are open, that of the login among them, as the last answer of the helper had it. */
+  openSessions?: number;
   /** What it was seen to do, and what it lists and does not do. */
   mechanisms?: string[];
   refused?: string[];
@@ -42,6 +44,7 @@ const tokenStatus = z.object({
   model: z.string().exactOptional(),
   firmware: z.string().exactOptional(),
   sessions: z.int(),
+  openSessions: z.int().exactOptional(),
   mechanisms: z.array(z.string()).exactOptional(),
   refused: z.array(z.string()).exactOptional(),
   recoveries: z.int(),

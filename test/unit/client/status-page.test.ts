@@ -22,7 +22,9 @@ const full: AgentStatus = {
         manufacturer: 'SoftHSM project',
         model: 'SoftHSM v2',
         serial: '0f1e',
+        firmware: '2.6',
         sessions: 4,
+        openSessions: 3,
         recoveries: 2,
         lastError: 'CKR_PIN_INCORRECT',
         lastErrorTime: '2026-11-26T11:59:00.000Z',
@@ -46,7 +48,7 @@ Started      2026-11-24 12:00:00 UTC (2 days ago)
 Keys         12
 Connections  3, 1 request running
 Providers    software: ok
-             signing: down, pkcs11, SoftHSM project SoftHSM v2 Releases serial 0f1e, ERR_HSM_PIN_WRONG, last error: CKR_PIN_INCORRECT, at 2026-11-26 11:59:00 UTC (1 minute ago), recovered 2 times
+             signing: down, pkcs11, SoftHSM project SoftHSM v2 Releases serial 0f1e firmware 2.6, 3 sessions, ERR_HSM_PIN_WRONG, last error: CKR_PIN_INCORRECT, at 2026-11-26 11:59:00 UTC (1 minute ago), recovered 2 times
 Protections  OFF: secureHeap, started without --secure-heap
 Audit        ok, 4711 records
 Warnings     The clock jumped.

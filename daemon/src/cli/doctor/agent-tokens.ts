@@ -2,10 +2,10 @@ import type { AgentStatus, ProviderStatus } from '@kms-agent/protocol';
 import { type Finding, wrong } from './finding.ts';
 
 function describe({ hsm, error = 'is well' }: ProviderStatus): string {
-  const { label, serial, firmware, mechanisms = [], sessions, recoveries, lastError, lastErrorTime } = hsm ?? { sessions: 0, recoveries: 0 };
+  const { label, serial, firmware, mechanisms = [], sessions, openSessions = 0, recoveries, lastError, lastErrorTime } = hsm ?? { sessions: 0, recoveries: 0 };
   const who = label === undefined ? [] : [`${label}, serial ${serial}, firmware ${firmware}`, `does ${mechanisms.join(', ')}`];
   const was = lastError === undefined ? [] : [`last error ${lastErrorTime ?? ''}: ${lastError}`];
-  return [error, ...who, `sessions ${sessions}`, `recovered ${recoveries} times`, ...was].join('; ');
+  return [error, ...who, `sessions: ${openSessions} open, ${sessions} work side by side`, `recovered ${recoveries} times`, ...was].join('; ');
 }
 
 /** How a running agent finds its tokens; while it is locked it has none. What is only shown to administrators is not there for others. */

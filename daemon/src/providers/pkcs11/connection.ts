@@ -52,6 +52,10 @@ export class Connection {
     return this.#helper?.pid;
   }
 
+  get openSessions(): number {
+    return this.#helper?.openSessions ?? 0;
+  }
+
   /** Whether the helper has made so much that it should go when nothing runs. */
   get isWornOut(): boolean {
     return this.#made >= maxGenerations;

@@ -47,6 +47,7 @@ export class HelperProcess {
   /** It has sent a PIN, and not heard what the token says. */
   #isLoggingIn = false;
   #lastId = 0;
+  #openSessions = 0;
 
   /** @param sessions - calls that run side by side. @param onGone - hears of it when the process dies by itself, with why. @throws TokenFailure of kind `fault` when no process can be started. */
   constructor(sessions: number, onGone: (why: string) => void = () => undefined) {
@@ -74,6 +75,11 @@ export class HelperProcess {
 
   get pid(): number | undefined {
     return this.#child.pid;
+  }
+
+  /** Sessions of its token, as its last answer had it. */
+  get openSessions(): number {
+    return this.isRunning ? this.#openSessions : 0;
   }
 
   get inFlight(): number {
@@ -127,6 +133,7 @@ export class HelperProcess {
       this.#isLoggingIn = reply.isLoggingIn;
       return;
     }
+    this.#openSessions = reply.openSessions;
     if (reply.id === readyId) this.#beReady();
     const waiting = this.#waiting.get(reply.id);
     if (!waiting) return; // it was ready, or came too late

@@ -180,7 +180,8 @@ export interface Request<C extends CallName = CallName> {
 /** The id of the answer that nobody asked for: the helper is there. */
 export const readyId = 0;
 
-export type Reply = { readonly id: number; readonly result: unknown } | { readonly id: number; readonly failure: Failure };
+/** `openSessions`: that the token has then. */
+export type Reply = { readonly id: number; readonly openSessions: number } & ({ readonly result: unknown } | { readonly failure: Failure });
 
 /** Sent before C_Login begins, and once the token has answered: a helper that is lost in between has sent a PIN, and nobody knows whether the token counted it. */
 export interface LogInNotice {

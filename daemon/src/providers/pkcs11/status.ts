@@ -12,7 +12,7 @@ function errorOf({ state, lastFailure }: TokenLink): string | undefined {
 /** What `status` shows of a token. */
 export function statusOf(link: TokenLink, { name, sessions }: TokenSettings): ProviderStatus {
   const { state, lastFailure, lastFailureTime, recoveries, connection } = link;
-  const { info, abilities, pid } = connection;
+  const { info, abilities, pid, openSessions } = connection;
   const error = errorOf(link);
   return {
     name,
@@ -23,6 +23,7 @@ export function statusOf(link: TokenLink, { name, sessions }: TokenSettings): Pr
     hsm: {
       ...info,
       sessions,
+      openSessions,
       recoveries,
       ...(abilities ? { mechanisms: [...abilities.works], refused: [...abilities.refused] } : {}),
       ...(lastFailure ? { lastError: describeFailure(lastFailure) } : {}),

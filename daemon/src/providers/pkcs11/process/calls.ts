@@ -91,6 +91,11 @@ export class Helper {
     this.#onLogIn = onLogIn;
   }
 
+  /** Sessions that the token has open, that of the login among them. */
+  get openSessions(): number {
+    return this.#open?.token.openSessions ?? 0;
+  }
+
   get #opened(): Open {
     if (this.#open) return this.#open;
     throw new TokenFailure({ kind: 'fault', rv: 'no token is open', call: 'open' });

@@ -29,12 +29,12 @@ function describe(error: unknown): Failure {
 
 async function answer({ id, call, params }: Request): Promise<void> {
   const handler = helper.handlers[call] as (given: typeof params) => Promise<unknown>; // the union over calls collapses to this one
-  const reply: Reply = await handler(params).then(
+  const reply = await handler(params).then(
     (result) => ({ id, result }),
     (error: unknown) => ({ id, failure: describe(error) }),
   );
-  process.send?.(reply);
+  process.send?.({ ...reply, openSessions: helper.openSessions } satisfies Reply);
 }
 
 process.on('message', (request: Request) => void answer(request));
-process.send?.({ id: readyId, result: 'ready' } satisfies Reply);
+process.send?.({ id: readyId, result: 'ready', openSessions: 0 } satisfies Reply);

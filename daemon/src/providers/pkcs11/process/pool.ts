@@ -34,6 +34,11 @@ export class SessionPool {
     }
   }
 
+  /** Sessions that are open. */
+  get count(): number {
+    return this.#out + this.#idle.length;
+  }
+
   /** Closes what nobody uses. */
   clear(): void {
     for (const session of this.#idle.splice(0)) session.close();

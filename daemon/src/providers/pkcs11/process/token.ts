@@ -55,6 +55,10 @@ export class Token {
     this.info = info;
   }
 
+  get openSessions(): number {
+    return this.#pool.count + (this.#login ? 1 : 0);
+  }
+
   /**
    * Something is sick; what may as well be a bad ciphertext counts only when its judge says so, and a token that has no session left is well.
    */
