@@ -16,6 +16,27 @@ describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM 
     readonly decrypt: () => Promise<string>;
   }
 
+  /** Runs work again and again in so many calls side by side, until each was answered so often. @returns what they were told. */
+  async function flood(calls: number, times: number, work: () => Promise<string>): Promise<string[]> {
+    const loops = Array.from({ length: calls }, async () => {
+      const told: string[] = [];
+      while (told.length < times) told.push(await work());
+      return told;
+    });
+    return (await Promise.all(loops)).flat();
+  }
+
+  /** Runs work again and again, one after the other, until something else has ended. @returns what it was told meanwhile. */
+  async function beside(other: Promise<unknown>, work: () => Promise<string>): Promise<string[]> {
+    let isRunning = true;
+    void other.finally(() => {
+      isRunning = false;
+    });
+    const told: string[] = [];
+    while (isRunning) told.push(await work());
+    return told;
+  }
+
   async function withTwo(overrides: object, work: (two: Two) => Promise<void>): Promise<void> {
     await using faulty = await FaultyRig.make({ overrides: { ...overrides } });
     const { rig, fault } = faulty;
@@ -75,6 +96,43 @@ describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM 
       expect(new Set(told)).toEqual(new Set(['no error']));
       await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is back');
       expect((await recoveries(kms)) - before).toBe(2);
+    });
+  });
+
+  test('200 calls of a client wait for a slow token: another one has its turn between them', async () => {
+    await withTwo({ timeoutMs: 10_000 }, async ({ fault, sign, decrypt }) => {
+      fault.begin('C_Sign', 'slow50');
+      const signing = flood(200, 1, sign);
+      const told = await beside(signing, decrypt);
+      expect(new Set([...told, ...(await signing)])).toEqual(new Set(['no error']));
+      expect(told.length).toBeGreaterThan(10);
+    });
+  });
+
+  test('16 calls in flight that crash the module cost no more helpers than two, and one that tries for all', async () => {
+    await withTwo({}, async ({ fault, kms, sign }) => {
+      const before = await recoveries(kms);
+      fault.begin('C_Sign', 'crash');
+      expect(new Set(await flood(16, 1, sign))).toEqual(new Set(['ERR_HSM_FAILED']));
+      await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is back');
+      expect((await recoveries(kms)) - before).toBeLessThanOrEqual(3);
+      fault.end();
+      expect(new Set(await flood(16, 1, sign))).toEqual(new Set(['no error']));
+    });
+  });
+
+  test.each([
+    ['crash', 16, 3],
+    ['crash', 64, 3],
+    ['hang', 16, 1],
+  ] as const)('calls that %s, %d in flight all the time: the calls of another client are answered between them', async (what, calls, times) => {
+    await withTwo({}, async ({ fault, sign, decrypt }) => {
+      fault.begin('C_Sign', what);
+      const signing = flood(calls, times, sign);
+      const told = await beside(signing, decrypt);
+      expect(new Set(told)).toEqual(new Set(['no error']));
+      expect(new Set(await signing)).toEqual(new Set(['ERR_HSM_FAILED']));
+      expect(told.length).toBeGreaterThan(calls * times);
     });
   });
 });

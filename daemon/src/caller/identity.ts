@@ -25,12 +25,18 @@ export interface ProcessFacts {
   seen(): { readonly unit?: string; readonly exe?: string };
 }
 
+/** Whose turn it is where many wait: a user's, and of those of one user a connection's. */
+export interface Asker {
+  readonly uid: number;
+  /** Counts the connections of this agent. */
+  readonly connection: number;
+}
+
 /**
  * Who is calling, read from the kernel and never claimed.
  * uid, gid, pid and groups are those at connect() (SO_PEERCRED, SO_PEERGROUPS, unix(7)).
  */
-export interface Caller {
-  readonly uid: number;
+export interface Caller extends Asker {
   readonly gid: number;
   readonly groups: readonly number[];
   readonly pid?: number;

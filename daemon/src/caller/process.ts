@@ -64,12 +64,15 @@ class ReadProcess implements ProcessFacts {
 /** What is known of a process by its number. */
 export const readProcess: ReadFacts = (process) => new ReadProcess(process);
 
+let connections = 0;
+
 /** Reads who is at the other end of a connected Unix socket. @param fd - its descriptor, undefined once it is closed. @throws Error when the kernel does not say. */
 export function readPeer(fd: () => number | undefined, readFacts: ReadFacts = readProcess): Peer {
   const connected = fd();
   if (connected === undefined) throw new TypeError('the socket has no descriptor');
   const { uid, gid, pid } = peerCredentials(connected);
-  const known = { uid, gid, groups: peerGroups(connected), ...(pid > 0 ? { pid } : {}) };
+  connections += 1;
+  const known = { uid, gid, connection: connections, groups: peerGroups(connected), ...(pid > 0 ? { pid } : {}) };
   const process = livingPeer(fd, pid);
   return { caller: (): Caller => ({ ...known, process: readFacts(process) }) };
 }

@@ -1,5 +1,6 @@
 import type { EncryptionAlgorithm, PaddingMode } from '@kms-agent/protocol';
 import { AgentError, beginsLikeBlob, decodeBlob, encodeBlob, encodeBlobHeader } from '@kms-agent/protocol';
+import type { Asker } from '../caller/identity.ts';
 import { canEncrypt, type Encrypter } from '../providers/provider.ts';
 import type { Budget } from './budget.ts';
 import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
@@ -107,7 +108,7 @@ export class Cipher {
   }
 
   /** Raw: with the initial version unless told otherwise. */
-  async encrypt(key: Key, plaintext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Sealed> {
+  async encrypt(key: Key, plaintext: Uint8Array, input: RawInput, keyVersionId?: string, asker?: Asker): Promise<Sealed> {
     checkRawAad(input.aad);
     requireUnbound(key);
     const { algorithm, encrypter } = this.#choose(key, input.algorithm);
@@ -116,13 +117,13 @@ export class Cipher {
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
     const sealed = { ...input, algorithm, plaintext };
     const { ciphertext, iv } = isSymmetric(key.keySpec)
-      ? await this.#keyring.withSecret(key, this.#count(key, version), (ref) => encrypter.encrypt(ref, sealed))
-      : await encrypter.encrypt(this.#keyring.use(key, version, 'public'), sealed);
+      ? await this.#keyring.withSecret(key, this.#count(key, version), (ref) => encrypter.encrypt(ref, sealed, asker))
+      : await encrypter.encrypt(this.#keyring.use(key, version, 'public'), sealed, asker);
     return { key, version, algorithm, ciphertextBlob: own(ciphertext), ...(iv ? { iv: own(iv) } : {}) };
   }
 
   /** Raw: with the initial version unless told otherwise. @throws AgentError `ERR_INVALID_CIPHERTEXT`. */
-  async decrypt(key: Key, ciphertext: Uint8Array, input: RawInput, keyVersionId?: string): Promise<Opened> {
+  async decrypt(key: Key, ciphertext: Uint8Array, input: RawInput, keyVersionId?: string, asker?: Asker): Promise<Opened> {
     checkRawAad(input.aad);
     requireUnbound(key);
     const { algorithm, encrypter } = this.#choose(key, input.algorithm);
@@ -130,19 +131,19 @@ export class Cipher {
     if (!input.iv && ivBytes[algorithm] > 0) throw invalid('/iv', `is required for ${algorithm}`);
     const version = keyVersionId === undefined ? initialVersion(key) : findVersion(key, keyVersionId);
     const sealed = { ...input, algorithm, ciphertext };
-    const plaintext = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => encrypter.decrypt(ref, sealed));
+    const plaintext = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => encrypter.decrypt(ref, sealed, asker));
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
 
   /** With the primary version, into a blob that names it. */
-  async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = nothing, to: BoundTo = unbound): Promise<Sealed> {
+  async advanceEncrypt(key: Key, plaintext: Uint8Array, aad: Uint8Array = nothing, to: BoundTo = unbound, asker?: Asker): Promise<Sealed> {
     const { encrypter } = this.#choose(this.requireSymmetric(key), 'AES_GCM');
     this.#keyring.use(key, primaryVersion(key));
     const counted = this.#budget.countPrimary(key);
     const version = this.#keyring.use(key, counted instanceof Promise ? await counted : counted);
     const header = encodeBlobHeader(version.keyVersionId, to.bound);
     const input = { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, to.facts, aad]) } as const;
-    const { ciphertext, iv } = await this.#keyring.withSecret(key, version, (ref) => encrypter.encrypt(ref, input));
+    const { ciphertext, iv } = await this.#keyring.withSecret(key, version, (ref) => encrypter.encrypt(ref, input, asker));
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
     return { key, version, algorithm: 'AES_GCM', ciphertextBlob: encodeBlob(header, iv, ciphertext) };
   }
@@ -151,7 +152,13 @@ export class Cipher {
    * Opens an advance blob with the version that it names.
    * @throws AgentError `ERR_INVALID_CIPHERTEXT` for whatever does not open, an unknown version and a version of another key included.
    */
-  async advanceDecrypt(blob: Uint8Array, aad: Uint8Array = nothing, expected: Expected = {}, findFacts: FindFacts = () => undefined): Promise<Opened> {
+  async advanceDecrypt(
+    blob: Uint8Array,
+    aad: Uint8Array = nothing,
+    expected: Expected = {},
+    findFacts: FindFacts = () => undefined,
+    asker?: Asker,
+  ): Promise<Opened> {
     const parsed = decodeBlob(blob);
     const key = parsed && this.#keyring.keyByVersion(parsed.keyVersionId);
     const expectedKey = expected.keyId === undefined ? key : this.requireSymmetric(this.#keyring.resolve(expected.keyId));
@@ -163,7 +170,7 @@ export class Cipher {
     const version = this.#keyring.use(key, findVersion(key, parsed.keyVersionId));
     const { ciphertext, iv, header } = parsed;
     const input = { algorithm, ciphertext, iv, aad: Buffer.concat([header, facts, aad]) };
-    const plaintext = await this.#keyring.withSecret(key, version, (ref) => encrypter.decrypt(ref, input));
+    const plaintext = await this.#keyring.withSecret(key, version, (ref) => encrypter.decrypt(ref, input, asker));
     return { key, version, algorithm, plaintext: own(plaintext) };
   }
 

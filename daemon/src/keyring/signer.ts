@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { GetPublicKeyResult, MessageType, SignatureFormat, SigningAlgorithm } from '@kms-agent/protocol';
 import { AgentError } from '@kms-agent/protocol';
+import type { Asker } from '../caller/identity.ts';
 import { canSign, type Signer as ProviderSigner, type SignInput } from '../providers/provider.ts';
 import { findVersion, initialVersion, type Key, type KeyVersionEntry, primaryVersion } from './key.ts';
 import type { Keyring } from './keyring.ts';
@@ -44,11 +45,11 @@ export class Signer {
   }
 
   /** With the primary version unless told otherwise. */
-  async sign(key: Key, request: SignRequest): Promise<{ version: KeyVersionEntry; signature: Uint8Array<ArrayBuffer>; choices: SignChoices }> {
+  async sign(key: Key, request: SignRequest, asker?: Asker): Promise<{ version: KeyVersionEntry; signature: Uint8Array<ArrayBuffer>; choices: SignChoices }> {
     const { signer, choices } = this.#choose(key, request);
     const version = request.keyVersionId === undefined ? primaryVersion(key) : findVersion(key, request.keyVersionId);
     const input = { ...choices, message: request.message };
-    const signature = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => signer.sign(ref, input));
+    const signature = await this.#keyring.withSecret(key, this.#keyring.use(key, version), (ref) => signer.sign(ref, input, asker));
     return { version, signature: new Uint8Array(signature), choices };
   }
 

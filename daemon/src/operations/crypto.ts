@@ -51,11 +51,11 @@ export function cryptoOperations({ agent, authority }: OperationsContext): Pick<
     if (!iv && (algorithm ?? 'AES_GCM') === 'AES_GCM') {
       if (paddingMode) throw new AgentError('ERR_INVALID_PARAMS', { path: '/paddingMode', reason: 'does not apply to an advance blob' });
       const expected = { ...(keyId === undefined ? {} : { keyId }), ...(keyVersionId === undefined ? {} : { keyVersionId }) };
-      return await cipher.advanceDecrypt(ciphertextBlob, aad, expected, (bound) => authority.openBound(caller, bound));
+      return await cipher.advanceDecrypt(ciphertextBlob, aad, expected, (bound) => authority.openBound(caller, bound), caller);
     }
     if (keyId === undefined) throw new AgentError('ERR_INVALID_PARAMS', { path: '/keyId', reason: 'is required for a raw blob' });
     const key = keyring.resolve(keyId);
-    return await cipher.decrypt(symmetricOnly ? cipher.requireSymmetric(key) : key, ciphertextBlob, params, keyVersionId);
+    return await cipher.decrypt(symmetricOnly ? cipher.requireSymmetric(key) : key, ciphertextBlob, params, keyVersionId, caller);
   };
 
   /** The key that is named; else that of the caller's service, made when it is first wanted, or the default key. */
@@ -68,7 +68,7 @@ export function cryptoOperations({ agent, authority }: OperationsContext): Pick<
 
   /** An advance blob, with what the caller's right puts under its seal. */
   const seal = async (caller: Caller, key: Key, plaintext: Uint8Array, aad: Uint8Array | undefined): Promise<Sealed> =>
-    await agent.open.cipher.advanceEncrypt(key, plaintext, aad, authority.bind(caller, key, 'advanceEncrypt'));
+    await agent.open.cipher.advanceEncrypt(key, plaintext, aad, authority.bind(caller, key, 'advanceEncrypt'), caller);
 
   const makeDataKey = async (caller: Caller, params: GenerateDataKeyParams): Promise<{ plaintext: Uint8Array<ArrayBuffer>; sealed: Sealed }> => {
     const key = await chooseKey(caller, params.keyId);
@@ -80,14 +80,14 @@ export function cryptoOperations({ agent, authority }: OperationsContext): Pick<
     encrypt: async (caller, params) => {
       agent.open.cipher.checkRaw(params);
       const key = await chooseKey(caller, params.keyId);
-      const sealed = await agent.open.cipher.encrypt(key, params.plaintext, params, params.keyVersionId);
+      const sealed = await agent.open.cipher.encrypt(key, params.plaintext, params, params.keyVersionId, caller);
       const { ciphertextBlob, algorithm, iv } = sealed;
       return { ...refer(sealed), ciphertextBlob, algorithm, ...(iv ? { iv } : {}), ...withPadding(params.paddingMode) };
     },
-    decrypt: async (_caller, params) => {
+    decrypt: async (caller, params) => {
       const { keyring, cipher } = agent.open;
       cipher.checkRaw(params);
-      const opened = await cipher.decrypt(keyring.resolve(params.keyId), params.ciphertextBlob, params, params.keyVersionId);
+      const opened = await cipher.decrypt(keyring.resolve(params.keyId), params.ciphertextBlob, params, params.keyVersionId, caller);
       return { ...refer(opened), plaintext: opened.plaintext, algorithm: opened.algorithm, ...withPadding(params.paddingMode) };
     },
     advanceEncrypt: async (caller, { keyId, plaintext, aad }) => {
@@ -104,7 +104,7 @@ export function cryptoOperations({ agent, authority }: OperationsContext): Pick<
       cipher.checkRaw(params.aad ? { aad: params.aad } : {});
       const key = cipher.requireSymmetric(await chooseKey(caller, params.keyId));
       const plaintext = makeRandom(dataKeyLength(params));
-      const sealed = await cipher.encrypt(key, plaintext, { algorithm: 'AES_GCM', ...(params.aad ? { aad: params.aad } : {}) });
+      const sealed = await cipher.encrypt(key, plaintext, { algorithm: 'AES_GCM', ...(params.aad ? { aad: params.aad } : {}) }, undefined, caller);
       if (!sealed.iv) throw new TypeError('AES_GCM made no IV');
       return { ...refer(sealed), plaintext, ciphertextBlob: sealed.ciphertextBlob, iv: sealed.iv, algorithm: sealed.algorithm };
     },
@@ -132,10 +132,10 @@ export function cryptoOperations({ agent, authority }: OperationsContext): Pick<
         algorithm: sealed.algorithm,
       };
     },
-    sign: async (_caller, params) => {
+    sign: async (caller, params) => {
       const { keyring, signer } = agent.open;
       const key = keyring.resolve(params.keyId);
-      const { version, signature, choices } = await signer.sign(key, params);
+      const { version, signature, choices } = await signer.sign(key, params, caller);
       return { keyId: key.keyId, keyVersionId: version.keyVersionId, signature, ...choices };
     },
     verify: async (_caller, params) => {

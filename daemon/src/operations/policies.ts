@@ -29,6 +29,7 @@ function imagine({ uid = nobody, groups = [], unit, exe }: ExplainedCaller): Cal
   return {
     uid,
     gid: nobody,
+    connection: 0,
     groups,
     process: { unit: () => (unit === undefined ? undefined : parseUnitName(unit)), executable: () => executable, executablePath: () => exe, seen: () => ({}) },
   };

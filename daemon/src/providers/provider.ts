@@ -10,6 +10,7 @@ import type {
   SignatureFormat,
   SigningAlgorithm,
 } from '@kms-agent/protocol';
+import type { Asker } from '../caller/identity.ts';
 
 /**
  * One version of a key as its provider knows it. `material` is the provider's own state, sealed in the vault with the key:
@@ -80,16 +81,16 @@ export interface VerifyInput extends SignInput {
   readonly signature: Uint8Array;
 }
 
-/** Can encrypt and decrypt. */
+/** Can encrypt and decrypt. `asker` is who waits for it, among whom turns are taken where not all can be served at once. */
 export interface Encrypter {
-  encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput>;
+  encrypt(ref: MaterialRef, input: EncryptInput, asker?: Asker): Promise<EncryptOutput>;
   /** @throws AgentError `ERR_INVALID_CIPHERTEXT` for whatever does not open, one answer for all causes. */
-  decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array>;
+  decrypt(ref: MaterialRef, input: DecryptInput, asker?: Asker): Promise<Uint8Array>;
 }
 
-/** Can sign and verify. */
+/** Can sign and verify. `asker` as in Encrypter. */
 export interface Signer {
-  sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array>;
+  sign(ref: MaterialRef, input: SignInput, asker?: Asker): Promise<Uint8Array>;
   /** False for a wrong, malformed or foreign signature. */
   verify(ref: MaterialRef, input: VerifyInput): Promise<boolean>;
 }

@@ -44,7 +44,13 @@ const context = { readsExecutables: true, hostId: () => 'host', now: () => 1_900
 const noUses = { used: 0, take: () => undefined };
 
 function makeCaller(uid: number, of: Unit | undefined | 'unknown'): Caller {
-  return { uid, gid: uid, groups: [uid], process: { unit: () => of, executable: () => 'unknown', executablePath: () => undefined, seen: () => ({}) } };
+  return {
+    uid,
+    gid: uid,
+    connection: 0,
+    groups: [uid],
+    process: { unit: () => of, executable: () => 'unknown', executablePath: () => undefined, seen: () => ({}) },
+  };
 }
 
 /** The policy as an agent would take it; undefined for one that it refuses by name. */

@@ -51,6 +51,7 @@ type Asked = typeof asked extends fc.Arbitrary<infer T> ? T : never;
 const callerOf = ({ uid, gid, groups, unit }: Person): Caller => ({
   uid,
   gid,
+  connection: 0,
   groups,
   process: { unit: () => unit, executable: () => 'unknown', executablePath: () => undefined, seen: () => ({}) },
 });

@@ -126,6 +126,20 @@ test('Slots: so many at a time, in the order in which they came, and no more wai
   await slots.run(async () => undefined); // and there is room again
 });
 
+test('Slots: users take turns, of a user connections, and where too many wait the last of the user with the most is refused', async () => {
+  const slots = new Slots(1, 5);
+  const gate = Promise.withResolvers<void>();
+  const order: string[] = [];
+  const add = (uid: number, connection: number, name: string): Promise<unknown> => slots.run(async () => order.push(name), { uid, connection });
+  const first = slots.run(() => gate.promise, { uid: 1, connection: 1 });
+  const greedy = [1, 2, 3, 4].map((index) => add(1, 1, `a${index}`));
+  const all = Promise.allSettled([...greedy, add(1, 2, 'b1'), add(2, 3, 'c1'), add(2, 4, 'd1'), add(1, 1, 'a5')]);
+  gate.resolve();
+  await first;
+  expect((await all).map(({ status }) => status === 'fulfilled')).toEqual([true, true, false, false, true, true, true, false]);
+  expect(order).toEqual(['a1', 'c1', 'b1', 'd1', 'a2']);
+});
+
 test('SharedRuns: whoever asks while one runs shares the next, and a failure reaches those who shared it only', async () => {
   const runs = new SharedRuns<number>();
   const gates = Array.from({ length: 3 }, () => Promise.withResolvers<void>());

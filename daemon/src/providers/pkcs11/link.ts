@@ -1,15 +1,16 @@
 import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
+import type { Asker } from '../../caller/identity.ts';
 import { AbilityCheck } from './ability-check.ts';
-import { Connection, changes, unrepeatable } from './connection.ts';
+import { Connection, unrepeatable } from './connection.ts';
 import { maxAttempts } from './ladder.ts';
 import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
 import type { TokenPins } from './pins.ts';
-import { Quarantine } from './quarantine.ts';
 import { type LinkState, Recovery } from './recovery.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
 import { Tries } from './tries.ts';
+import { type Asked, Turns } from './turns.ts';
 
 /** A helper that died so soon after the token was there is not replaced at once, unless somebody needs it. */
 const shortLifeMs = 1000;
@@ -27,11 +28,9 @@ export interface LinkOptions {
 /** A token by way of its helper, that heals itself: calls go through here, and what they meet begins a recovery. */
 export class TokenLink {
   readonly #options: LinkOptions;
-  readonly #slots: Slots;
-  readonly #changes: Slots;
+  readonly #turns: Turns;
   /** Half of the others: what is judged leaves room for what opens at once. */
   readonly #verdicts: Slots;
-  readonly #quarantine = new Quarantine();
   readonly #recovery: Recovery;
   readonly connection: Connection;
   readonly abilityCheck: AbilityCheck;
@@ -41,8 +40,7 @@ export class TokenLink {
   constructor(options: LinkOptions) {
     const { sessions, maxQueued } = options.settings;
     this.#options = options;
-    this.#slots = new Slots(sessions, maxQueued);
-    this.#changes = new Slots(1, maxQueued);
+    this.#turns = new Turns(options.settings, () => this.#settle());
     this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
     this.connection = new Connection(options.settings, options.pins, (why) => void this.#noteGone(why));
     this.abilityCheck = new AbilityCheck(this.connection, async (known) => (await this.#run('probe', { known })).abilities);
@@ -105,17 +103,17 @@ export class TokenLink {
   }
 
   /** @throws TokenFailure: kind `fault` once every rung was tried, or at once while the token is down. AgentError `ERR_BUSY`. */
-  async call<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
-    if (call === 'judge') return await this.#verdicts.run(() => this.#runWhenCalm(call, params));
+  async call<C extends CallName>(call: C, params: Calls[C]['takes'], asker?: Asker): Promise<Calls[C]['gives']> {
+    if (call === 'judge') return await this.#verdicts.run(() => this.#runWhenCalm(call, params, asker), asker);
     if (unrepeatable.has(call)) await this.#run('check', {}); // what has died of idleness is found by something that can be repeated
-    return await this.#run(call, params);
+    return await this.#run(call, params, asker);
   }
 
   /** A verdict on a ciphertext: where the token was sick a moment ago, another one later. Nothing is mended meanwhile: nobody knows of anything that is broken. */
-  async #runWhenCalm<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
+  async #runWhenCalm<C extends CallName>(call: C, params: Calls[C]['takes'], asker?: Asker): Promise<Calls[C]['gives']> {
     for (let attempt = 1; ; attempt += 1)
       try {
-        return await this.#run(call, params);
+        return await this.#run(call, params, asker);
       } catch (error) {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'doubtful') throw error;
         if (attempt === maxAttempts) throw new TokenFailure({ kind: 'fault', rv: 'a token that is sick again and again', call });
@@ -123,41 +121,42 @@ export class TokenLink {
       }
   }
 
-  async #run<C extends CallName>(call: C, params: Calls[C]['takes']): Promise<Calls[C]['gives']> {
-    const recovery = this.#recovery;
+  /** Nobody asks a helper that is gone: whoever comes first has it replaced. */
+  #settle(): Promise<void> | undefined {
+    if (this.state === 'ok' && !this.connection.isRunning) this.#recovery.mend({ kind: 'fault', rv: 'the helper has ended', call: 'the module' });
+    return this.state === 'connecting' ? this.#recovery.waitToSettle() : undefined;
+  }
+
+  async #run<C extends CallName>(call: C, params: Calls[C]['takes'], asker?: Asker): Promise<Calls[C]['gives']> {
     const tries = new Tries(this.connection.timeoutMs(call));
+    const asked: Asked = { call, asker, kind: kindOf(call, params, asker) };
+    try {
+      return await this.#repeat(asked, tries, () => this.connection.ask(call, params));
+    } finally {
+      this.#turns.end(tries);
+    }
+  }
+
+  async #repeat<T>(asked: Asked, tries: Tries, ask: () => Promise<T>): Promise<T> {
+    const recovery = this.#recovery;
     for (;;) {
       await this.ready();
       let { generation } = recovery;
       try {
-        return await this.#inTurn(call, tries, () => {
+        return await this.#turns.run(asked, tries, () => {
           generation = recovery.generation;
-          return this.connection.ask(call, params);
+          return ask();
         });
       } catch (error) {
         if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault') throw error;
         recovery.note(error.failure);
-        tries.note(error.failure);
-        const isSick = tries.isRepeated || !this.connection.isRunning || unrepeatable.has(call);
+        const isSick = tries.isRepeated || !this.connection.isRunning || unrepeatable.has(asked.call);
         if (isSick && this.state === 'ok' && generation === recovery.generation) recovery.mend(error.failure);
-        if (unrepeatable.has(call)) throw error;
+        if (unrepeatable.has(asked.call)) throw error;
         tries.checkRepeat(error.failure);
         await setImmediate(); // what is not counted may not keep the event loop from hearing how the helper ended
       }
     }
-  }
-
-  /** Runs a try in a slot beside others, or alone what may have cost a helper. */
-  async #inTurn<T>(call: CallName, tries: Tries, ask: () => Promise<T>): Promise<T> {
-    const work = async (letIn?: () => void): Promise<T> => {
-      if (this.state === 'connecting') await this.#recovery.waitToSettle(); // since it began to wait for its turn
-      tries.begin();
-      const answer = ask();
-      if (tries.suspicion === 'late') letIn?.();
-      return await answer;
-    };
-    if (tries.suspicion) return await this.#quarantine.alone(work);
-    return await (changes.has(call) ? this.#changes : this.#slots).run(() => this.#quarantine.beside(work));
   }
 
   /** The helper died, perhaps of nothing that was asked of it: it is replaced before somebody needs it, but not at once, again and again. */
@@ -187,6 +186,12 @@ export class TokenLink {
     }, checkIntervalMs);
     this.#checkTimer.unref();
   }
+}
+
+/** Calls of one user for one thing with one key are of a kind. */
+function kindOf<C extends CallName>(call: C, params: Calls[C]['takes'], asker: Asker | undefined): string | undefined {
+  if (unrepeatable.has(call) || !('key' in params)) return undefined;
+  return `${asker?.uid ?? 'agent'} ${call} ${params.key.keyVersionId}`;
 }
 
 /** A check that fails has started the recovery, and its error is in the state; where so many calls wait that it finds no room, the token is not idle. */

@@ -1,4 +1,5 @@
 import { AgentError, type ImportWrappingAlgorithm, type KeySpec, type KeyUsage } from '@kms-agent/protocol';
+import type { Asker } from '../../caller/identity.ts';
 import type {
   Abilities,
   DecryptInput,
@@ -169,16 +170,16 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     throw new AgentError('ERR_UNSUPPORTED_OPERATION');
   }
 
-  async encrypt(ref: MaterialRef, input: EncryptInput): Promise<EncryptOutput> {
-    return await this.#operations.encrypt(ref, input);
+  async encrypt(ref: MaterialRef, input: EncryptInput, asker?: Asker): Promise<EncryptOutput> {
+    return await this.#operations.encrypt(ref, input, asker);
   }
 
-  async decrypt(ref: MaterialRef, input: DecryptInput): Promise<Uint8Array> {
-    return await this.#operations.decrypt(ref, input);
+  async decrypt(ref: MaterialRef, input: DecryptInput, asker?: Asker): Promise<Uint8Array> {
+    return await this.#operations.decrypt(ref, input, asker);
   }
 
-  async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
-    return await this.#operations.sign(ref, input);
+  async sign(ref: MaterialRef, input: SignInput, asker?: Asker): Promise<Uint8Array> {
+    return await this.#operations.sign(ref, input, asker);
   }
 
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {

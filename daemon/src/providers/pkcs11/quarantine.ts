@@ -1,42 +1,79 @@
-/** Lets work run side by side, and what is under suspicion alone: what comes meanwhile waits. */
+/**
+ * Lets work run side by side, and what is under suspicion alone. Those who wait meanwhile have a turn after each suspect, so that many suspects
+ * keep nobody from working.
+ */
 export class Quarantine {
+  /** Of what runs beside other work. */
   #running = 0;
-  #emptied = Promise.withResolvers<void>();
-  /** Resolved when the last suspect that waits is done. */
-  #alone: Promise<void> | undefined;
+  #isAlone = false;
+  /** A suspect is done, and others have not had their turn since. */
+  #owesTurn = false;
+  /** Calls that failed just now, and come when the token is mended. */
+  readonly #expected = new Set<object>();
+  readonly #suspects: (() => void)[] = [];
+  readonly #others: (() => void)[] = [];
 
   async beside<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#alone) await this.#alone;
-    return await this.#count(work);
-  }
-
-  /** @param work - is given what lets others in before it has ended. */
-  async alone<T>(work: (letIn: () => void) => Promise<T>): Promise<T> {
-    const before = this.#alone;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#alone = promise;
-    const letIn = (): void => {
-      if (this.#alone === promise) this.#alone = undefined;
-      resolve();
-    };
-    await before;
-    await this.#drain();
-    return await this.#count(() => work(letIn)).finally(letIn);
-  }
-
-  async #count<T>(work: () => Promise<T>): Promise<T> {
-    this.#running += 1;
+    if (this.#isAlone || this.#hasSuspects) await this.#wait(this.#others);
+    else this.#running += 1;
     try {
       return await work();
     } finally {
       this.#running -= 1;
-      if (this.#running === 0) this.#emptied.resolve();
+      this.#next();
     }
   }
 
-  async #drain(): Promise<void> {
-    if (this.#running === 0) return;
-    this.#emptied = Promise.withResolvers();
-    await this.#emptied.promise;
+  /** Others let it go first from now on, until it runs alone or is forgotten. */
+  expect(suspect: object): void {
+    this.#expected.add(suspect);
+  }
+
+  forget(suspect: object): void {
+    if (this.#expected.delete(suspect)) this.#next();
+  }
+
+  /** @param work - is given what lets others in before it has ended. */
+  async alone<T>(suspect: object, work: (letIn: () => void) => Promise<T>): Promise<T> {
+    const turn = this.#wait(this.#suspects);
+    this.#expected.delete(suspect);
+    this.#next();
+    await turn;
+    let isAlone = true;
+    const letIn = (): void => {
+      if (!isAlone) return;
+      isAlone = false;
+      this.#isAlone = false;
+      this.#owesTurn = true;
+      this.#next();
+    };
+    return await work(letIn).finally(letIn);
+  }
+
+  get #hasSuspects(): boolean {
+    return this.#suspects.length + this.#expected.size > 0;
+  }
+
+  #wait(queue: (() => void)[]): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    queue.push(resolve);
+    return promise;
+  }
+
+  /** Whoever may begin is counted at once, and begins. */
+  #next(): void {
+    if (this.#isAlone) return;
+    if (this.#owesTurn || !this.#hasSuspects) this.#letOthersIn();
+    if (this.#running > 0) return;
+    const suspect = this.#suspects.shift();
+    this.#isAlone = suspect !== undefined;
+    suspect?.();
+  }
+
+  #letOthersIn(): void {
+    this.#owesTurn = false;
+    const others = this.#others.splice(0);
+    this.#running += others.length;
+    for (const begin of others) begin();
   }
 }

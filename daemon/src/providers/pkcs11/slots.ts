@@ -1,10 +1,22 @@
 import { AgentError } from '@kms-agent/protocol';
+import type { Asker } from '../../caller/identity.ts';
+import { TurnQueue } from './turn-queue.ts';
 
-/** Lets so many work side by side and so many wait, in the order in which they came. */
+interface Waiting {
+  readonly begin: () => void;
+  readonly refuse: (error: AgentError) => void;
+}
+
+/** Whoever asks for the agent itself; no user has such a number. */
+const agent: Asker = { uid: -1, connection: 0 };
+
+const busy = (): AgentError => new AgentError('ERR_BUSY', { retryAfterMs: 1000 });
+
+/** Lets so many work side by side and so many wait: users take turns, of a user connections do, and of a connection it is the order in which they came. */
 export class Slots {
   readonly #size: number;
   readonly #maxWaiting: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new TurnQueue<Waiting>();
   #taken = 0;
 
   constructor(size: number, maxWaiting: number) {
@@ -12,28 +24,29 @@ export class Slots {
     this.#maxWaiting = maxWaiting;
   }
 
-  get waiting(): number {
-    return this.#waiting.length;
-  }
-
-  /** @throws AgentError `ERR_BUSY` when too many wait. */
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#taken >= this.#size) await this.#wait();
+  /** @throws AgentError `ERR_BUSY` when too many wait: the last of those of the user that has most. */
+  async run<T>(work: () => Promise<T>, asker: Asker = agent): Promise<T> {
+    if (this.#taken >= this.#size) await this.#wait(asker);
     else this.#taken += 1;
     try {
       return await work();
     } finally {
       const next = this.#waiting.shift();
       if (next)
-        next(); // takes over the slot
+        next.begin(); // takes over the slot
       else this.#taken -= 1;
     }
   }
 
-  #wait(): Promise<void> {
-    if (this.#waiting.length >= this.#maxWaiting) throw new AgentError('ERR_BUSY', { retryAfterMs: 1000 });
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.push(resolve);
+  #wait({ uid, connection }: Asker): Promise<void> {
+    if (this.#waiting.length >= this.#maxWaiting) this.#makeRoom(uid);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#waiting.push({ begin: resolve, refuse: reject }, [uid, connection]);
     return promise;
+  }
+
+  #makeRoom(uid: number): void {
+    if (this.#waiting.lengthOf(uid) + 1 >= this.#waiting.longest) throw busy();
+    this.#waiting.drop()?.refuse(busy());
   }
 }

@@ -1,5 +1,5 @@
 import { maxAttempts } from './ladder.ts';
-import { type Failure, TokenFailure } from './messages.ts';
+import { type Failure, type HelperEnd, TokenFailure } from './messages.ts';
 
 type Fault = Extract<Failure, { kind: 'fault' }>;
 
@@ -34,6 +34,17 @@ export class Tries {
     return this.#faults > 1;
   }
 
+  /** Whether it has cost as many helpers as it may. */
+  get isSpent(): boolean {
+    return this.#helpers >= maxHelpers;
+  }
+
+  /** Calls of its kind have cost helpers: one more is all that it may cost. @param end - how the last one was lost. */
+  spend(end: HelperEnd): void {
+    this.#helpers = maxHelpers - 1;
+    if (end !== 'ended') this.suspicion = end;
+  }
+
   /** Takes the failure of a try down; one that another call caused is free. */
   note(failure: Fault): void {
     if (failure.helper !== 'ended') this.#faults += 1;
@@ -44,7 +55,7 @@ export class Tries {
 
   /** Returns where it may be tried again. @throws TokenFailure of kind `failed` for a call that is the cause; the failure itself when the tries or the time are over. */
   checkRepeat(failure: Fault): void {
-    if (this.#helpers >= maxHelpers) throw new TokenFailure({ kind: 'failed', rv: failure.rv, call: failure.call });
+    if (this.isSpent) throw new TokenFailure({ kind: 'failed', rv: failure.rv, call: failure.call });
     const isLate = performance.now() - (this.#start ?? Number.POSITIVE_INFINITY) >= maxTimes * this.#timeoutMs;
     if (this.#faults >= maxAttempts || isLate) throw new TokenFailure(failure);
   }

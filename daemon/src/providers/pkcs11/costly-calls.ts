@@ -1,0 +1,85 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Asker } from '../../caller/identity.ts';
+import { type Failure, type HelperEnd, TokenFailure } from './messages.ts';
+
+type Fault = Extract<Failure, { kind: 'fault' }>;
+
+/** So long it is remembered that calls of a kind have cost helpers. */
+const rememberMs = 30_000;
+/** So long after such a loss no call of the kind is tried: meanwhile everybody else works. */
+const pauseMs = 1000;
+
+/** What a try told those who waited for it; a failure is for those of the same connection: others may ask for something else with the key. */
+interface Outcome {
+  readonly connection: number | undefined;
+  readonly failure?: Failure;
+}
+
+interface Mark {
+  lossTime: number;
+  end: HelperEnd;
+  trial: Promise<Outcome> | undefined;
+}
+
+/** There is nothing to remember any more: it may run like others. */
+export const free = Symbol('free');
+
+/** Remembers kinds of calls that have cost helpers. Of each, one at a time is tried for all that wait, and costs one helper at most. */
+export class CostlyCalls {
+  readonly #marks = new Map<string, Mark>();
+
+  /** A call of the kind has cost a helper more than it may. */
+  note(kind: string, end: HelperEnd): void {
+    const mark = this.#marks.get(kind) ?? { trial: undefined };
+    this.#marks.set(kind, Object.assign(mark, { lossTime: performance.now(), end }));
+  }
+
+  has(kind: string): boolean {
+    return this.#find(kind) !== undefined;
+  }
+
+  /**
+   * Tries for all, or shares what the one that does was told.
+   * @param work - is given how the last one lost its helper.
+   * @returns `free` when another one went well.
+   * @throws TokenFailure of kind `failed` when another one of the same connection cost a helper; whatever `work` throws.
+   */
+  async run<T>(kind: string, asker: Asker | undefined, work: (end: HelperEnd) => Promise<T>): Promise<T | typeof free> {
+    for (let mark = this.#find(kind); mark; mark = this.#find(kind)) {
+      if (!mark.trial) return await this.#try(kind, mark, asker, work);
+      const { connection, failure } = await mark.trial;
+      if (failure && connection === asker?.connection) throw new TokenFailure(failure);
+    }
+    return free;
+  }
+
+  async #try<T>(kind: string, mark: Mark, asker: Asker | undefined, work: (end: HelperEnd) => Promise<T>): Promise<T> {
+    const { promise, resolve } = Promise.withResolvers<Outcome>();
+    mark.trial = promise;
+    let failure: Failure | undefined;
+    try {
+      await delay(Math.max(0, mark.lossTime + pauseMs - performance.now()), undefined, { ref: false });
+      const result = await work(mark.end);
+      this.#marks.delete(kind);
+      return result;
+    } catch (error) {
+      const met = error instanceof TokenFailure ? error.failure : undefined;
+      if (met && met.kind !== 'fault') this.#marks.delete(kind); // it was answered
+      failure = met?.kind === 'fault' && isLoss(met) ? { kind: 'failed', rv: met.rv, call: met.call } : undefined;
+      throw error;
+    } finally {
+      mark.trial = undefined;
+      resolve({ connection: asker?.connection, ...(failure ? { failure } : {}) });
+    }
+  }
+
+  #find(kind: string): Mark | undefined {
+    const mark = this.#marks.get(kind);
+    if (!mark || mark.trial || performance.now() - mark.lossTime < rememberMs) return mark;
+    this.#marks.delete(kind);
+    return undefined;
+  }
+}
+
+/** Whether a helper was lost during a call, perhaps because of it. */
+export const isLoss = ({ helper }: Fault): boolean => helper === 'died' || helper === 'late';
