@@ -2,6 +2,8 @@ import { openSync, readSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { AgentError } from './errors.ts';
 
+export { endWithOutput, ifUnsaid } from './output.ts';
+
 const pollMs = 5;
 const nobody = new Int32Array(new SharedArrayBuffer(4));
 

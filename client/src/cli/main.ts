@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { endWithOutput } from '@kms-agent/protocol/terminal';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { checkTimeout } from '../deadline.ts';
 import { addCertificateCommands } from './certificate.ts';
@@ -42,9 +43,7 @@ function throwInsteadOfExit(command: Command): void {
 }
 throwInsteadOfExit(program);
 
-/** A reader that has seen enough, as in `kms key list | head`, ends this as it ends any other program. */
-const endedBySigpipe = 141;
-process.stdout.on('error', () => process.exit(endedBySigpipe));
+endWithOutput('kms');
 
 try {
   await program.parseAsync();

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isAgentError, systemSocketPath } from '@kms-agent/protocol';
+import { endWithOutput } from '@kms-agent/protocol/terminal';
 import { Command } from 'commander';
 import { choosePlaces, findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
@@ -251,9 +252,7 @@ function explain(error: unknown): string {
   return `${error.code}: ${[hint ?? error.message, path, reason].filter(Boolean).join(' ')}${named}`;
 }
 
-/** A reader that has seen enough, as in `kms-agent config show | head`, ends this as it ends any other program. An agent goes on: see serve. */
-const endedBySigpipe = 141;
-process.stdout.on('error', () => process.exit(endedBySigpipe));
+endWithOutput('kms-agent'); // an agent goes on: see serve
 
 try {
   await program.parseAsync();

@@ -12,6 +12,7 @@ import { SoftwareProvider } from '../providers/software/provider.ts';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../vault/copies.ts';
 import { Vault } from '../vault/vault.ts';
 import { chooseKeychain } from './offer-keychain.ts';
+import { oweRecoveryCode } from './recovery-code.ts';
 
 /** What every command on a vault takes. */
 export interface VaultCommandOptions {
@@ -41,6 +42,7 @@ export async function init({ dataDir, passphraseFd, json, defaultKey, keychain }
   const passphrase = await readNewSecret('New passphrase for the vault: ', passphraseFd);
   const slots = [{ type: 'passphrase', passphrase }, { type: 'recovery' }] as const;
   const { vault, recoveryCode = '' } = await Vault.create({ dataDir, clock: Date.now, slots });
+  oweRecoveryCode(dataDir);
   const key = defaultKey ? await makeDefaultKey(vault) : undefined;
   const slot = offered ? await new KeychainKeyslots(offered).add(vault, { proof: { passphrase } }) : undefined;
   vault.close();
@@ -64,6 +66,7 @@ export async function makeDefaultKey(vault: Vault): Promise<Key> {
 export async function rekey({ dataDir, passphraseFd, json }: VaultCommandOptions): Promise<void> {
   const passphrase = await readSecret('Passphrase of the vault: ', passphraseFd);
   const { recoveryCode, droppedKeyslots } = await rekeyVault({ dataDir, clock: Date.now }, { passphrase }, keyringMoving);
+  oweRecoveryCode(dataDir);
   const stale = droppedKeyslots.filter(({ type }) => type === 'keychain');
   for (const { keyslotId } of stale) await new Keychain().remove(keychainAccount(keyslotId)).catch(() => undefined); // it opens nothing any more
   if (json) return say(JSON.stringify({ recoveryCode, droppedKeyslots }));
@@ -93,6 +96,7 @@ export async function salvage({ dataDir, passphraseFd, json }: VaultCommandOptio
     complete: completeFacts,
     ...keyringMoving,
   });
+  oweRecoveryCode(newDataDir);
   if (json) return say(JSON.stringify({ newDataDir, saved, findings, recoveryCode }));
   for (const finding of findings) say(`Damaged: ${finding}`);
   say(`Saved ${saved} records to ${newDataDir}; the damaged vault was not touched.`);

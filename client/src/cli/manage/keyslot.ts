@@ -1,5 +1,5 @@
 import type { KeyslotType } from '@kms-agent/protocol';
-import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
+import { ifUnsaid, readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
 import type { Command } from 'commander';
 import { printJson, printTable } from '../print.ts';
 import { optionsOf, withClient } from '../session.ts';
@@ -32,9 +32,13 @@ export function addKeyslotCommands(program: Command): void {
       );
       const proof = { passphrase: await readSecret('Passphrase of an existing keyslot: ', passphraseFd) };
       const secret = type === 'passphrase' ? { passphrase: await readNewSecret('New passphrase: ', newPassphraseFd) } : {};
-      await show(command, (client) =>
-        client.addKeyslot({ type, proof, ...secret, ...(label === undefined ? {} : { label }), ...(token === undefined ? {} : { token }) }),
-      );
+      await show(command, async (client) => {
+        const added = await client.addKeyslot({ type, proof, ...secret, ...(label === undefined ? {} : { label }), ...(token === undefined ? {} : { token }) });
+        const { keyslotId } = added.keyslot;
+        if (added.recoveryCode !== undefined)
+          ifUnsaid(`Keyslot ${keyslotId} is there. Unless you have seen its recovery code, nobody has it: kms keyslot remove ${keyslotId}, and add another.`);
+        return added;
+      });
     });
   keyslot
     .command('remove <id>')

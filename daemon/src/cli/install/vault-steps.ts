@@ -7,6 +7,7 @@ import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
 import { runAsUser, type UserIds } from '../as-user.ts';
 import { addHostCredential } from '../keyslot-commands.ts';
+import { oweRecoveryCode } from '../recovery-code.ts';
 import { findServiceUser, serviceUser, systemPlaces } from './host.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeNode, treeProgram } from './tree.ts';
@@ -48,9 +49,10 @@ export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] 
     isDone: () => hasVault(dataDir),
     run: async () => {
       const inputs = [await readPassphrase(true)];
-      const command = { node: treeNode, program: treeProgram, user: requireUser() };
+      const command = { node: treeNode, program: treeProgram, user: findServiceUser() };
       const answer = await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs });
       const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string }; // printed by init
+      oweRecoveryCode(dataDir);
       return { recoveryCode };
     },
   };
