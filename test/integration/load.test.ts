@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { type AgentClient, connect, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -38,10 +40,32 @@ test('busy clients do not keep an agent from ending: nothing waits for shutdownT
     }
   });
   const ends = work.map((loop) => loop.catch((error: unknown) => (isAgentError(error) ? error.code : error)));
-  await expect.poll(() => answered).toBeGreaterThan(1000);
+  await expect.poll(() => answered, { timeout: 60_000 }).toBeGreaterThan(1000);
   expect(await agent.end()).toBe(0);
   expect([...new Set(await Promise.all(ends))].filter((code) => code !== 'ERR_SHUTTING_DOWN' && code !== 'ERR_DISCONNECTED')).toEqual([]);
 });
+
+test('peers that do not close keep no agent from ending, idle or with half a frame; what is asked is answered first', async () => {
+  using folder = new TempFolder();
+  await using agent = await serveWith(folder, { shutdownTimeoutMs: 600_000 });
+  const idle = await Promise.all(
+    Array.from({ length: 300 }, async () => {
+      const socket = createConnection({ path: agent.socketPath, allowHalfOpen: true }).on('error', () => undefined);
+      await once(socket, 'connect');
+      return socket.resume();
+    }),
+  );
+  idle[0]?.write('{"jsonrpc":"2.0","id":1,');
+  using wire = await Wire.open(agent.socketPath);
+  for (let id = 0; id < 8; id += 1) wire.send(frame(id, 'createKey', { keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' }));
+  const first = codeOf(await wire.answer());
+  const ended = agent.end();
+  const codes = new Set([first]);
+  for (let count = 1; count < 8; count += 1) codes.add(codeOf(await wire.answer()));
+  expect(await ended).toBe(0);
+  expect([...codes].filter((code) => code !== 'ERR_SHUTTING_DOWN')).toEqual(['ok']);
+  for (const socket of idle) socket.destroy();
+}, 60_000);
 
 test('signals to the agent make no caller somebody else', async () => {
   using folder = new TempFolder();

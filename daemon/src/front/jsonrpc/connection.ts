@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { finished } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError } from '@kms-agent/protocol';
 import type { Peer } from '../../caller/identity.ts';
@@ -34,6 +35,9 @@ interface Pending {
 
 /** Milliseconds of one turn of the event loop that one connection may start requests in, or encode a batch in: most requests take microseconds of it. */
 const sliceMs = 1;
+
+/** Milliseconds that a peer has at the end of the agent to close its side when all that it asked is answered and has left: what it sends meanwhile is dropped. */
+const lingerMs = 100;
 
 /** One peer on a socket: cuts its stream into requests, keeps the limits, and writes answers once per turn of the event loop. */
 export class Connection {
@@ -72,11 +76,12 @@ export class Connection {
     return this.#inFlight;
   }
 
-  /** Answers what runs, then closes. */
+  /** Answers what runs, then closes; a moment later also towards a peer that does not: idle, or with half a frame, it is owed nothing. */
   end(): void {
     this.#ended = true;
     this.#isLeaving = true; // what still comes is read, and refused or dropped: the end of the peer is behind it
     this.#resume();
+    finished(this.#socket, { readable: false }, () => setTimeout(() => this.#socket.destroy(), lingerMs));
   }
 
   #take(chunk: Buffer): void {
