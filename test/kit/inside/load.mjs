@@ -1,18 +1,22 @@
-// Runs inside the container, beside the installed client: load.mjs CLIENTS SECONDS. Works without a pause until its input ends, and prints what became of it.
+// Runs inside the container, beside the installed client: load.mjs CLIENTS FILE. Works without a pause until its input ends, and prints what became of it.
+// FILE holds the number of restarts so far; the most that came during one call is printed too.
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
 const { connect } = createRequire('/usr/lib/kms-agent/node_modules/@kms-agent/')('@kms-agent/client');
 const clients = Number(process.argv[2]);
 const [failures, keyIds] = [[], new Set()];
-let [calls, longestMs, ended] = [0, 0, false];
+const restarts = () => Number(readFileSync(process.argv[3], 'utf8'));
+let [calls, longestMs, mostRestarts, ended] = [0, 0, 0, false];
 process.stdin.on('end', () => (ended = true)).resume();
 
 async function count(work) {
-  const start = performance.now();
+  const [start, before] = [performance.now(), restarts()];
   try {
     const result = await work();
     calls += 1;
     longestMs = Math.max(longestMs, performance.now() - start);
+    mostRestarts = Math.max(mostRestarts, restarts() - before);
     return result;
   } catch (error) {
     failures.push(`${error.code ?? error}`);
@@ -41,4 +45,4 @@ const kms = await connect();
 let missing = 0;
 for (const keyId of keyIds) await kms.describeKey({ keyId }).catch(() => (missing += 1));
 kms.close();
-console.log(JSON.stringify({ calls, failures, keys: keyIds.size, missing, longestMs: Math.round(longestMs) }));
+console.log(JSON.stringify({ calls, failures, keys: keyIds.size, missing, longestMs: Math.round(longestMs), mostRestarts }));
