@@ -1,8 +1,9 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { installCommand } from '../../daemon/src/cli/install/host.ts';
+import { dateAnew, isOutdated } from '../../daemon/src/cli/install/outdated.ts';
 import { compareVersion, quoteWord, readProgram, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
 import { agentProgram, cleanEnv, repository, run, TempFolder } from '../kit/agent.ts';
 
@@ -214,6 +215,50 @@ test('the package ships every file of systemd/', () => {
   const there = readdirSync(units, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   expect(shipped?.length).toBe(there.length);
   expect(there.length).toBeGreaterThan(8);
+});
+
+describe('whether a service is older than its program, when the clock was set', () => {
+  const hourMs = 3_600_000;
+  /** A service that began so long ago, by each clock, and a program that was changed now. */
+  const service = (path: string, { wallMs, monotonicMs }: { wallMs: number; monotonicMs: number }): Parameters<typeof isOutdated>[0] => {
+    const iso = new Date(wallMs).toISOString();
+    const shown: Record<string, string> = {
+      ExecMainStartTimestamp: `Mon ${iso.slice(0, 10)} ${iso.slice(11, -1)} UTC`,
+      ExecMainStartTimestampMonotonic: String(monotonicMs * 1000),
+    };
+    return { units: [], program: [path], systemctl: (...args) => shown[args.find((arg) => arg.startsWith('--property='))?.slice(11) ?? ''] ?? '' };
+  };
+
+  test.each([
+    ['a start after the change, by both clocks', 1000, 1000, false],
+    ['a start before it', -1000, -1000, true],
+    ['a start before it, under a clock that was ahead', hourMs, -1000, true],
+    ['a start before it, under a clock that was behind', -hourMs, 1000, true],
+  ])('%s', (_name, byWall, byMonotonic, isOld) => {
+    using folder = new TempFolder();
+    writeFileSync(folder.join('program'), '');
+    const changedMs = statSync(folder.join('program')).ctimeMs;
+    const clocks = { wallMs: changedMs + 10_000, monotonicMs: 5 * hourMs };
+    const began = { wallMs: changedMs + byWall, monotonicMs: clocks.monotonicMs - 10_000 + byMonotonic };
+    expect(isOutdated(service(folder.join('program'), began), clocks)).toBe(isOld);
+  });
+
+  test('a program that was changed under a clock that was ahead is dated anew, so that the restart is the last', () => {
+    using folder = new TempFolder();
+    const program = folder.join('program');
+    writeFileSync(program, '', { mode: 0o751 });
+    chmodSync(program, 0o751);
+    const before = statSync(program);
+    const behind = before.ctimeMs - hourMs;
+    while (Date.now() <= before.ctimeMs + 50); // until a new time is another
+    const used = service(program, { wallMs: behind, monotonicMs: 0 });
+    expect(isOutdated(used, { wallMs: behind, monotonicMs: 0 })).toBe(true);
+    dateAnew(used, { wallMs: before.ctimeMs + 1 });
+    expect(statSync(program).ctimeMs).toBe(before.ctimeMs); // not ahead
+    dateAnew(used, { wallMs: behind });
+    expect(statSync(program).ctimeMs).toBeGreaterThan(before.ctimeMs);
+    expect(statSync(program).mode).toBe(before.mode);
+  });
 });
 
 describe('install --user', () => {

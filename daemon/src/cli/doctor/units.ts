@@ -2,7 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { credentialStore } from '../../os/credential-store.ts';
 import { rootCredential } from '../../os/credentials.ts';
-import { compareVersion, type Manager, NoManager, readProgram, serviceUnit, socketUnit, withoutProgram } from '../install/units.ts';
+import { serviceUnit, socketUnit } from '../install/unit-names.ts';
+import { compareVersion, type Manager, NoManager, readProgram, withoutProgram } from '../install/units.ts';
 import { type Finding, look, wrong } from './finding.ts';
 
 /** A manager of units, and what installs them there. */

@@ -1,15 +1,14 @@
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { holds, readShipped, removeFiles, type TextFile, writePublic } from './files.ts';
+import { dateAnew, isOutdated } from './outdated.ts';
 import { daemonFolder } from './packages.ts';
 import { runCommand, succeeds } from './run.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeFolder } from './tree.ts';
-
-export const socketUnit = 'kms-agent.socket';
-export const serviceUnit = 'kms-agent.service';
+import { serviceUnit, socketUnit } from './unit-names.ts';
 
 /** A manager of units: the system's, or that of a user. */
 export interface Manager {
@@ -131,14 +130,6 @@ export function requireVersion(manager: Pick<Manager, 'leastVersion' | 'systemct
 const isStale = ({ systemctl }: Manager): boolean =>
   [socketUnit, serviceUnit].some((name) => systemctl('show', '--property=NeedDaemonReload', '--value', name) === 'yes');
 
-/** Whether the service began before its program or its units were as they are now; an earlier run that stopped halfway may have changed them. */
-function isOutdated({ units, program, systemctl }: Manager): boolean {
-  const text = systemctl('show', '--timestamp=us+utc', '--property=ExecMainStartTimestamp', '--value', serviceUnit);
-  const started = Date.parse(text.replace(/^\w+ (\S+) (\S+) UTC$/, '$1T$2Z'));
-  const changed = [...program, ...units.map(([path]) => path)].map((path) => statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0);
-  return !(started >= Math.floor(Math.max(...changed)));
-}
-
 /**
  * The units, and a socket that listens from now on and after each start.
  * @param isChanging - whether an earlier step changes the program; a dry run leaves nothing on the disk that would say so.
@@ -166,7 +157,10 @@ export function unitSteps(manager: Manager, isChanging: () => boolean = () => fa
       'restart',
       `restart ${serviceUnit} if it runs another version; callers wait for it at the socket`,
       () => !is('is-active', serviceUnit) || !(isChanging() || !units.every(holds) || isOutdated(manager)),
-      () => void systemctl('restart', serviceUnit),
+      () => {
+        dateAnew(manager);
+        systemctl('restart', serviceUnit);
+      },
     ),
   ];
 }

@@ -11,8 +11,8 @@ import { oweRecoveryCode } from '../recovery-code.ts';
 import { findServiceUser, serviceUser, systemPlaces } from './host.ts';
 import { plainStep, type Step } from './step.ts';
 import { treeNode, treeProgram } from './tree.ts';
+import { serviceUnit } from './unit-names.ts';
 import type { Manager } from './units.ts';
-import { serviceUnit } from './units.ts';
 
 /** What the vault is made with. */
 export interface VaultStepOptions {

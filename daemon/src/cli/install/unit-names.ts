@@ -1,0 +1,3 @@
+/** What the units are called, for the system and for users. */
+export const socketUnit = 'kms-agent.socket';
+export const serviceUnit = 'kms-agent.service';
