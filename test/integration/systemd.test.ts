@@ -296,6 +296,25 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await status()).toBe('UNLOCKED');
   });
 
+  test('settings that root can read and the agent cannot: config check and doctor, asked by root, say so', async () => {
+    const ask = async (): Promise<string[]> => {
+      const { stderr } = await host.run(['kms-agent', 'config', 'check', '--system']);
+      const { stdout } = await host.run(['kms-agent', 'doctor', '--system']);
+      return [stderr, stdout];
+    };
+    for (const [place, mode, words] of [
+      ['/etc/kms-agent/config.json', '600', /kms-agent, who runs the agent, may not read \S+config\.json; run: chmod a\+r \S+config\.json$/m],
+      ['/etc/kms-agent', '700', /kms-agent, who runs the agent, may not search \/etc\/kms-agent; run: chmod a\+x \/etc\/kms-agent$/m],
+    ] as const) {
+      const before = await host.sh(`stat -c %a ${place}; chmod ${mode} ${place}`);
+      const said = await ask();
+      await host.sh(`chmod ${before} ${place}`);
+      expect(said).toEqual([expect.stringMatching(words), expect.stringMatching(words)]);
+      expect(said[1]).toMatch(/^WRONG {2}settings: /m);
+    }
+    expect(await ask()).toEqual(['', expect.stringMatching(/^ok {5}settings: /m)]);
+  });
+
   describe('a credential that is not as it must be', () => {
     const restartWith = async (change: string): Promise<void> => {
       await host.sh(`systemctl stop kms-agent.service; ${change}; systemctl start kms-agent.service`);

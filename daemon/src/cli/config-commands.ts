@@ -1,5 +1,6 @@
 import { type choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettings, readSettingsFile, reloadable, type Settings } from '../config.ts';
 import { checkTokens } from '../providers/pkcs11/settings.ts';
+import { checkServiceUserReads } from './service-user.ts';
 
 /** Which file, and how to answer. */
 export interface ConfigOptions {
@@ -40,6 +41,7 @@ export async function checkSettings(config: string, required: boolean): Promise<
 /** Says that a settings file is as it must be. @throws as checkSettings. */
 export async function checkConfig({ config, required, json }: ConfigOptions): Promise<void> {
   await checkSettings(config, required);
+  checkServiceUserReads(config);
   say(json ? JSON.stringify({ ok: true, config }) : `ok: ${config}`);
 }
 

@@ -5,6 +5,7 @@ import { defaultSettings, findPlaces, readSettings, type Settings } from '../../
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { systemPlaces } from '../install/host.ts';
+import { checkServiceUserReads } from '../service-user.ts';
 import { findAgentTokens } from './agent-tokens.ts';
 import { lookAtClock, lookAtSystemClock } from './clock.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
@@ -61,6 +62,7 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
   const readable = await look('settings', async () => {
     settings = await readSettings(config, configRequired);
     checkTokens(settings.tokens);
+    checkServiceUserReads(config);
     return existsSync(config) ? config : `there are none in ${config}; defaults hold`;
   });
   const vault = await look('vault', () => lookAtVault(dataDir));

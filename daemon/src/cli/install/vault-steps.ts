@@ -49,7 +49,7 @@ export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] 
     isDone: () => hasVault(dataDir),
     run: async () => {
       const inputs = [await readPassphrase(true)];
-      const command = { node: treeNode, program: treeProgram, user: findServiceUser() };
+      const command = { node: treeNode, program: treeProgram, user: requireUser() };
       const answer = await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs });
       const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string }; // printed by init
       oweRecoveryCode(dataDir);
