@@ -78,6 +78,18 @@ describe('a settings file that may be there and cannot be seen is refused, not t
   });
 });
 
+test('.. behind a link is what the kernel takes it for: the file that is read is the one whose folders are judged', async () => {
+  for (const path of ['a', 'b/c']) mkdirSync(folder.join(path), { recursive: true });
+  symlinkSync('../b/c', folder.join('a/link'));
+  writeFileSync(folder.join('a/config.json'), '{"maxDepth":16}');
+  writeFileSync(folder.join('b/config.json'), '{"maxDepth":24}');
+  const config = `${folder.path}/a/link/../config.json`;
+  const show = () => run(agentProgram, ['config', 'show', '--config', config], { env: env() });
+  expect((await show()).stdout.toString()).toMatch(/^maxDepth +24 {2}\(file\)$/m);
+  chmodSync(folder.join('b'), 0o777);
+  expect(await show()).toMatchObject(refused(`chmod go-w ${folder.join('b')}`));
+});
+
 describe.skipIf(!canChangeTables)('what the group of its owner can write (needs root, to have other users)', () => {
   const bob = `bob:x:${otherUid}:${otherUid}::/:/bin/sh\n`;
   const carol = (gid: number): string => `carol:x:${otherUid + 1}:${gid}::/:/bin/sh\n`;

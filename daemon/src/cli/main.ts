@@ -6,6 +6,7 @@ import { endWithOutput } from '@kms-agent/protocol/terminal';
 import { Command } from 'commander';
 import { choosePlaces, findPlaces } from '../config.ts';
 import { protectProcess } from '../os/protections.ts';
+import { fromRoot } from '../os/trust.ts';
 import type { ConfigOptions } from './config-commands.ts';
 import { requireServiceUser, systemPlaces } from './install/host.ts';
 import { addInstallCommands } from './install/options.ts';
@@ -171,7 +172,7 @@ const configFrom = ({ config, json, system = false }: ConfigCommandOptions): Con
   const usual = system ? systemChoices() : choosePlaces(process.env, homedir());
   return {
     usual,
-    config: config === undefined ? usual.configFile.path : resolve(config),
+    config: config === undefined ? usual.configFile.path : fromRoot(config),
     required: mustBeThere(config, system),
     ...(json ? { json } : {}),
   };

@@ -1,5 +1,5 @@
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
-import { isAbsolute, join, resolve } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { isOwnGroup } from './users.ts';
 
 /** Links on the way to a file; past it they go in circles. */
@@ -17,6 +17,9 @@ const partsOf = (path: string, link?: string): Part[] =>
     .filter(Boolean)
     .map((name) => ({ name, link }));
 
+/** A path from the root on. What `..` is stays for the kernel to say: behind a link it is the folder above the one that the link leads to. */
+export const fromRoot = (path: string): string => (isAbsolute(path) ? path : `${process.cwd()}/${path}`);
+
 /** lstat(2). @throws TypeError for a link that leads nowhere: there is something, but it cannot be seen now. The system's error for all else. */
 function statPart(place: string, link: string | undefined): Stats {
   const stat = lstatSync(place, { throwIfNoEntry: link === undefined });
@@ -25,12 +28,12 @@ function statPart(place: string, link: string | undefined): Stats {
 }
 
 /**
- * Visits all that decides what is found at a path: each folder and link on the way, and the file.
- * @returns the path without links.
+ * Visits all that decides what is found at a path: each folder and link on the way, as the kernel goes it (path_resolution(7)), and the file.
+ * @returns the path without links: what is used must be what was visited.
  * @throws what the visitor throws; TypeError for links in circles or into nothing; the system's error, ENOENT only for a path that is not there.
  */
 export function walkTo(path: string, visit: (place: string, stat: Stats) => void): string {
-  const rest = partsOf(resolve(path));
+  const rest = partsOf(fromRoot(path));
   let real = '/';
   visit(real, lstatSync(real));
   for (let links = 0, part = rest.shift(); part !== undefined; part = rest.shift()) {
