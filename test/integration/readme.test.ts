@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { decodeBlob, errors } from '@kms-agent/protocol';
 import { expect, test } from 'vitest';
 import { defaultSettings } from '../../daemon/src/config.ts';
+import { agentActions } from '../../daemon/src/policy/actions.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { agentProgram, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { Wire } from '../kit/wire.ts';
@@ -50,4 +51,9 @@ test('daemon/README.md: lists every setting with its default, and no other', () 
   const rowsIn = (text: string): unknown => [...text.matchAll(/^\| `(\w+)` \| (\w+) \|/gm)].map(([, name, value]) => [name, value]);
   expect(rowsIn(after)).toEqual(Object.entries(defaultTokenSettings).map(([name, value]) => [name, String(value)]));
   expect(rowsIn(before)).toEqual(Object.entries(defaultSettings).map(([name, value]) => [name, typeof value === 'object' ? 'none' : String(value)]));
+});
+
+test('daemon/README.md: names every action of the agent’s policy', () => {
+  const sentence = /of the same shape, for methods without a key: (.*)\./.exec(read('daemon/README.md'))?.[1] ?? '';
+  expect([...sentence.matchAll(/`(\w+)`/g)].map(([, name]) => name)).toEqual([...agentActions]);
 });
