@@ -1,6 +1,7 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import type { Waits } from '../../daemon/src/providers/pkcs11/backoff.ts';
 import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
 import { TokenPins } from '../../daemon/src/providers/pkcs11/pins.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
@@ -44,6 +45,7 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
   async function withLink(
     timeoutMs: number,
     work: (link: TokenLink, startWith: (program: string) => void, folder: TempFolder) => Promise<void>,
+    waits?: Waits,
   ): Promise<void> {
     using folder = new TempFolder();
     const hsm = new SoftHsm(folder);
@@ -51,7 +53,7 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
     const settings = { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs };
     const pins = new TokenPins({ settings, readPin: async () => Buffer.from(pin), savePin: async () => undefined, onNote: () => undefined });
-    const link = new TokenLink({ settings, pins, now: Date.now, onState: () => undefined });
+    const link = new TokenLink({ settings, pins, now: Date.now, onState: () => undefined, ...(waits ? { waits } : {}) });
     const { execPath } = process;
     try {
       await work(
@@ -78,6 +80,31 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
       startWith(node);
       await until(() => link.state === 'ok', 'it has come back by itself');
     });
+  });
+
+  test('a token that was away for so long that it is looked for seldom: who asks has it as soon as it is back', async () => {
+    const seldom = { next: () => 3_600_000, isSlow: true };
+    await withLink(
+      5000,
+      async (link, _startWith, folder) => {
+        const [tokens, away] = [folder.join('tokens'), folder.join('away')];
+        renameSync(tokens, away);
+        mkdirSync(tokens);
+        link.start();
+        await until(() => link.state === 'down', 'it is down');
+        expect(link.lastFailure).toMatchObject({ kind: 'noToken' });
+        const asked = (): Promise<boolean> =>
+          link.call('check', {}).then(
+            () => true,
+            () => false,
+          );
+        expect(await asked()).toBe(false);
+        rmdirSync(tokens);
+        renameSync(away, tokens);
+        await until(asked, 'it is there for who asks');
+      },
+      seldom,
+    );
   });
 
   test('a helper that takes longer to start than a call may, as on a busy host, is waited for', async () => {

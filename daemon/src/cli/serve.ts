@@ -148,10 +148,12 @@ async function firstTry(
   await promise.finally(() => clearTimeout(timer));
 }
 
-/** Milliseconds between two tries of the tokens. */
+/** Milliseconds between two tries of the tokens, and after so many tries: what is away for longer may be so all day. */
 const selfUnlockMs = 1000;
-/** Tries after which a token that waits for a PIN asks its source anew: a keychain may have been opened meanwhile. */
-const triesBeforeSleep = 300;
+const slowUnlockMs = 10_000;
+const quickTries = 60;
+/** Milliseconds after which a token that waits for a PIN asks its source anew: a keychain may have been opened meanwhile. */
+const askAnewMs = 300_000;
 
 /**
  * Tries, as long as nobody has unlocked or locked, the slots that need no person. A network HSM may come up after this host; the tokens heal
@@ -161,6 +163,7 @@ const triesBeforeSleep = 300;
  */
 async function openByItself({ agent, audit }: Pick<RunningAgent, 'agent' | 'audit'>, log: Log, onFailed: (why: string) => void): Promise<void> {
   let said = '';
+  let awakeMs = 0;
   for (let tries = 1; agent.state === 'LOCKED' && agent.ways.hasOwnKeyslot && agent.isUntouched; tries += 1) {
     try {
       await agent.ways.unlockByItself();
@@ -175,8 +178,10 @@ async function openByItself({ agent, audit }: Pick<RunningAgent, 'agent' | 'audi
       }
       said = detail;
       if (!agent.ways.mayOpenLater) return;
-      if (tries % triesBeforeSleep === 0) await agent.ways.sleep();
-      await delay(selfUnlockMs, undefined, { ref: false });
+      const pauseMs = tries < quickTries ? selfUnlockMs : slowUnlockMs;
+      awakeMs = awakeMs < askAnewMs ? awakeMs + pauseMs : 0;
+      if (awakeMs === 0) await agent.ways.sleep();
+      await delay(pauseMs, undefined, { ref: false });
     }
   }
   if (said !== '') await agent.ways.sleep();

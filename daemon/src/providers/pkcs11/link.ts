@@ -2,6 +2,7 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { isAgentError } from '@kms-agent/protocol';
 import type { Asker } from '../../caller/identity.ts';
 import { AbilityCheck } from './ability-check.ts';
+import type { Waits } from './backoff.ts';
 import { Connection, unrepeatable } from './connection.ts';
 import { maxAttempts } from './ladder.ts';
 import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
@@ -23,6 +24,8 @@ export interface LinkOptions {
   readonly now: () => number;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
+  /** How long a token that is down is left alone. */
+  readonly waits?: Waits;
 }
 
 /** A token by way of its helper, that heals itself: calls go through here, and what they meet begins a recovery. */

@@ -1,4 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Waits } from './backoff.ts';
+import { ComeBack } from './come-back.ts';
 import type { Connection } from './connection.ts';
 import { failureOf } from './failures.ts';
 import { Ladder, type Step } from './ladder.ts';
@@ -9,11 +11,6 @@ import type { TokenSettings } from './settings.ts';
 /** `connecting` while a recovery runs: calls wait for it. `down`: calls fail at once, and it is tried again by itself. `disabled`: only a person helps. */
 export type LinkState = 'stopped' | 'connecting' | 'ok' | 'down' | 'disabled';
 
-const firstBackoffMs = 100;
-const maxBackoffMs = 800;
-/** Modules that do not load do not heal by themselves within a second. */
-const loadBackoffMs = 30_000;
-
 export interface RecoveryOptions {
   readonly settings: TokenSettings;
   readonly connection: Connection;
@@ -21,6 +18,8 @@ export interface RecoveryOptions {
   readonly now: () => number;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
+  /** How long a token that is down is left alone; by itself less than a second, and ten where it is away. */
+  readonly waits?: Waits;
 }
 
 /** The state of a token, and the way back to a good one: which step is tried, how often, and when nothing is tried any more. */
@@ -33,6 +32,8 @@ export class Recovery {
   /** Resolved when it is not `connecting` any more. */
   #settled = Promise.withResolvers<void>();
   #climbing: Promise<void> | undefined;
+  /** While it is down. */
+  #comeBack: ComeBack | undefined;
   /** Counts recoveries: a call that failed before one is only tried again. */
   generation = 0;
   /** Counts starts: what an earlier life began does not touch a later one. */
@@ -100,8 +101,9 @@ export class Recovery {
     this.#recover(['renew'], true);
   }
 
-  /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
+  /** Waits for a connection that is being made, or for a look at where a token was long missing. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
+    if (this.#state === 'down') await this.#comeBack?.hurry();
     if (this.#state === 'connecting') await this.waitToSettle();
     if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }
@@ -173,7 +175,12 @@ export class Recovery {
       return;
     }
     this.#setState('down', failure);
-    void this.#comeBack(life, failure);
+    this.#comeBack = new ComeBack({
+      leastMs: ({ kind }) => (kind === 'logIn' ? this.#logIns.backoffMs : undefined),
+      tryAgain: () => this.#tryAgain(life),
+      waits: this.#options.waits,
+    });
+    void this.#comeBack.run(failure);
   }
 
   #disable(failure: Failure): void {
@@ -183,29 +190,21 @@ export class Recovery {
     void this.#connection.close();
   }
 
-  /** Tries again by itself, with a new helper, until it succeeds or somebody stops it. */
-  async #comeBack(life: number, first: Failure): Promise<void> {
-    let failure = first;
-    for (let backoffMs = firstBackoffMs; ; backoffMs = Math.min(backoffMs * 2, maxBackoffMs)) {
-      await delay(this.#leastMs(failure) ?? backoffMs, undefined, { ref: false });
-      if (life !== this.life) return;
-      try {
-        await this.#tryStep('helper', true, life);
-        if (life === this.life) this.#succeed('helper');
-        return;
-      } catch (error) {
-        if (life !== this.life) return;
-        failure = this.#judge(error);
-        this.note(failure);
-        if (failure.kind === 'pin') return this.#giveUp(failure, life);
-      }
+  /** Tries once more, with a new helper. @returns why that failed; undefined when it is over. */
+  async #tryAgain(life: number): Promise<Failure | undefined> {
+    if (life !== this.life) return undefined;
+    try {
+      await this.#tryStep('helper', true, life);
+      if (life === this.life) this.#succeed('helper');
+      return undefined;
+    } catch (error) {
+      if (life !== this.life) return undefined;
+      const failure = this.#judge(error);
+      this.note(failure);
+      if (failure.kind !== 'pin') return failure;
+      this.#giveUp(failure, life);
+      return undefined;
     }
-  }
-
-  /** How long a failure lasts at least. */
-  #leastMs({ kind }: Failure): number | undefined {
-    if (kind === 'load') return loadBackoffMs;
-    return kind === 'logIn' ? this.#logIns.backoffMs : undefined;
   }
 
   #setState(state: LinkState, failure?: Failure): void {
