@@ -45,13 +45,13 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
   async function withLink(
     timeoutMs: number,
     work: (link: TokenLink, startWith: (program: string) => void, folder: TempFolder) => Promise<void>,
-    waits?: Waits,
+    { waits, ...overrides }: { readonly waits?: Waits; readonly checkIntervalMs?: number } = {},
   ): Promise<void> {
     using folder = new TempFolder();
     const hsm = new SoftHsm(folder);
     hsm.initToken('hsm');
     process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF'];
-    const settings = { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs };
+    const settings = { ...defaultTokenSettings, name: 'hsm', module: softHsmModule, uri: 'pkcs11:token=hsm', timeoutMs, ...overrides };
     const pins = new TokenPins({ settings, readPin: async () => Buffer.from(pin), savePin: async () => undefined, onNote: () => undefined });
     const link = new TokenLink({ settings, pins, now: Date.now, onState: () => undefined, ...(waits ? { waits } : {}) });
     const { execPath } = process;
@@ -103,7 +103,28 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
         renameSync(away, tokens);
         await until(asked, 'it is there for who asks');
       },
-      seldom,
+      { waits: seldom },
+    );
+  });
+
+  test('a helper that has made so many keys that it may have leaked is replaced, and nobody notices', async () => {
+    await withLink(
+      5000,
+      async (link) => {
+        link.start();
+        await link.ready();
+        const { pid } = link.connection;
+        let failed = 0;
+        const check = (): Promise<unknown> => link.call('check', {}).catch(() => (failed += 1)); // makes one
+        for (let made = 0; made < 5000; made += 100) await Promise.all(Array.from({ length: 100 }, check));
+        while (link.connection.pid === pid || link.state !== 'ok') await Promise.all([delay(20), check()]);
+        await check();
+        expect(failed).toBe(0);
+        expect(link.recoveries).toBe(0);
+        expect(link.lastFailure).toBeUndefined();
+        expect(link.connection.isWornOut).toBe(false);
+      },
+      { checkIntervalMs: 100 },
     );
   });
 

@@ -8,6 +8,8 @@ import { codeOf, tokenOf, until } from '../kit/outcome.ts';
 import { hasSoftHsm, killHelper, makeTokenProvider, pin, SoftHsm, TokenRig } from '../kit/softhsm.ts';
 
 const x = Buffer.from('x');
+/** Flags of CK_TOKEN_INFO (PKCS#11 v2.40 section 3.2). */
+const [CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED] = [0x2_0000, 0x4_0000];
 
 describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', () => {
   test('a wrong PIN behind a keyslot of the token is tried once, whoever unlocks or locks the vault, until a person logs in', async () => {
@@ -123,6 +125,68 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled');
     await delay(2000);
     expect(fault.counts.logins - before).toBe(1);
+  });
+
+  test('log-ins that failed before one that succeeded do not count', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const failFrom = async (): Promise<number> => {
+      const before = fault.counts.logins;
+      fault.begin('C_Login', 0x5);
+      await killHelper(kms);
+      await until(() => fault.counts.logins > before, 'it is tried');
+      return before;
+    };
+    await failFrom();
+    fault.end();
+    await until(async () => (await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))) === 'no error', 'it is logged in again');
+    const before = await failFrom();
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
+    expect(fault.counts.logins - before).toBe(3);
+  });
+
+  test('the last try of a PIN is left to a person who types it', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const before = fault.counts.logins;
+    fault.addFlags(CKF_USER_PIN_FINAL_TRY);
+    await killHelper(kms);
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled');
+    expect((await tokenOf(kms))?.error).toContain('one try of the PIN is left');
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('ERR_HSM_UNAVAILABLE');
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    expect(await codeOf(kms.unlock({ token: 'hsm' }))).toBe('ERR_HSM_UNAVAILABLE'); // by itself, with the credential
+    expect(fault.counts.logins - before).toBe(0);
+    await kms.unlock({ token: 'hsm', pin });
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
+    expect(fault.counts.logins - before).toBe(1);
+  });
+
+  test('a PIN that is locked is sent by nobody, and who asks hears ERR_HSM_PIN_LOCKED; so it is when the token locks it then', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const before = fault.counts.logins;
+    fault.addFlags(CKF_USER_PIN_LOCKED);
+    await killHelper(kms);
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled');
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('ERR_HSM_PIN_LOCKED');
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_PIN_LOCKED');
+    expect(fault.counts.logins - before).toBe(0);
+    fault.addFlags(0);
+    fault.begin('C_Login', 0xa4);
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_PIN_LOCKED');
+    await delay(1500);
+    expect(fault.counts.logins - before).toBe(1);
+    fault.end();
+    await kms.unlock({ token: 'hsm', pin });
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
   });
 
   test('a device that fails in C_Login is asked until it is well', async () => {

@@ -30,11 +30,11 @@
 enum { plan_bytes = 256, file_bytes = 512 };
 /* No return value of a module. */
 enum { flipped = 0x7fffffff };
-enum { count_logins, count_sessions, count_peak, count_held };
+enum { count_logins, count_sessions, count_peak, count_held, added_flags };
 static CK_FUNCTION_LIST_PTR real;
 static CK_FUNCTION_LIST mine;
 static const char *plan;
-/* Of all processes that have the module: logins, and calls that were held. Of the last one: sessions that are open, and the most that were. */
+/* Of all processes that have the module: logins, and calls that were held. Of the last one: sessions that are open, and the most that were. Then flags that the token is said to have. */
 static atomic_uint *counts;
 static atomic_uint calls;
 static unsigned max_sessions;
@@ -141,6 +141,7 @@ static CK_RV fault_C_Sign(S, B d, L n, B g, P l) {
 static CK_RV fault_C_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t) {
   CK_RV rv = fault("C_GetTokenInfo");
   if (rv == CKR_OK) rv = real->C_GetTokenInfo(i, t);
+  if (rv == CKR_OK) t->flags |= counts[added_flags];
   return rv == CKR_OK && !(t->flags & CKF_TOKEN_INITIALIZED) && getenv("KMS_FAULT_FOREIGN_SLOT") ? CKR_TOKEN_NOT_RECOGNIZED : rv;
 }
 

@@ -56,11 +56,22 @@ export class FaultModule {
     this.#write('');
   }
 
+  /** Flags of CK_TOKEN_INFO that the token has from now on beside its own. */
+  addFlags(flags: number): void {
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32LE(flags);
+    this.#writeAt(planBytes + 16, bytes);
+  }
+
   #write(text: string): void {
     const bytes = Buffer.alloc(planBytes);
     bytes.write(text);
+    this.#writeAt(0, bytes);
+  }
+
+  #writeAt(offset: number, bytes: Uint8Array): void {
     const fd = openSync(this.#plan, 'r+');
-    writeSync(fd, bytes, 0, planBytes, 0);
+    writeSync(fd, bytes, 0, bytes.length, offset);
     closeSync(fd);
   }
 }
