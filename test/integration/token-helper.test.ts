@@ -220,5 +220,7 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     fault.end();
     await until(async () => (await codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' }))) === 'no error', 'it makes what it refused');
     expect((await tokenOf(kms))?.hsm?.mechanisms).toContain('AES_GCM');
+    await until(() => rig.log.includes('the token hsm offers AES_GCM after all'), 'the log says so');
+    expect(`${rig.agent?.startLog}${rig.log}`).toContain('the token hsm does not offer AES_GCM (C_Decrypt answered CKR_DEVICE_ERROR)');
   });
 });

@@ -5,7 +5,7 @@ import { AbilityCheck } from './ability-check.ts';
 import type { Waits } from './backoff.ts';
 import { Connection, unrepeatable } from './connection.ts';
 import { maxAttempts } from './ladder.ts';
-import { type CallName, type Calls, type Failure, suspiciousMs, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, type Failure, suspiciousMs, type TokenAbilities, TokenFailure } from './messages.ts';
 import type { TokenPins } from './pins.ts';
 import { type LinkState, Recovery } from './recovery.ts';
 import type { TokenSettings } from './settings.ts';
@@ -24,6 +24,8 @@ export interface LinkOptions {
   readonly now: () => number;
   /** Hears of each change of state, once. */
   readonly onState: (state: LinkState, failure?: Failure) => void;
+  /** Hears of what it was seen to do, each time that it is tried out anew. */
+  readonly onAbilities?: (abilities: TokenAbilities) => void;
   /** How long a token that is down is left alone. */
   readonly waits?: Waits;
 }
@@ -46,8 +48,14 @@ export class TokenLink {
     this.#turns = new Turns(options.settings, () => this.#settle());
     this.#verdicts = new Slots(Math.ceil(sessions / 2), maxQueued);
     this.connection = new Connection(options.settings, options.pins, (why) => void this.#noteGone(why));
-    this.abilityCheck = new AbilityCheck(this.connection, async (known) => (await this.#run('probe', { known })).abilities);
+    this.abilityCheck = new AbilityCheck(this.connection, async (known) => await this.#probe(known));
     this.#recovery = new Recovery({ ...options, connection: this.connection, onState: (state, failure) => this.#noteState(state, failure) });
+  }
+
+  async #probe(known: TokenAbilities): Promise<TokenAbilities> {
+    const { abilities } = await this.#run('probe', { known });
+    this.#options.onAbilities?.(abilities);
+    return abilities;
   }
 
   get state(): LinkState {

@@ -84,10 +84,10 @@ export interface Ciphertext {
   readonly paddingMode?: PaddingMode;
 }
 
-/** The calls of the helper: what each takes and gives. */
 /** A fault within this time before makes a ciphertext that does not open doubtful: the token may still be sick. */
 export const suspiciousMs = 1000;
 
+/** The calls of the helper: what each takes and gives. */
 export interface Calls {
   /** Loads the module and shows its tokens; nobody logs in. */
   offer: { takes: { module: string }; gives: { library: string; tokens: OfferedToken[] } };

@@ -26,9 +26,9 @@ import type {
 } from '../provider.ts';
 import { PublicOperations } from '../software/public-operations.ts';
 import { importsOf, offersOf } from './abilities.ts';
+import { Announcement } from './announcement.ts';
 import { withAgentErrors } from './failures.ts';
 import { TokenImport } from './import.ts';
-import { introduce } from './introduction.ts';
 import { KeyCalls } from './key-calls.ts';
 import { TokenLink } from './link.ts';
 import { type Failure, TokenFailure } from './messages.ts';
@@ -57,20 +57,22 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
   readonly #refusals: Refusals;
   readonly #operations: TokenOperations;
   readonly #import: TokenImport;
-  #isIntroduced = false;
+  readonly #announcement: Announcement;
   #onReady: () => void = () => undefined;
 
   constructor(options: TokenProviderOptions) {
     this.#options = options;
     this.#pins = new TokenPins(options);
+    this.#announcement = new Announcement(options.settings, options.onNote);
     this.#link = new TokenLink({
       settings: options.settings,
       pins: this.#pins,
       now: options.now,
       onState: (state, failure) => {
         options.onState(state, failure);
-        if (state === 'ok') this.#beReady();
+        if (state === 'ok') this.#greet();
       },
+      onAbilities: (abilities) => this.#announcement.sayAbilities(abilities),
     });
     this.#refusals = new Refusals(this.name, options.onNote);
     this.#keys = new KeyCalls(this.name, this.#refusals, options.onNote);
@@ -88,6 +90,13 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
 
   get isAsleep(): boolean {
     return this.#link.state === 'stopped';
+  }
+
+  #greet(): void {
+    const { info, abilities } = this.#link.connection;
+    if (info) this.#announcement.sayUri(info);
+    if (abilities) this.#announcement.sayAbilities(abilities);
+    this.#onReady();
   }
 
   /** Begins to connect. @param onReady - hears of each time that the token is there. */
@@ -229,12 +238,5 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
 
   async close(): Promise<void> {
     await this.lock();
-  }
-
-  #beReady(): void {
-    const { settings, onNote } = this.#options;
-    if (!this.#isIntroduced) introduce(settings, this.#link.connection, onNote);
-    this.#isIntroduced = true;
-    this.#onReady();
   }
 }
