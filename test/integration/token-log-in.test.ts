@@ -127,6 +127,26 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(fault.counts.logins - before).toBe(1);
   });
 
+  test('a PIN of the vault is one that its token took, and is tried three times; another token has not taken it', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'vault' } });
+    const { rig, fault } = faulty;
+    await (await rig.client()).unlock({ token: 'hsm', pin });
+    const triesAfterRestart = async (): Promise<number> => {
+      await rig.agent?.end();
+      const before = fault.counts.logins;
+      fault.begin('C_Login', 0x5);
+      await rig.start();
+      const kms = await rig.client();
+      await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
+      fault.end();
+      return fault.counts.logins - before;
+    };
+    expect(await triesAfterRestart()).toBe(3);
+    rig.replaceTokens();
+    rig.setUri(`pkcs11:token=hsm;serial=${rig.hsm.serial()}`);
+    expect(await triesAfterRestart()).toBe(1);
+  });
+
   test('log-ins that failed before one that succeeded do not count', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;

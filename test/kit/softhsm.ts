@@ -29,6 +29,12 @@ export class SoftHsm {
     execFileSync('softhsm2-util', ['--init-token', '--free', '--label', label, '--so-pin', '87654321', '--pin', itsPin], { env: this.env, stdio: 'pipe' });
   }
 
+  /** Serial number of the only token. */
+  serial(): string {
+    const shown = execFileSync('softhsm2-util', ['--show-slots'], { env: this.env, stdio: 'pipe' }).toString();
+    return /^\s*Serial number:\s*([0-9a-f]{16})\s*$/m.exec(shown)?.[1] ?? '';
+  }
+
   /** What pkcs11-tool shows of all objects. It fails when one goes while it lists them, and is asked again. */
   objects(label: string, ...args: string[]): string {
     for (let left = 5; ; left -= 1) {

@@ -41,8 +41,7 @@ export class TokenPins {
 
   /** Serial number of the only token that is sent a PIN: what the settings name, else the one that took it first; undefined before that. */
   get serial(): string | undefined {
-    const { settings } = this.#options;
-    return matchOf(settings).serial ?? this.#book?.serialOf(settings.name) ?? this.#serial;
+    return matchOf(this.#options.settings).serial ?? this.#takerSerial;
   }
 
   /**
@@ -63,10 +62,16 @@ export class TokenPins {
     }
   }
 
-  /** Whether its source holds only what the token took: a credential may be anything. */
+  /** Serial number of the token that took a PIN first. */
+  get #takerSerial(): string | undefined {
+    return this.#book?.serialOf(this.#options.settings.name) ?? this.#serial;
+  }
+
+  /** Whether its source holds only what that very token took: a credential may be anything, and the settings may name another token by now. */
   get keepsTaken(): boolean {
     const { pin } = this.#options.settings;
-    return pin === 'vault' || pin === 'keychain';
+    const taker = this.#takerSerial;
+    return (pin === 'vault' || pin === 'keychain') && taker !== undefined && taker === this.serial;
   }
 
   /** The PIN, where it needs no person. */
