@@ -3,7 +3,7 @@ import type { AgentClient } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
 import { type FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
-import { hasSoftHsm } from '../kit/softhsm.ts';
+import { hasSoftHsm, killHelper } from '../kit/softhsm.ts';
 
 const x = Buffer.from('x');
 
@@ -133,6 +133,30 @@ describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM 
       expect(new Set(told)).toEqual(new Set(['no error']));
       expect(new Set(await signing)).toEqual(new Set(['ERR_HSM_FAILED']));
       expect(told.length).toBeGreaterThan(calls * times);
+    });
+  });
+
+  test('a helper is lost while keys wait to be made, which takes long: nobody waits for that but who makes keys', async () => {
+    await withTwo({ timeoutMs: 10_000 }, async ({ fault, kms, decrypt }) => {
+      fault.begin('C_GenerateKeyPair', 'slow4000');
+      let ended = 0; // the first one is lost
+      const make = (): Promise<string> => codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' })).finally(() => (ended += 1));
+      const making = Promise.all(Array.from({ length: 3 }, make));
+      await delay(300);
+      const decrypting = Array.from({ length: 32 }, async () => {
+        const told: string[] = [];
+        while (ended < 2) {
+          const code = await decrypt();
+          if (ended === 1) told.push(code);
+        }
+        return told;
+      });
+      await delay(300);
+      await killHelper(kms);
+      const told = await Promise.all(decrypting);
+      expect((await making).toSorted()).toEqual(['ERR_HSM_UNAVAILABLE', 'no error', 'no error']);
+      expect(new Set(told.flat())).toEqual(new Set(['no error']));
+      expect(Math.min(...told.map(({ length }) => length)), 'of one client, while the second was made').toBeGreaterThan(20);
     });
   });
 });

@@ -57,8 +57,8 @@ export class Turns {
     // while it waits for its turn, others of its kind may cost helpers
     const workUnlessCostly = async (letIn?: () => void): Promise<T | typeof free> => (kind !== undefined && this.#costly.has(kind) ? free : await work(letIn));
     if (tries.suspicion) return await this.#quarantine.alone(tries, workUnlessCostly);
-    const slots = changes.has(call) ? this.#changes : this.#slots;
-    return await slots.run(() => this.#quarantine.beside(workUnlessCostly), asker);
+    if (changes.has(call)) return await this.#changes.run(() => this.#quarantine.change(workUnlessCostly), asker);
+    return await this.#slots.run(() => this.#quarantine.beside(workUnlessCostly), asker);
   }
 
   async #try<T>({ kind }: Asked, tries: Tries, ask: () => Promise<T>, letIn?: () => void): Promise<T> {
