@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { KeyTurns } from '../../../daemon/src/keyring/key-turns.ts';
 import { Ladder } from '../../../daemon/src/providers/pkcs11/ladder.ts';
 import { readMaterial } from '../../../daemon/src/providers/pkcs11/process/material.ts';
+import { ecPublicKey } from '../../../daemon/src/providers/pkcs11/process/mechanism.ts';
 import { addPkcs7, removeOaep, removePkcs7 } from '../../../daemon/src/providers/pkcs11/process/padding.ts';
 import { kindOfLogInRv, kindOfRv, nameOfRv, rvOf } from '../../../daemon/src/providers/pkcs11/process/rv.ts';
 import { SharedRuns } from '../../../daemon/src/providers/pkcs11/shared-runs.ts';
@@ -191,6 +192,23 @@ test('Ladder: from the lowest rung, a rung higher when it is soon needed again, 
   expect(ladder.steps(false)).toEqual(['check', 'helper']);
   for (const step of ['check', 'renew'] as const) ladder.note(step); // they mend nothing
   expect(ladder.recoveries).toBe(1);
+});
+
+test('EC points: bare or as a DER OCTET STRING, whatever they begin with', () => {
+  for (const [keySpec, namedCurve] of [
+    ['EC_P256', 'P-256'],
+    ['EC_P256K', 'secp256k1'],
+  ] as const) {
+    const seen = new Set<number>();
+    for (let left = 20_000; left > 0 && !seen.has(0x3f); left -= 1) {
+      const spki = generateKeyPairSync('ec', { namedCurve }).publicKey.export({ type: 'spki', format: 'der' });
+      const bare = spki.subarray(-65);
+      expect(Buffer.from(ecPublicKey(keySpec, bare)).equals(spki), bare.toString('hex')).toBe(true);
+      expect(Buffer.from(ecPublicKey(keySpec, Buffer.concat([Buffer.from([0x04, 65]), bare]))).equals(spki)).toBe(true);
+      seen.add(bare[1] ?? 0); // 0x3f is the length of the rest: the beginning of what could be DER
+    }
+    expect(seen).toContain(0x3f);
+  }
 });
 
 test('imported RSA keys have exactly the bits that their spec says', () => {

@@ -70,9 +70,12 @@ export function rsaPublicKey(modulus: Uint8Array, exponent: Uint8Array): Uint8Ar
   return spki(createPublicKey({ key: { kty: 'RSA', n, e } as never, format: 'jwk' }));
 }
 
+/** Bytes of an uncompressed point of a 256-bit curve (SEC 1 section 2.3.3); a DER OCTET STRING of one has a tag and a length before it. */
+const pointBytes = 65;
+
 /** SPKI DER of a point, which tokens give as a DER OCTET STRING or, some, bare. */
 export function ecPublicKey(keySpec: KeySpec, ecPoint: Uint8Array): Uint8Array {
-  const point = Buffer.from(ecPoint[0] === 0x04 && ecPoint[1] === ecPoint.length - 2 ? ecPoint.subarray(2) : ecPoint);
+  const point = Buffer.from(ecPoint.length === pointBytes + 2 && ecPoint[0] === 0x04 && ecPoint[1] === pointBytes ? ecPoint.subarray(2) : ecPoint);
   const [x, y] = [point.subarray(1, 33), point.subarray(33, 65)].map((number) => number.toString('base64url'));
   return spki(createPublicKey({ key: { kty: 'EC', crv: curveNames[keySpec], x, y } as never, format: 'jwk' }));
 }
