@@ -132,10 +132,10 @@ export class TokenLink {
       }
   }
 
-  /** Nobody asks a helper that is gone: whoever comes first has it replaced. */
+  /** Nobody asks a helper that is gone: whoever comes first has it replaced. @throws TokenFailure as ready. */
   #settle(): Promise<void> | undefined {
     if (this.state === 'ok' && !this.connection.isRunning) this.#recovery.mend({ kind: 'fault', rv: 'the helper has ended', call: 'the module' });
-    return this.state === 'connecting' ? this.#recovery.waitToSettle() : undefined;
+    return this.state === 'ok' ? undefined : this.ready();
   }
 
   async #run<C extends CallName>(call: C, params: Calls[C]['takes'], asker?: Asker): Promise<Calls[C]['gives']> {

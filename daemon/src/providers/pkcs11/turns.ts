@@ -24,7 +24,7 @@ export class Turns {
   readonly #quarantine = new Quarantine();
   readonly #costly = new CostlyCalls();
 
-  /** @param settle - waits for a recovery that runs, or must begin. */
+  /** @param settle - waits for a recovery that runs, or must begin; throws when it fails. */
   constructor({ sessions, maxQueued }: TokenSettings, settle: () => Promise<void> | undefined) {
     this.#settle = settle;
     this.#slots = new Slots(sessions, maxQueued);
