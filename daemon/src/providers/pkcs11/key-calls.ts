@@ -3,18 +3,28 @@ import { withAgentErrors } from './failures.ts';
 import { describeFailure, type Failure, TokenFailure } from './messages.ts';
 import type { Refusals } from './refusals.ts';
 
+export interface KeyCallsOptions {
+  readonly token: string;
+  readonly refusals: Refusals;
+  readonly onNote: (note: string, level: 'warn' | 'info') => void;
+  /** Hears of what is answered ERR_HSM_FAILED. */
+  readonly onFailed: (failure: Failure) => void;
+}
+
 /** Runs what is asked of a token for a key, and remembers which keys were not what they should be, so that their state can say so. */
 export class KeyCalls {
   readonly #token: string;
   readonly #refusals: Refusals;
-  readonly #onNote: (note: string, level: 'warn' | 'info') => void;
+  readonly #onNote: KeyCallsOptions['onNote'];
+  readonly #onFailed: KeyCallsOptions['onFailed'];
   /** Versions whose object was last missing, doubled or another one. */
   readonly #unavailable = new Map<string, Extract<Failure, { kind: 'key' }>['why']>();
 
-  constructor(token: string, refusals: Refusals, onNote: (note: string, level: 'warn' | 'info') => void) {
+  constructor({ token, refusals, onNote, onFailed }: KeyCallsOptions) {
     this.#token = token;
     this.#refusals = refusals;
     this.#onNote = onNote;
+    this.#onFailed = onFailed;
   }
 
   isUnavailable(keyVersionId: string): boolean {
@@ -39,6 +49,11 @@ export class KeyCalls {
     this.#onNote(`the token ${this.#token} ${note}`, 'warn');
   }
 
+  #noteFailed(failure: Failure): void {
+    this.note(`failed: ${describeFailure(failure)}`);
+    this.#onFailed(failure);
+  }
+
   /** @param invalid - the code of what does not open. @throws AgentError */
   async run<T>(
     keyVersionId: string,
@@ -53,7 +68,7 @@ export class KeyCalls {
       const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
       if (failure?.kind === 'key') this.#unavailable.set(keyVersionId, failure.why);
       if (failure?.kind === 'unsupported') this.#refusals.note(failure.mechanism, describeFailure(failure));
-      if (failure?.kind === 'failed') this.note(`failed: ${describeFailure(failure)}`);
+      if (failure?.kind === 'failed') this.#noteFailed(failure);
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }
   }

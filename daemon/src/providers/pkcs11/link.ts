@@ -11,7 +11,7 @@ import { type LinkState, Recovery } from './recovery.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
 import { Tries } from './tries.ts';
-import { type Asked, Turns } from './turns.ts';
+import { type Asked, kindOf, Turns } from './turns.ts';
 
 /** A helper that died so soon after the token was there is not replaced at once, unless somebody needs it. */
 const shortLifeMs = 1000;
@@ -72,6 +72,11 @@ export class TokenLink {
 
   get lastFailureTime(): number | undefined {
     return this.#recovery.lastFailureTime;
+  }
+
+  /** A call failed, and the token is well: `status` shows it until something else fails. */
+  noteFailed(failure: Failure): void {
+    this.#recovery.show(failure);
   }
 
   /** Connects, unless it is or does already. Does not wait. */
@@ -197,12 +202,6 @@ export class TokenLink {
     }, checkIntervalMs);
     this.#checkTimer.unref();
   }
-}
-
-/** Calls of one user for one thing with one key are of a kind. */
-function kindOf<C extends CallName>(call: C, params: Calls[C]['takes'], asker: Asker | undefined): string | undefined {
-  if (unrepeatable.has(call) || !('key' in params)) return undefined;
-  return `${asker?.uid ?? 'agent'} ${call} ${params.key.keyVersionId}`;
 }
 
 /** A check that fails has started the recovery, and its error is in the state; where so many calls wait that it finds no room, the token is not idle. */

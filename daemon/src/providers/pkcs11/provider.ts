@@ -75,7 +75,12 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
       onAbilities: (abilities) => this.#announcement.sayAbilities(abilities),
     });
     this.#refusals = new Refusals(this.name, options.onNote);
-    this.#keys = new KeyCalls(this.name, this.#refusals, options.onNote);
+    this.#keys = new KeyCalls({
+      token: this.name,
+      refusals: this.#refusals,
+      onNote: options.onNote,
+      onFailed: (failure) => this.#link.noteFailed(failure),
+    });
     this.#operations = new TokenOperations(this.#link, this.#keys, this.#public);
     this.#import = new TokenImport(this.#link, this.#keys);
   }

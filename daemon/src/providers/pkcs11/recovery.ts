@@ -40,7 +40,9 @@ export class Recovery {
   life = 0;
   /** When it was last mended or opened. */
   okTime = Number.NEGATIVE_INFINITY;
-  #last: { readonly failure: Failure; readonly time: number } | undefined;
+  /** Why calls fail at once when they do. */
+  #last: Failure | undefined;
+  #shown: { readonly failure: Failure; readonly time: number } | undefined;
 
   constructor(options: RecoveryOptions) {
     this.#options = options;
@@ -57,17 +59,23 @@ export class Recovery {
   }
 
   get lastFailure(): Failure | undefined {
-    return this.#last?.failure;
+    return this.#shown?.failure;
   }
 
   /** When that was, in milliseconds since the epoch. */
   get lastFailureTime(): number | undefined {
-    return this.#last?.time;
+    return this.#shown?.time;
+  }
+
+  /** Something is wrong with the token. */
+  note(failure: Failure): void {
+    this.#last = failure;
+    this.show(failure);
   }
 
   /** Something failed; `status` shows it until something else does. */
-  note(failure: Failure): void {
-    this.#last = { failure, time: this.#options.now() };
+  show(failure: Failure): void {
+    this.#shown = { failure, time: this.#options.now() };
   }
 
   /** Connects, unless it is or does already. Does not wait. */
@@ -105,7 +113,7 @@ export class Recovery {
   async ready(): Promise<void> {
     if (this.#state === 'down') await this.#comeBack?.hurry();
     if (this.#state === 'connecting') await this.waitToSettle();
-    if (this.#state !== 'ok') throw new TokenFailure(this.lastFailure ?? { kind: 'fault', rv: this.#state, call: 'open' });
+    if (this.#state !== 'ok') throw new TokenFailure(this.#last ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }
 
   /** Waits until it does not connect any more, or has for too long. */

@@ -1,7 +1,7 @@
 import type { Asker } from '../../caller/identity.ts';
-import { changes } from './connection.ts';
+import { changes, unrepeatable } from './connection.ts';
 import { CostlyCalls, free } from './costly-calls.ts';
-import { type CallName, TokenFailure } from './messages.ts';
+import { type CallName, type Calls, TokenFailure } from './messages.ts';
 import { Quarantine } from './quarantine.ts';
 import type { TokenSettings } from './settings.ts';
 import { Slots } from './slots.ts';
@@ -14,6 +14,12 @@ export interface Asked {
   readonly asker: Asker | undefined;
   /** What it has in common with others that would end as it does; undefined for what is never repeated. */
   readonly kind: string | undefined;
+}
+
+/** Calls of one user for one thing with one key are of a kind. */
+export function kindOf<C extends CallName>(call: C, params: Calls[C]['takes'], asker: Asker | undefined): string | undefined {
+  if (unrepeatable.has(call) || !('key' in params)) return undefined;
+  return `${asker?.uid ?? 'agent'} ${call} ${params.key.keyVersionId}`;
 }
 
 /** When a call is tried: in a slot beside others, or alone what may have cost a helper, or one for all of a kind that has. */

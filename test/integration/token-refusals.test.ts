@@ -1,0 +1,21 @@
+import { describe, expect, test } from 'vitest';
+import { FaultyRig } from '../kit/fault.ts';
+import { codeOf, tokenOf } from '../kit/outcome.ts';
+import { hasSoftHsm } from '../kit/softhsm.ts';
+
+const x = Buffer.from('x');
+
+describe.skipIf(!hasSoftHsm)('what a token that is well will not do (needs SoftHSM and gcc)', () => {
+  test('a call that the token refuses is answered ERR_HSM_FAILED, and status says what the token said', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    expect(await codeOf(kms.sign({ keyId, message: x }))).toBe('no error'); // the key is proven now
+    fault.begin('C_Sign', 0x200);
+    expect(await codeOf(kms.sign({ keyId, message: x }))).toBe('ERR_HSM_FAILED');
+    const token = await tokenOf(kms);
+    expect(token).toMatchObject({ state: 'ok', hsm: { lastError: 'C_Sign answered CKR_FUNCTION_REJECTED', recoveries: 0 } });
+    expect(token?.hsm).toHaveProperty('lastErrorTime');
+  });
+});
