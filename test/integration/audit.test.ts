@@ -318,6 +318,11 @@ describe('kms-agent audit verify', () => {
     expect((await run(agentProgram, args, { secret: `${passphrase}\n` })).stdout.toString()).toMatch(/^BROKEN: record 1 and what came after it were cut off/);
     const together = await run(agentProgram, [...args, '--archive', own.join('archive')], { secret: `${passphrase}\n` });
     expect(together.stdout).toEqual(good.stdout);
+    copyFileSync(own.join('archive', 'audit.jsonl'), own.join('archive', 'audit.jsonl.1'));
+    const passing = await run(agentProgram, [...args, '--archive', own.join('archive')], { secret: `${passphrase}\n` });
+    expect(passing.stdout.toString()).toBe(
+      `${good.stdout.toString()}Not read, because only files named *.jsonl are: ${own.join('archive', 'audit.jsonl.1')}.\n`,
+    );
     copyFileSync(own.join('archive', 'audit.jsonl'), file);
     const at = lines.findIndex((line) => line.includes('"generateRandom"'));
     writeFileSync(file, lines.with(at, (lines[at] ?? '').replace('"outcome":"ok"', '"outcome":"denied"')).join('\n'));

@@ -54,6 +54,9 @@ const rotatedName = (firstSeq: number): string => `audit-${String(firstSeq).padS
 /** Whether a file is the one that is written. */
 export const isCurrentFile = (file: string): boolean => basename(file) === currentName;
 
+/** Whether a file is one that the agent keeps in the folder beside the record. */
+export const isBesideRecord = (name: string): boolean => name === reserveName || name === lockName;
+
 /** The files of the record, oldest first; the one that is written is the last. */
 export function listFiles(folder: string): string[] {
   const entries = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile() && filePattern.test(entry.name)); // a pipe of such a name must make nobody wait

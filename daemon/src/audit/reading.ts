@@ -111,10 +111,10 @@ export async function* readAfter(folder: string, seq: number): AsyncGenerator<Re
   }
 }
 
-/** Walks over every line of a file that nobody writes. */
+/** Walks over every line of a file that nobody writes. A copy of the one that was written may end in the middle of a line. */
 export async function* readWhole(file: string): AsyncGenerator<ReadLine> {
   const handle = await open(file, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
-  yield* readLines({ file, handle, isCurrent: false }, 0);
+  yield* readLines({ file, handle, isCurrent: isCurrentFile(file) }, 0);
 }
 
 /** Walks over every line that is there. */

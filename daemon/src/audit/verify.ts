@@ -1,50 +1,16 @@
-import { findDifference, readTogether } from './archive.ts';
-import { type AuditState, isCheckpointOf, nextKey } from './chain.ts';
+import { findDifference, hasMoved, list, listPassedOver, readTogether } from './archive.ts';
+import { Check, type Verification, type VerifyOptions } from './check.ts';
 import type { ReadLine } from './reading.ts';
-import { type AuditRecord, hashLine } from './record.ts';
-
-/** What happened to a record; `differs`: it begins a file that is there twice, and not the same. */
-type FindingKind = 'changed' | 'dropped' | 'swapped' | 'duplicated' | 'cutOff' | 'forged' | 'differs';
-
-/** What a check of the record found. */
-export interface Verification {
-  readonly ok: boolean;
-  /** Records that were read. */
-  readonly records: number;
-  readonly firstSeq?: number;
-  readonly lastSeq?: number;
-  /** Checkpoints that were proven with the key. */
-  readonly checkpoints: number;
-  /** Records after the last of these: chained, but not keyed yet. */
-  readonly unkeyed: number;
-  /** The first thing that is wrong: which record, and what happened to it. */
-  readonly finding?: { readonly seq: number; readonly what: FindingKind; readonly file?: string };
-}
-
-/** What a check starts from. */
-export interface VerifyOptions {
-  /** The audit start key, out of a keyslot. */
-  readonly startKey: Uint8Array;
-  /** Where the vault remembers the chain: a record that ends before it was cut off, and only the vault says which of the oldest records the agent deleted. */
-  readonly remembered?: Pick<AuditState, 'seq' | 'hash' | 'number' | 'droppedSeq'>;
-  /** Folders with files that were moved or copied away. */
-  readonly archives?: readonly string[];
-  /** Hears how many records were read. */
-  readonly onProgress?: (records: number) => void;
-}
-
-type Finding = NonNullable<Verification['finding']>;
-
-/** Records between two reports of progress. */
-const progressRecords = 10_000;
-
-/** Keys that are computed for a checkpoint whose number no vault remembers, about a second's worth: the number may be anybody's. */
-const mostUnremembered = 500_000;
 
 /** Checks the record in a folder, with archives of it, from its first line to its last. */
 export async function verifyAudit(folder: string, options: VerifyOptions): Promise<Verification> {
-  const check = new Check(options);
   const { archives = [] } = options;
+  const passedOver = listPassedOver(archives);
+  const result = await verifyFiles(folder, archives, new Check(options));
+  return passedOver.length === 0 ? result : { ...result, passedOver };
+}
+
+async function verifyFiles(folder: string, archives: readonly string[], check: Check): Promise<Verification> {
   const difference = await findDifference(folder, archives);
   if (difference) return check.stop({ ...difference, what: 'differs' });
   for await (const line of readTogether(folder, archives)) if (!check.take(line)) return check.result();
@@ -58,134 +24,43 @@ export function verifyLines(lines: Iterable<ReadLine>, options: VerifyOptions): 
   return check.finish();
 }
 
-/** A line with its own hash. */
-interface HashedLine extends ReadLine {
-  readonly hash: string;
+/** What the vault says of the record. */
+export type Known = Pick<VerifyOptions, 'startKey' | 'remembered'>;
+
+/** How a record is checked that an agent writes meanwhile, and whose files are moved. */
+export interface VerifyBesideOptions extends Pick<VerifyOptions, 'archives' | 'onProgress'> {
+  /** Asks the vault once more; its keys are wiped after use. */
+  readonly readKnown: () => Promise<Known>;
 }
 
-class Check {
-  readonly #options: VerifyOptions;
-  #key: Uint8Array;
-  #number = 0;
-  #records = 0;
-  #firstSeq: number | undefined;
-  /** The line that waits for the one after it, which tells whose fault a break is. */
-  #pending: HashedLine | undefined;
-  #last: { seq: number; hash: string } | undefined;
-  #checkpoints = 0;
-  #unkeyed = 0;
-  #finding: Finding | undefined;
-  /** The first checkpoint that did not prove itself, before one that did: of another vault, or forged. */
-  #unproven: number | undefined;
+/** Looks that are had at a record that is never still; the last one counts. */
+const mostLooks = 10;
 
-  constructor(options: VerifyOptions) {
-    this.#options = options;
-    this.#key = options.startKey;
+/**
+ * Checks the record as verifyAudit, and once more when it was found wrong and files went or came meanwhile: the agent deletes the oldest, and whoever keeps the
+ * archive moves others. What the agent deleted before the files were listed the vault knows when it is asked after that.
+ */
+export async function verifyBeside(folder: string, { archives = [], onProgress, readKnown }: VerifyBesideOptions): Promise<Verification> {
+  for (let looks = 1; ; looks += 1) {
+    const isLast = looks === mostLooks;
+    const before = list(folder, archives);
+    const known = await readKnown();
+    const options = { ...known, archives, ...(onProgress ? { onProgress } : {}) };
+    const result = await whenThere(verifyAudit(folder, options), isLast).finally(() => wipe(known));
+    if (result && (result.ok || isLast || !hasMoved(before, list(folder, archives)))) return result;
   }
+}
 
-  /** @returns whether all is well so far. */
-  take(line: ReadLine): boolean {
-    const next = { ...line, hash: hashLine(line.line) };
-    const isWell = this.#pending === undefined || this.#check(this.#pending, next);
-    this.#pending = next;
-    return isWell;
+/** Undefined where a file was gone when it was to be read, unless this is the last look. */
+async function whenThere(verifying: Promise<Verification>, isLast: boolean): Promise<Verification | undefined> {
+  try {
+    return await verifying;
+  } catch (error) {
+    if (!isLast && error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
   }
+}
 
-  /** At the end: what is missing before the first record and after the last, and a record that no checkpoint proves although the vault has made some. */
-  finish(): Verification {
-    if (this.#pending && !this.#check(this.#pending, undefined)) return this.result();
-    const { remembered } = this.#options;
-    const [firstSeq, lastSeq] = [this.#firstSeq ?? 1, this.#last?.seq ?? 0];
-    const droppedSeq = remembered?.droppedSeq ?? 0; // a line of the record itself could be anybody's
-    if (firstSeq - 1 > droppedSeq) this.#finding = { seq: droppedSeq + 1, what: 'dropped' };
-    else if (remembered && lastSeq < remembered.seq) this.#finding = { seq: lastSeq + 1, what: 'cutOff' };
-    else if (remembered && remembered.number > 0 && this.#checkpoints === 0 && this.#unproven !== undefined)
-      this.#finding = { seq: this.#unproven, what: 'forged' };
-    return this.result();
-  }
-
-  /** Something is wrong before a line was read. */
-  stop(finding: Finding): Verification {
-    this.#finding = finding;
-    return this.result();
-  }
-
-  #check(line: HashedLine, next: HashedLine | undefined): boolean {
-    const { record, hash, file } = line;
-    this.#finding = this.#findBreak(line, next);
-    if (this.#finding || !record) return false;
-    const { seq } = record;
-    this.#records += 1;
-    if (this.#records % progressRecords === 0) this.#options.onProgress?.(this.#records);
-    this.#firstSeq ??= seq;
-    this.#last = { seq, hash };
-    this.#unkeyed += 1;
-    const { remembered } = this.#options;
-    if (record.operation === 'checkpoint') this.#takeCheckpoint(record, line, next);
-    if (seq === remembered?.seq && hash !== remembered.hash) this.#finding ??= this.#explainForgetting({ seq, what: 'changed', file });
-    return this.#finding === undefined;
-  }
-
-  result(): Verification {
-    return {
-      ok: this.#finding === undefined,
-      records: this.#records,
-      ...(this.#firstSeq === undefined ? {} : { firstSeq: this.#firstSeq }),
-      ...(this.#last === undefined ? {} : { lastSeq: this.#last.seq }),
-      checkpoints: this.#checkpoints,
-      unkeyed: this.#unkeyed,
-      ...(this.#finding ? { finding: this.#finding } : {}),
-    };
-  }
-
-  #findBreak(line: HashedLine, next: HashedLine | undefined): Finding | undefined {
-    const { file, record } = line;
-    const expected = this.#last === undefined ? record?.seq : this.#last.seq + 1;
-    if (!record || expected === undefined) return { seq: expected ?? 1, what: 'changed', file };
-    if (!this.#last && next?.record?.seq === record.seq - 1) return { seq: record.seq - 1, what: 'swapped', file };
-    const vouched = this.#isVouched(line, next);
-    if (record.seq !== expected) return this.#explainNumber(record.seq, { expected, vouched, file, after: next?.record?.seq });
-    if (this.#last && record.previous !== this.#last.hash) return { seq: vouched ? this.#last.seq : record.seq, what: 'changed', file };
-    return undefined;
-  }
-
-  /** Whether the line after this one, or the vault, knows it as it is. */
-  #isVouched({ hash, record }: HashedLine, next: HashedLine | undefined): boolean {
-    const { remembered } = this.#options;
-    return next ? next.record?.previous === hash : record?.seq === remembered?.seq && hash === remembered?.hash;
-  }
-
-  /** A number that is not the next one: changed, if the line after it goes on as if nothing were missing; else something moved. */
-  #explainNumber(seq: number, { expected, vouched, file, after }: { expected: number; vouched: boolean; file: string; after: number | undefined }): Finding {
-    if (!vouched && after === expected + 1) return { seq: expected, what: 'changed', file };
-    if (seq === expected - 1) return { seq, what: 'duplicated', file };
-    if (after === expected) return { seq: expected, what: 'swapped', file };
-    return { seq: expected, what: seq > expected ? 'dropped' : 'changed', file };
-  }
-
-  /** Proves a checkpoint with the key of its number. One of another vault, before this one's first, proves nothing and breaks nothing. */
-  #takeCheckpoint(record: AuditRecord, line: HashedLine, next: HashedLine | undefined): void {
-    const { seq, number = -1 } = record;
-    const { file } = line;
-    if (this.#checkpoints === 0) this.#catchUp(number);
-    if (isCheckpointOf(this.#key, this.#number, record)) {
-      this.#key = nextKey(this.#key);
-      this.#number += 1;
-      this.#checkpoints += 1;
-      this.#unkeyed = 0;
-    } else if (this.#checkpoints > 0) this.#finding = { seq, what: this.#isVouched(line, next) ? 'forged' : 'changed', file };
-    else this.#unproven ??= seq;
-  }
-
-  /** The vault remembers another line: everything was made anew from before the first checkpoint on, if none proved itself. */
-  #explainForgetting(finding: Finding): Finding {
-    return this.#checkpoints === 0 && this.#unproven !== undefined ? { seq: this.#unproven, what: 'forged' } : finding;
-  }
-
-  /** The first files may be gone: the key of any later checkpoint is computed from the first. */
-  #catchUp(number: number): void {
-    const most = this.#options.remembered?.number ?? mostUnremembered;
-    if (!Number.isSafeInteger(number) || number < this.#number || number > most) return;
-    for (; this.#number < number; this.#number += 1) this.#key = nextKey(this.#key);
-  }
+function wipe({ startKey, remembered }: Known & { remembered?: { key?: Uint8Array } }): void {
+  for (const key of [startKey, remembered?.key]) key?.fill(0);
 }

@@ -1,10 +1,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { type AuditState, isCheckpointOf, macCheckpoint } from '../../../daemon/src/audit/chain.ts';
+import type { Verification } from '../../../daemon/src/audit/check.ts';
 import type { ReadLine } from '../../../daemon/src/audit/reading.ts';
 import type { AuditRecord } from '../../../daemon/src/audit/record.ts';
 import { decodeRecord, encodeRecord, hashLine } from '../../../daemon/src/audit/record.ts';
-import { type Verification, verifyAudit, verifyLines } from '../../../daemon/src/audit/verify.ts';
+import { verifyAudit, verifyLines } from '../../../daemon/src/audit/verify.ts';
 import { TempFolder } from '../../kit/agent.ts';
 import { auditLines, startKey, TestAudit } from '../../kit/audit.ts';
 
