@@ -15,10 +15,90 @@ beforeAll(async () => {
 afterAll(() => agent.end());
 
 /** What explain says of a call, and then the call itself: the same code. */
-async function compare(method: MethodName, keyId: string, call: () => Promise<unknown>, expected: ErrorCode): Promise<void> {
-  expect([method, await kms.explain({ method, keyId })]).toMatchObject([method, { allowed: true, wouldSucceed: false, blockedBy: expected }]);
+async function compare(
+  method: MethodName,
+  names: string | { keyId?: string; aliasName?: string },
+  call: () => Promise<unknown>,
+  expected: ErrorCode,
+): Promise<void> {
+  const named = typeof names === 'string' ? { keyId: names } : names;
+  expect([method, await kms.explain({ method, ...named })]).toMatchObject([method, { allowed: true, wouldSucceed: false, blockedBy: expected }]);
   expect([method, await codeOf(call())]).toEqual([method, expected]);
 }
+
+/** Does something with another agent, which has what the options give it. */
+async function onAnother(options: readonly string[], work: () => Promise<void>): Promise<void> {
+  await using other = await TestAgent.dev(...options);
+  const before = kms;
+  kms = await other.client();
+  await work().finally(() => {
+    kms = before;
+  });
+}
+
+const methodsWithDefault = {
+  encrypt: () => kms.encrypt({ plaintext }),
+  advanceEncrypt: () => kms.advanceEncrypt({ plaintext }),
+  generateDataKey: () => kms.generateDataKey(),
+  advanceGenerateDataKey: () => kms.advanceGenerateDataKey(),
+  generateDataKeyWithoutPlaintext: () => kms.generateDataKeyWithoutPlaintext(),
+};
+
+test('calls without a key: there is no default key, it is disabled, it is there; a service has its own', async () => {
+  await onAnother(['--no-default-key'], async () => {
+    const compareAll = async (expected: ErrorCode): Promise<void> => {
+      for (const [method, call] of Object.entries(methodsWithDefault)) await compare(method as 'encrypt', {}, call, expected);
+    };
+    const explainAll = async (caller?: { unit: string }): Promise<unknown[]> =>
+      await Promise.all(
+        Object.keys(methodsWithDefault).map(async (method) => (await kms.explain({ method, ...(caller ? { caller } : {}) })).blockedBy ?? 'none'),
+      );
+    await compareAll('ERR_KEY_NOT_FOUND');
+    expect(new Set(await explainAll({ unit: 'shop.service' }))).toEqual(new Set(['none']));
+    const { keyId } = await kms.createKey({ aliasName: 'alias/default' });
+    expect(new Set(await explainAll())).toEqual(new Set(['none']));
+    for (const call of Object.values(methodsWithDefault)) await call();
+    await kms.disableKey({ keyId });
+    await compareAll('ERR_KEY_DISABLED');
+    expect(new Set(await explainAll({ unit: 'shop.service' }))).toEqual(new Set(['none']));
+    await compare('describeKey', {}, () => kms.call('describeKey', {} as never), 'ERR_INVALID_PARAMS'); // as a caller who forgets it would
+    expect(await kms.explain({ method: 'advanceDecrypt' })).toMatchObject({ wouldSucceed: true }); // the ciphertext names its key
+  });
+});
+
+test('updateAlias and deleteAlias: of an alias that is not there, of a default key, and to a key that cannot have it', async () => {
+  await onAnother([], async () => {
+    const { keyId } = await kms.createKey();
+    for (const [aliasName, expected] of [
+      ['alias/nowhere', 'ERR_ALIAS_NOT_FOUND'],
+      ['alias/default', 'ERR_UNSUPPORTED_OPERATION'],
+      ['alias/service/shop', 'ERR_UNSUPPORTED_OPERATION'],
+    ] as const) {
+      await compare('updateAlias', { keyId, aliasName }, () => kms.updateAlias({ keyId, aliasName }), expected);
+      await compare('deleteAlias', { aliasName }, () => kms.deleteAlias({ aliasName }), expected);
+    }
+    for (let made = 0; made < 100; made += 1) await kms.createAlias({ aliasName: `alias/of-many-${made}`, keyId });
+    const { keyId: second } = await kms.createKey();
+    const aliasName = 'alias/of-the-second';
+    await kms.createAlias({ aliasName, keyId: second });
+    await compare('updateAlias', { keyId, aliasName }, () => kms.updateAlias({ keyId, aliasName }), 'ERR_LIMIT_EXCEEDED');
+    await compare('createAlias', keyId, () => kms.createAlias({ aliasName: 'alias/one-more', keyId }), 'ERR_LIMIT_EXCEEDED');
+    const missing = '018f3c5e-1b2a-7c3d-8e4f-5a6b7c8d9e0f';
+    await compare('updateAlias', { keyId: missing, aliasName }, () => kms.updateAlias({ keyId: missing, aliasName }), 'ERR_KEY_NOT_FOUND');
+    await kms.scheduleKeyDeletion({ keyId });
+    await compare('updateAlias', { keyId, aliasName }, () => kms.updateAlias({ keyId, aliasName }), 'ERR_STATE_CONFLICT');
+    for (const [method, call] of [
+      ['updateAlias', () => kms.updateAlias({ keyId: second, aliasName })],
+      ['deleteAlias', () => kms.deleteAlias({ aliasName })],
+    ] as const) {
+      expect(await kms.explain({ method, aliasName, ...(method === 'updateAlias' ? { keyId: second } : {}) })).toMatchObject({
+        allowed: true,
+        wouldSucceed: true,
+      });
+      await call();
+    }
+  });
+});
 
 test('scheduleKeyDeletion and deleteKeyMaterial of a protected key: refused, but the type and the state are asked first', async () => {
   const { keyId } = await kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' });

@@ -44,6 +44,7 @@ beforeAll(async () => {
   kms = await agent.client();
   ({ keyId: imported } = await kms.createKey({ aliasName: 'alias/default', origin: 'EXTERNAL' }));
   ({ keyId: other } = await kms.createKey());
+  await kms.createAlias({ aliasName: 'alias/other', keyId: other });
 });
 afterAll(() => agent.end());
 

@@ -17,30 +17,44 @@ export class Aliases {
   /** @throws AgentError `ERR_ALREADY_EXISTS`; `ERR_UNSUPPORTED_OPERATION` for the names of default keys; `ERR_STATE_CONFLICT`. */
   create(aliasName: string, keyId: string): AliasEntry {
     this.#requireMovable(aliasName);
-    this.#requireTarget(keyId);
-    this.#requireRoom(keyId);
+    this.checkTarget(keyId);
     this.requireFree(aliasName);
     const alias = this.make(aliasName, keyId);
     this.#keyring.commit({ aliases: [alias] });
     return alias;
   }
 
-  /** @throws AgentError `ERR_ALIAS_NOT_FOUND`, `ERR_KEY_NOT_FOUND`, `ERR_STATE_CONFLICT`. */
+  /** @throws AgentError as checkUpdate. */
   update(aliasName: string, keyId: string): AliasEntry {
-    this.#requireMovable(aliasName);
-    const old = this.#keyring.aliases.get(aliasName);
-    this.#requireTarget(keyId);
-    if (old.keyId !== keyId) this.#requireRoom(keyId);
-    const alias = { ...old, keyId, lastUpdateTime: this.#keyring.clock.now() };
+    const alias = { ...this.checkUpdate(aliasName, keyId), keyId, lastUpdateTime: this.#keyring.clock.now() };
     this.#keyring.commit({ aliases: [alias] });
     return alias;
   }
 
-  /** @throws AgentError `ERR_ALIAS_NOT_FOUND`. */
+  /** @throws AgentError as checkDelete. */
   delete(aliasName: string): void {
-    this.#requireMovable(aliasName);
-    this.#keyring.aliases.get(aliasName);
+    this.checkDelete(aliasName);
     this.#keyring.commit({ deletedAliases: [aliasName] });
+  }
+
+  /** Whether a key can have one alias more. @throws AgentError `ERR_KEY_NOT_FOUND`, `ERR_STATE_CONFLICT`, `ERR_LIMIT_EXCEEDED`; `ERR_UNSUPPORTED_OPERATION` for the key of a service. */
+  checkTarget(keyId: string): void {
+    this.#requireTarget(keyId);
+    this.#requireRoom(keyId);
+  }
+
+  /** Whether an alias can be moved to a key. @returns the alias. @throws AgentError `ERR_ALIAS_NOT_FOUND`; as checkTarget; `ERR_UNSUPPORTED_OPERATION` for the names of default keys. */
+  checkUpdate(aliasName: string, keyId: string): AliasEntry {
+    const alias = this.checkDelete(aliasName);
+    this.#requireTarget(keyId);
+    if (alias.keyId !== keyId) this.#requireRoom(keyId);
+    return alias;
+  }
+
+  /** Whether an alias can go. @returns the alias. @throws AgentError `ERR_ALIAS_NOT_FOUND`; `ERR_UNSUPPORTED_OPERATION` for the names of default keys. */
+  checkDelete(aliasName: string): AliasEntry {
+    this.#requireMovable(aliasName);
+    return this.#keyring.aliases.get(aliasName);
   }
 
   /** An alias that is not yet kept. */

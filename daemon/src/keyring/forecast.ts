@@ -81,7 +81,7 @@ function needsSecret({ keySpec }: Key, method: MethodName): boolean {
 }
 
 /** What an allowed call to a key would be answered, as far as that can be known without making it; undefined if nothing stands in its way. */
-export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: MethodName): ErrorCode | undefined {
+export function forecast({ keyring, budget, aliases }: OpenKeyring, key: Key, method: MethodName): ErrorCode | undefined {
   const act = acts[method];
   try {
     requireFitting(key, method, act);
@@ -90,6 +90,7 @@ export function forecast({ keyring, budget }: OpenKeyring, key: Key, method: Met
     if (act !== undefined) keyring.requireState(key, act);
     if (forUnprotected.has(method)) requireUnprotected(key);
     if (method === 'createKeyVersion' && key.versions.length >= maxKeyVersions) return 'ERR_LIMIT_EXCEEDED';
+    if (method === 'createAlias') aliases.checkTarget(key.keyId);
     if (needsSecret(key, method) && keyring.lifetimes.isOver(key.keyId)) return 'ERR_AGENT_LOCKED';
     if (act !== 'cryptography') return undefined;
     abilitiesOf(keyring, key);

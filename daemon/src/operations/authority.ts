@@ -17,6 +17,8 @@ export interface Authority {
   isAdministrator(caller: Caller): boolean;
   /** What would be decided about a request. Changes nothing. */
   judge<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): Verdict;
+  /** The keys whose policies decide about a request, undefined for one that is not there, `own` for that of the caller's service before its first use; none for a method without a key. */
+  keysFor<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): (Key | undefined | 'own')[];
   /** Whether a list shows this key to the caller. */
   mayDescribe(caller: Caller, key: Key): boolean;
   /** The policy of a key, its default if nobody set one. */

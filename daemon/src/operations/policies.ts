@@ -1,9 +1,19 @@
-import { AgentError, type ExplainedCaller, type ExplainParams, type ExplainResult, isAgentError, isMethodName, type MethodName } from '@kms-agent/protocol';
-import type { Caller, FileId, Unit, Unknown } from '../caller/identity.ts';
+import {
+  AgentError,
+  type ErrorCode,
+  type ExplainedCaller,
+  type ExplainParams,
+  type ExplainResult,
+  isAgentError,
+  isMethodName,
+  type MethodName,
+} from '@kms-agent/protocol';
+import { type Caller, type FileId, serviceOf, type Unit, type Unknown } from '../caller/identity.ts';
 import { identifyFile } from '../caller/process.ts';
 import { forecast } from '../keyring/forecast.ts';
 import type { Key } from '../keyring/key.ts';
-import type { Verdict } from './authority.ts';
+import type { Keyring } from '../keyring/keyring.ts';
+import type { Authority, Verdict } from './authority.ts';
 import type { Handlers, OperationsContext } from './index.ts';
 
 /** An id that no user and no group has. */
@@ -49,25 +59,69 @@ function paramsFor(method: MethodName, { keyId, aliasName }: Omit<ExplainParams,
 
 const agentMethodsThatTakeKeys: ReadonlySet<MethodName> = new Set(['listAliases', 'explain']);
 
+/** A call that is asked about. */
+interface Asked {
+  readonly subject: Caller;
+  readonly method: MethodName;
+  readonly keyId?: string;
+  readonly aliasName?: string;
+  /** Whose policies decide. */
+  readonly keys: ReturnType<Authority['keysFor']>;
+  /** The key that it works with: the one that is named, else the one that it finds. */
+  readonly key: Key | undefined;
+}
+
+/** Methods that find a key for who names none. */
+const takesDefault: ReadonlySet<MethodName> = new Set([
+  'encrypt',
+  'advanceEncrypt',
+  'generateDataKey',
+  'advanceGenerateDataKey',
+  'generateDataKeyWithoutPlaintext',
+]);
+
+/** The key of a call that names none. */
+function findOwn(method: MethodName, [key]: Asked['keys']): Key | undefined {
+  return key !== 'own' && (takesDefault.has(method) || movesAlias.has(method)) ? key : undefined;
+}
+
+/** What a call asks that names no key, where there is none that it could find. What a ciphertext names, nobody knows here. @throws AgentError `ERR_ACCESS_DENIED`, `ERR_KEY_NOT_FOUND`. */
+function requireKey(keyring: Keyring, subject: Caller, method: MethodName): ErrorCode | undefined {
+  if (!takesDefault.has(method)) return method === 'advanceDecrypt' ? undefined : 'ERR_INVALID_PARAMS';
+  if (serviceOf(subject) === 'unknown') return 'ERR_ACCESS_DENIED';
+  keyring.resolve(undefined);
+  return undefined;
+}
+
 const denial: ExplainResult = { allowed: false, rule: 'noStatement', wouldSucceed: false, blockedBy: 'ERR_ACCESS_DENIED' };
 
 /** Who may do what: a key's policy, and why a call would be allowed or not. */
 export function policyOperations({ agent, authority }: OperationsContext): Pick<Handlers, 'getKeyPolicy' | 'setKeyPolicy' | 'explain'> {
+  /** Asks what the call would ask, in its order. @returns the code of what is in its way, or throws it. */
+  const tryPath = ({ subject, method, keys, key, keyId, aliasName = '' }: Asked): ErrorCode | undefined => {
+    if (keys.length === 0 && keyId === undefined) return undefined;
+    const { keyring, aliases } = agent.open;
+    if (method === 'deleteAlias') aliases.checkDelete(aliasName);
+    else if (method === 'updateAlias') aliases.checkUpdate(aliasName, key?.keyId ?? keyId ?? '');
+    else if (key) return forecast(agent.open, key, method);
+    else if (keyId === undefined) return keys.includes('own') ? undefined : requireKey(keyring, subject, method);
+    else if (!agentMethodsThatTakeKeys.has(method)) keyring.resolve(keyId);
+    return undefined;
+  };
+
   /** What keeps an allowed call from its end, as far as it can be known without making it. */
-  const findBlock = (method: MethodName, key: Key | undefined, keyId: string | undefined): string | undefined => {
+  const findBlock = (asked: Asked): ErrorCode | undefined => {
     try {
-      if (key) return forecast(agent.open, key, method);
-      if (keyId !== undefined && !agentMethodsThatTakeKeys.has(method)) agent.open.keyring.resolve(keyId);
-      return undefined;
+      return tryPath(asked);
     } catch (error) {
       if (isAgentError(error)) return error.code;
       throw error;
     }
   };
 
-  const findKey = (keyId: string | undefined): Key | undefined => {
+  const findKey = (keyId: string): Key | undefined => {
     try {
-      return keyId === undefined ? undefined : agent.open.keyring.resolve(keyId);
+      return agent.open.keyring.resolve(keyId);
     } catch (error) {
       if (isAgentError(error, 'ERR_KEY_NOT_FOUND', 'ERR_ALIAS_NOT_FOUND')) return undefined;
       throw error;
@@ -79,7 +133,7 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
     asking: Caller,
     { allowed, rule, sid, statementIndex, limit }: Verdict,
     key: Key | undefined,
-    block: () => string | undefined,
+    block: () => ErrorCode | undefined,
   ): ExplainResult => {
     const mayKnow = authority.isAdministrator(asking) || (key !== undefined && authority.mayDescribe(asking, key));
     if (allowed && rule === 'administrator' && !mayKnow) return denial; // somebody else may all: whether the key is there is not said for that
@@ -112,9 +166,11 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
       const { caller: asked, method, keyId } = params;
       if (!isMethodName(method)) throw new AgentError('ERR_INVALID_PARAMS', { path: '/method', reason: 'is no method; rpc.discover lists them' });
       const subject = asked ? imagine(asked) : caller;
-      const verdict = authority.judge(subject, method, paramsFor(method, params) as never); // a policy looks at the key alone
-      const key = findKey(keyId);
-      return tell(caller, verdict, key, () => findBlock(method, key, keyId));
+      const named = paramsFor(method, params) as never; // a policy looks at the key alone
+      const verdict = authority.judge(subject, method, named);
+      const keys = authority.keysFor(subject, method, named);
+      const key = keyId === undefined ? findOwn(method, keys) : findKey(keyId);
+      return tell(caller, verdict, key, () => findBlock({ ...params, subject, method, keys, key }));
     },
   };
 }

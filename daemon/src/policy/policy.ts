@@ -75,6 +75,10 @@ export class Policy implements Authority {
     return this.#judge(caller, method, params, false);
   }
 
+  keysFor<M extends MethodName>(caller: Caller, method: M, params: MethodParams<M>): Demand['key'][] {
+    return keyed.has(method) ? findDemands(this.#options.keyring(), caller, method, params).map(({ key }) => key) : [];
+  }
+
   mayDescribe(caller: Caller, key: Key): boolean {
     return this.#judgeKey(caller, { action: 'describeKey', key }, this.isAdministrator(caller), false).allowed;
   }

@@ -102,6 +102,7 @@ export interface ExplainParams {
   caller?: ExplainedCaller;
   /** The method that would be called. */
   method: string;
+  /** Default: the key that a call without one finds, that of the caller's service or the default key. */
   keyId?: string;
   /** The alias of updateAlias and deleteAlias, and of these only: the key that it stands for counts too. */
   aliasName?: string;
