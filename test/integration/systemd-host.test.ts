@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { passphrase, repository, TempFolder } from '../kit/agent.ts';
 import { installPackages, SystemdContainer, systemdBackends } from '../kit/systemd-container.ts';
 
@@ -31,6 +31,9 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
   const asAlice = (env: string, command: string): string =>
     `cd /home/alice; XDG_RUNTIME_DIR=/run/user/$(id -u alice) runuser -u alice -- ${env} HOME=/home/alice PATH=/opt/kms-agent/bin:/usr/bin:/bin kms-agent ${command}`;
 
+  /** Puts the host right again, however the test ends. */
+  const afterwards = (lines: string, options: { input?: string } = {}): void => onTestFinished(async () => void (await host.sh(lines, options)));
+
   beforeAll(async () => {
     const prefix = installPackages(folder);
     host = made.use(await SystemdContainer.boot({ binds: [`${prefix}:/opt/kms-agent`] }));
@@ -47,13 +50,14 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
       ['a link in the place of a file', `mv ${tree}/bin/kms /root/kms; ln -s /root/kms ${tree}/bin/kms`, `mv /root/kms ${tree}/bin/kms`],
     ])('%s: doctor names it, and install would replace it', async (_name, change, undo) => {
       expect(await doctor()).toMatch(/^ok {5}program: \/usr\/lib\/kms-agent, which only root can change$/m);
+      afterwards(undo);
       await host.sh(change);
       expect(await doctor('alice')).toMatch(/^WRONG {2}program: \/usr\/lib\/kms-agent\/.*To mend it: \/opt\/kms-agent\/bin\/kms-agent install --system/m);
       expect(await install('--dry-run')).toMatchObject({ program: 'would' });
-      await host.sh(undo);
     });
 
     test('install puts the program there anew, and restarts what may have run the other', async () => {
+      afterwards(`chown -R root ${tree}/node_modules/koffi`);
       await host.sh(`chown -R nobody ${tree}/node_modules/koffi`);
       expect(await install()).toMatchObject({ program: 'done', restart: 'done' });
       expect(await host.sh(`find ${tree} ! -user root -o -perm /022 -o -type l`)).toBe('');
@@ -72,9 +76,9 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     expect(await doctor('alice')).toMatch(/^WRONG {2}audit folder: EACCES.*To mend it: run doctor as root or as the agent's own user\.$/m);
     expect(await doctor('kms-agent')).toMatch(/^ok {5}audit folder: \/var\/log\/kms-agent, 1 file/m);
     expect(await doctor()).toMatch(/^ok {5}credential: \/etc\/credstore\.encrypted\/kms-agent-root$/m);
+    afterwards('chown kms-agent /var/log/kms-agent');
     await host.sh('chown nobody /var/log/kms-agent');
     expect(await doctor()).toMatch(/^WRONG {2}audit folder: \/var\/log\/kms-agent belongs to uid \d+, and not to uid (\d+)\. To mend it: chown \1 /m);
-    await host.sh('chown kms-agent /var/log/kms-agent');
   });
 
   describe('install --dry-run', () => {
@@ -91,10 +95,10 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     test('of a vault that no credential opens: says that a person must unlock', async () => {
       await install('--dry-run');
       expect(note).toBeUndefined();
+      afterwards('mv /root/vault.db /var/lib/kms-agent');
       await host.sh('mv /var/lib/kms-agent/vault.db /root');
       await install('--dry-run', '--no-credential');
       expect(note).toMatch(/after each start of the agent somebody must run kms unlock/);
-      await host.sh('mv /root/vault.db /var/lib/kms-agent');
     });
   });
 
@@ -104,12 +108,12 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
       ['settings that the agent’s user cannot read', `chmod 600 ${config}`, /Nothing was changed, because the agent would not start: .*EACCES/],
     ])('%s', async (_name, change, words) => {
       await host.sh(`kms status >/dev/null; cp -p ${config} /root/config.json; cp -p ${tree}/bin/kms /root/kms; ${change}; echo '# old' >> ${tree}/bin/kms`);
+      afterwards(`cp -p /root/config.json ${config}; cp -p /root/kms ${tree}/bin/kms; systemctl reset-failed; systemctl start kms-agent.socket`);
       const pid = await show('MainPID');
       await expect(install('--dry-run')).rejects.toThrow(words);
       await expect(install()).rejects.toThrow(words);
       expect(await host.sh(`tail -n 1 ${tree}/bin/kms`)).toBe('# old'); // the program of before
       expect([await show('MainPID'), await show('ActiveState')]).toEqual([pid, 'active']);
-      await host.sh(`cp -p /root/config.json ${config}; cp -p /root/kms ${tree}/bin/kms`);
     });
 
     test('no systemd of the user: says how to come by one, and writes no unit', async () => {
@@ -142,14 +146,14 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
   test('doctor --system: a service that crashes at each start is wrong, also between two tries', async () => {
     const dropIns = '/run/systemd/system/kms-agent.service.d';
     const crash = '[Service]\nExecStart=\nExecStart=/bin/sh -c "sleep 2; exit 1"\n';
+    const units = 'kms-agent.socket kms-agent.service';
+    afterwards(`systemctl stop ${units}; rm -rf ${dropIns}; systemctl daemon-reload; systemctl reset-failed; systemctl start ${units}`);
     await host.sh(`systemctl stop kms-agent.service; mkdir -p ${dropIns}; printf '${crash.replaceAll('\n', '\\n')}' > ${dropIns}/crash.conf`);
     await host.sh('systemctl daemon-reload; systemctl start --no-block kms-agent.service');
     for (let tries = 0; (await show('NRestarts')) === '0' && tries < 600; tries += 1) await delay(100);
     expect(await doctor()).toMatch(
       /^WRONG {2}state of kms-agent\.service: activating, .*started again by itself .*: its start ends each time\. To mend it: see journalctl -u/m,
     );
-    await host.sh(`systemctl stop kms-agent.service; rm -r ${dropIns}; systemctl daemon-reload; systemctl reset-failed; systemctl start kms-agent.service`);
-    expect(await doctor()).toMatch(/^ok {5}state of kms-agent\.service: active, result success, exit status 0$/m);
   });
 
   test('a filter of system calls that forbids mlock: doctor names it, and not a limit that is high enough', async () => {
@@ -190,12 +194,10 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
   test('install: says that a person must unlock where the vault has a passphrase only', async () => {
     const { keyslots } = JSON.parse(await host.sh('kms keyslot list --json')) as { keyslots: { keyslotId: string; type: string }[] };
     const { keyslotId } = keyslots.find(({ type }) => type === 'credential') ?? { keyslotId: '' };
+    const add = `systemctl stop kms-agent.socket kms-agent.service; rm -f ${credential}; kms-agent keyslot add credential --system --passphrase-fd 0`;
+    afterwards(`${add}; systemctl start kms-agent.socket`, { input: passphrase });
     await host.sh(`kms keyslot remove ${keyslotId} --passphrase-fd 0`, { input: passphrase });
     await install();
     expect(note).toMatch(/after each start of the agent somebody must run kms unlock, .*ERR_AGENT_LOCKED/);
-    await host.sh(`systemctl stop kms-agent.socket kms-agent.service; rm ${credential}; kms-agent keyslot add credential --system --passphrase-fd 0`, {
-      input: passphrase,
-    });
-    await host.sh('systemctl start kms-agent.socket');
   });
 });
