@@ -147,6 +147,20 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(await triesAfterRestart()).toBe(1);
   });
 
+  test('a log-in has the time of a call for itself: a slow module, whose calls are each in time, is not cut off in it', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 3000 } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const before = fault.counts.logins;
+    fault.begin('C_OpenSession,C_Login', 'slow2000');
+    await killHelper(kms);
+    await until(async () => (await tokenOf(kms))?.hsm?.recoveries === 1, 'it is there again', 20_000);
+    fault.end();
+    expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
+    expect(fault.counts.logins - before).toBe(1);
+  });
+
   test('log-ins that failed before one that succeeded do not count', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;

@@ -112,6 +112,7 @@ export class HelperProcess {
 
   /** A call's time begins when the process is there that it is for. */
   #startClock(id: number, waiting: Waiting): void {
+    clearTimeout(waiting.timer);
     waiting.timer = setTimeout(() => this.#giveUp(`no answer for ${waiting.timeoutMs} ms`, id), waiting.timeoutMs);
   }
 
@@ -128,9 +129,15 @@ export class HelperProcess {
     for (const [id, waiting] of this.#waiting) this.#startClock(id, waiting);
   }
 
+  /** A log-in has the whole time of a call for itself: one that is cut off counts as refused. */
+  #noteLogIn({ isLoggingIn }: LogInNotice): void {
+    this.#isLoggingIn = isLoggingIn;
+    for (const [id, waiting] of this.#waiting) if (logIns.has(waiting.call)) this.#startClock(id, waiting);
+  }
+
   #take(reply: Reply | LogInNotice): void {
     if ('isLoggingIn' in reply) {
-      this.#isLoggingIn = reply.isLoggingIn;
+      this.#noteLogIn(reply);
       return;
     }
     this.#openSessions = reply.openSessions;
