@@ -18,4 +18,20 @@ describe.skipIf(!hasSoftHsm)('what a token that is well will not do (needs SoftH
     expect(token).toMatchObject({ state: 'ok', hsm: { lastError: 'C_Sign answered CKR_FUNCTION_REJECTED', recoveries: 0 } });
     expect(token?.hsm).toHaveProperty('lastErrorTime');
   });
+
+  test('a token that has no room for another key is not taken for a sick one: its maker hears so, nothing is recovered, and others go on', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const [kms, other] = [await rig.client(), await rig.client()];
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    const make = (): Promise<unknown> => kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' });
+    fault.begin('C_GenerateKeyPair', 0x31);
+    for (let left = 5; left > 0; left -= 1) {
+      await expect(make()).rejects.toMatchObject({ code: 'ERR_LIMIT_EXCEEDED', details: { hint: expect.stringContaining('no room') } });
+      expect(await codeOf(other.sign({ keyId, message: x }))).toBe('no error');
+    }
+    expect(await tokenOf(kms)).toMatchObject({ state: 'ok', hsm: { lastError: 'C_GenerateKeyPair answered CKR_DEVICE_MEMORY', recoveries: 0 } });
+    fault.end();
+    expect(await codeOf(make())).toBe('no error');
+  });
 });

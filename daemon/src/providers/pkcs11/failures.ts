@@ -27,6 +27,8 @@ function asAgentError(failure: Failure, cause: TokenFailure): AgentError {
     return new AgentError('ERR_IMPORT_TOKEN_INVALID', { hint: 'The token has no wrapping key for it any more; get new import parameters.' }, options);
   if (failure.kind === 'unsupported')
     return new AgentError('ERR_UNSUPPORTED_ALGORITHM', { hint: "The token does not do it; the agent's log names the mechanism." }, options);
+  if (failure.kind === 'full')
+    return new AgentError('ERR_LIMIT_EXCEEDED', { hint: 'The token has no room for another key; what it holds and nobody needs must go first.' }, options);
   if (failure.kind === 'failed') return new AgentError('ERR_HSM_FAILED', {}, options);
   if (failure.kind === 'otherToken')
     return new AgentError(

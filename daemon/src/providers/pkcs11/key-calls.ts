@@ -7,7 +7,7 @@ export interface KeyCallsOptions {
   readonly token: string;
   readonly refusals: Refusals;
   readonly onNote: (note: string, level: 'warn' | 'info') => void;
-  /** Hears of what is answered ERR_HSM_FAILED. */
+  /** Hears of what is answered ERR_HSM_FAILED, or ERR_LIMIT_EXCEEDED because the token is full. */
   readonly onFailed: (failure: Failure) => void;
 }
 
@@ -68,7 +68,7 @@ export class KeyCalls {
       const failure = error instanceof AgentError && error.cause instanceof TokenFailure ? error.cause.failure : undefined;
       if (failure?.kind === 'key') this.#unavailable.set(keyVersionId, failure.why);
       if (failure?.kind === 'unsupported') this.#refusals.note(failure.mechanism, describeFailure(failure));
-      if (failure?.kind === 'failed') this.#noteFailed(failure);
+      if (failure?.kind === 'failed' || failure?.kind === 'full') this.#noteFailed(failure);
       throw failure?.kind === 'invalid' ? new AgentError(invalid) : error;
     }
   }

@@ -169,6 +169,8 @@ export type Failure =
   | { readonly kind: 'unsupported'; readonly mechanism: string; readonly rv: string; readonly call: string }
   /** The package pkcs11js, or the module, does not load. */
   | { readonly kind: 'load'; readonly message: string }
+  /** The token has no room for what was to be made, and is well. */
+  | { readonly kind: 'full'; readonly rv: string; readonly call: string }
   | { readonly kind: 'failed'; readonly rv: string; readonly call: string };
 
 export interface Request<C extends CallName = CallName> {
@@ -201,7 +203,7 @@ export class TokenFailure extends Error {
 
 /** A failure in words for the log and for `status`. */
 export function describeFailure(failure: Failure): string {
-  if (failure.kind === 'fault' || failure.kind === 'failed') return `${failure.call} answered ${failure.rv}`;
+  if (failure.kind === 'fault' || failure.kind === 'failed' || failure.kind === 'full') return `${failure.call} answered ${failure.rv}`;
   if (failure.kind === 'unsupported') return `${failure.call} with ${failure.mechanism} answered ${failure.rv}`;
   if (failure.kind === 'key') return `the key object is ${failure.why}`;
   if (failure.kind === 'logIn') return `C_Login answered ${failure.rv}`;
@@ -222,6 +224,14 @@ const describePin = {
   untaken:
     'the token refused to log in with a PIN that it has not taken before, which may be wrong and is not tried again by itself; check it, then kms unlock --token',
 } as const;
+
+/** Calls of PKCS#11 that make an object. */
+const makers: ReadonlySet<string> = new Set(['C_GenerateKey', 'C_GenerateKeyPair', 'C_CreateObject', 'C_UnwrapKey']);
+
+/** What a token answers that has no room for another object, and, some, when it is sick. */
+export function isFullness(failure: Failure): boolean {
+  return failure.kind === 'fault' && failure.rv === 'CKR_DEVICE_MEMORY' && makers.has(failure.call);
+}
 
 /** What a token answers to a ciphertext or a wrapping that does not open, and, some, when it is sick itself. */
 export function isAmbiguous(failure: Failure): boolean {

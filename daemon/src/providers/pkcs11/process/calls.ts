@@ -1,4 +1,4 @@
-import { type CallName, type Calls, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type CallName, type Calls, isFullness, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
 import { CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
@@ -66,7 +66,7 @@ export class Helper {
       return {};
     },
     probe: ({ known }) => this.#inTurn(() => this.#probe(known)),
-    generate: ({ key }) => this.#inTurn(() => this.#generate(key)),
+    generate: ({ key }) => this.#making(() => this.#generate(key)),
     encrypt: (params) => this.#opened.cipher.encrypt(params),
     decrypt: (params) => this.#opened.cipher.decrypt(params),
     judge: (params) => this.#opened.cipher.judge(params),
@@ -77,13 +77,13 @@ export class Helper {
     },
     destroy: ({ key }) => this.#inTurn(async () => ({ destroyed: await this.#opened.keys.destroy(key) })),
     list: ({ from }) => this.#opened.listing.page(from),
-    makeWrappingPair: (params) => this.#inTurn(() => this.#opened.material.makePair(params)),
+    makeWrappingPair: (params) => this.#making(() => this.#opened.material.makePair(params)),
     dropWrappingPair: ({ id }) =>
       this.#inTurn(async () => {
         await this.#opened.material.dropPair(id);
         return {};
       }),
-    unwrap: (params) => this.#inTurn(() => this.#unwrap(params)),
+    unwrap: (params) => this.#making(() => this.#unwrap(params)),
   };
 
   /** @param onLogIn - hears of it before a PIN is sent, and once the token has answered. */
@@ -146,6 +146,17 @@ export class Helper {
   async #unwrap(params: Calls['unwrap']['takes']): Promise<Calls['unwrap']['gives']> {
     const { keys, material } = this.#opened;
     return await material.unwrap(params).finally(() => keys.forget(params.key.keyVersionId)); // what was there may have gone
+  }
+
+  /** A token that has no room for what is to be made, and is well, is full. */
+  async #making<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await this.#inTurn(work);
+    } catch (error) {
+      if (!(error instanceof TokenFailure) || error.failure.kind !== 'fault' || !isFullness(error.failure)) throw error;
+      await this.#opened.token.check();
+      throw new TokenFailure({ ...error.failure, kind: 'full' });
+    }
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

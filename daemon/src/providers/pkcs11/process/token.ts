@@ -1,4 +1,4 @@
-import { type Failure, isAmbiguous, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
+import { type Failure, isAmbiguous, isFullness, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
 import { fits } from '../uri.ts';
 import {
   CKF_LOGIN_REQUIRED,
@@ -60,10 +60,11 @@ export class Token {
   }
 
   /**
-   * Something is sick; what may as well be a bad ciphertext counts only when its judge says so, and a token that has no session left is well.
+   * Something is sick; what may as well be a bad ciphertext counts only when its judge says so, and a token that has no session left is well,
+   * as is one that has no room, unless its check says otherwise.
    */
   readonly noteFault = (failure?: Failure): void => {
-    if (!failure || (!isAmbiguous(failure) && !isSessionCount(failure))) this.lastFaultTime = performance.now();
+    if (!failure || !(isAmbiguous(failure) || isSessionCount(failure) || isFullness(failure))) this.lastFaultTime = performance.now();
   };
 
   /**
