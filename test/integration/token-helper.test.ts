@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -6,7 +7,7 @@ import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
 import { TokenPins } from '../../daemon/src/providers/pkcs11/pins.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
 import { TempFolder } from '../kit/agent.ts';
-import { FaultyRig } from '../kit/fault.ts';
+import { FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
 import { hasSoftHsm, killHelper, pin, SoftHsm, softHsmModule, TokenRig } from '../kit/softhsm.ts';
 
@@ -45,7 +46,7 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
   async function withLink(
     timeoutMs: number,
     work: (link: TokenLink, startWith: (program: string) => void, folder: TempFolder) => Promise<void>,
-    { waits, ...overrides }: { readonly waits?: Waits; readonly checkIntervalMs?: number } = {},
+    { waits, ...overrides }: { readonly waits?: Waits; readonly checkIntervalMs?: number; readonly module?: string } = {},
   ): Promise<void> {
     using folder = new TempFolder();
     const hsm = new SoftHsm(folder);
@@ -68,6 +69,28 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
       await link.stop();
     }
   }
+
+  test('a list of objects that a recovery cuts off says so, and leaves no object out', async () => {
+    using place = new TempFolder();
+    const fault = new FaultModule(place);
+    Object.assign(process.env, fault.env);
+    await withLink(
+      5000,
+      async (link) => {
+        link.start();
+        const keys = Array.from({ length: 6 }, () => ({ keyVersionId: randomUUID(), keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT', label: 'x' }) as const);
+        for (const key of keys) await link.call('generate', { key });
+        fault.begin('C_GetAttributeValue', 'slow60');
+        const { next = 0 } = await link.call('list', { from: 0 });
+        fault.end();
+        expect(next).toBeGreaterThan(0);
+        await link.connection.recover('initialize');
+        await expect(link.call('list', { from: next })).rejects.toMatchObject({ failure: { kind: 'failed', rv: 'the list was cut off' } });
+        expect((await link.call('list', { from: 0 })).objects).toHaveLength(keys.length);
+      },
+      { module: fault.module },
+    );
+  });
 
   test('a helper that cannot be started is tried again until it can', async () => {
     const node = process.execPath;

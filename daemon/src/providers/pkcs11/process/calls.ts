@@ -54,8 +54,9 @@ export class Helper {
     },
     open: (params) => this.#openToken(params),
     recover: async ({ from }) => {
-      const { token, keys } = this.#opened;
+      const { token, keys, listing } = this.#opened;
       keys.forgetAll();
+      listing.forget();
       if (from === 'initialize') token.initialize();
       await token.login(true);
       await token.check();

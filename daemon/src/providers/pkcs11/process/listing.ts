@@ -10,6 +10,8 @@ const idLength = 16;
 /** Milliseconds that a page takes; attributes of one object may take some on a network, and there may be a hundred thousand. */
 const pageMs = 100;
 
+const cutOff = (): TokenFailure => new TokenFailure({ kind: 'failed', rv: 'the list was cut off', call: 'list' });
+
 /** Lists the key objects of a token page by page, and lets other calls have their turn after each object: no call is asynchronous that reads one. */
 export class Listing {
   readonly #token: Token;
@@ -21,21 +23,28 @@ export class Listing {
 
   /**
    * Objects from one place in the list on; the last page is answered only when the token as a whole is well, for one that shows nothing may be away.
-   * @throws TokenFailure of kind `failed` when the list was begun in another helper.
+   * @throws TokenFailure of kind `failed` when the list was begun in another helper, or before handles ceased to hold.
    */
   async page(from: number): Promise<Calls['list']['gives']> {
     if (from === 0) this.#handles = await this.#findAll();
-    else if (from >= this.#handles.length) throw new TokenFailure({ kind: 'failed', rv: 'the list was cut off', call: 'list' });
+    const handles = this.#handles;
+    if (from > 0 && from >= handles.length) throw cutOff();
     const objects: ListedObject[] = [];
     const end = performance.now() + pageMs;
-    for (let next = from; next < this.#handles.length; next += 1) {
+    for (let next = from; next < handles.length; next += 1) {
       if (performance.now() > end) return { objects, next };
-      objects.push(...(await this.#read(this.#handles[next])));
+      objects.push(...(await this.#read(handles[next])));
       await setImmediate();
+      if (handles !== this.#handles) throw cutOff();
     }
     this.#handles = [];
     await this.#token.check();
     return { objects };
+  }
+
+  /** The token is logged in to anew: handles from before may be of nothing, which is not to say that nothing is there. */
+  forget(): void {
+    this.#handles = [];
   }
 
   async #findAll(): Promise<Handle[]> {
