@@ -268,7 +268,7 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     );
     expect((await host.run(['systemctl', 'start', 'kms-agent.service'])).code).not.toBe(0);
     expect([await show('ExecMainStatus'), await show('NRestarts'), await show('ActiveState')]).toEqual(['2', '0', 'failed']);
-    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep -c maxDepth')).toBe('1');
+    expect(await host.sh('journalctl -o cat -u kms-agent.service | grep "kms-agent: ERR_STATE_CONFLICT" | grep -c maxDepth')).toBe('1');
     await host.sh('cp /root/config.json /etc/kms-agent/config.json');
     await recover();
     expect(await status()).toBe('UNLOCKED');
