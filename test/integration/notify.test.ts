@@ -94,7 +94,7 @@ describe.skipIf(!hasPython)('sd_notify (needs python3)', () => {
     using other = new TempFolder();
     await using lonely = await TestAgent.serve(other, { env: cleanEnv({ NOTIFY_SOCKET: other.join('nobody') }) });
     expect(await (await lonely.client()).status()).toMatchObject({ state: 'UNINITIALIZED' });
-    expect(lonely.log).toContain('the service manager cannot be told');
+    await expect.poll(() => lonely.startLog + lonely.log).toContain('the service manager cannot be told');
     expect(await agent.end()).toBe(0);
   });
 
