@@ -261,10 +261,11 @@ export async function startAgent({
   }));
   let made: MethodResult<'rpc.discover'> | undefined;
   const document = (): MethodResult<'rpc.discover'> => (made ??= makeOpenRpcDocument(version));
-  const later = new QuietWork(() => {
+  const doLater = (): void => {
     document(); // each takes a tenth of a start
     void metrics.load();
-  });
+  };
+  const later = new QuietWork(doLater, () => listener.counts.inFlight > 0);
   const handlers = makeHandlers({
     agent,
     version,

@@ -6,12 +6,15 @@ const mostAnswers = 20_000;
 /** Work that nobody waits for and that holds up everybody: it is done once, when nobody asks anything. Just after a start all those wait who came during it. */
 export class QuietWork {
   readonly #work: () => void;
+  readonly #isAsked: () => boolean;
   #answers = 0;
   #seen = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(work: () => void) {
+  /** @param isAsked - whether requests run: who waits for a long one waits too. */
+  constructor(work: () => void, isAsked: () => boolean) {
     this.#work = work;
+    this.#isAsked = isAsked;
   }
 
   /** From now on a quiet second is one. */
@@ -36,7 +39,7 @@ export class QuietWork {
   }
 
   #look(): void {
-    if (this.#answers === this.#seen) this.#run();
+    if (this.#answers === this.#seen && !this.#isAsked()) this.#run();
     this.#seen = this.#answers;
   }
 

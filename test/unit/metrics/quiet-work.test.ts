@@ -3,13 +3,15 @@ import { QuietWork } from '../../../daemon/src/metrics/quiet-work.ts';
 
 describe('QuietWork', () => {
   let done = 0;
+  let isAsked = false;
   let work: QuietWork;
   beforeEach(() => {
     vi.useFakeTimers();
-    done = 0;
-    work = new QuietWork(() => {
+    [done, isAsked] = [0, false];
+    const note = (): void => {
       done += 1;
-    });
+    };
+    work = new QuietWork(note, () => isAsked);
   });
   afterEach(() => {
     work.stop();
@@ -26,6 +28,16 @@ describe('QuietWork', () => {
     vi.advanceTimersByTime(1000);
     expect(done).toBe(1);
     vi.advanceTimersByTime(10_000);
+    expect(done).toBe(1);
+  });
+
+  test('is not done while a request runs, however long that takes', () => {
+    isAsked = true;
+    work.start();
+    vi.advanceTimersByTime(10_000);
+    expect(done).toBe(0);
+    isAsked = false;
+    vi.advanceTimersByTime(1000);
     expect(done).toBe(1);
   });
 
