@@ -3,6 +3,7 @@ import { mkdirSync, renameSync, rmdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import type { Waits } from '../../daemon/src/providers/pkcs11/backoff.ts';
+import { HelperProcess } from '../../daemon/src/providers/pkcs11/helper.ts';
 import { TokenLink } from '../../daemon/src/providers/pkcs11/link.ts';
 import { TokenPins } from '../../daemon/src/providers/pkcs11/pins.ts';
 import { defaultTokenSettings } from '../../daemon/src/providers/pkcs11/settings.ts';
@@ -149,6 +150,17 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
       },
       { checkIntervalMs: 100 },
     );
+  });
+
+  test('a call that comes before the token is open is answered, and costs no helper', async () => {
+    const helper = new HelperProcess(1);
+    try {
+      for (let turn = 0; turn < 2; turn += 1)
+        await expect(helper.ask('list', { from: 0 }, 10_000)).rejects.toMatchObject({ failure: { kind: 'fault', rv: 'no token is open' } });
+      expect(helper.isRunning).toBe(true);
+    } finally {
+      await helper.kill();
+    }
   });
 
   test('a helper that takes longer to start than a call may, as on a busy host, is waited for', async () => {

@@ -29,7 +29,8 @@ function describe(error: unknown): Failure {
 
 async function answer({ id, call, params }: Request): Promise<void> {
   const handler = helper.handlers[call] as (given: typeof params) => Promise<unknown>; // the union over calls collapses to this one
-  const reply = await handler(params).then(
+  const work = async (): Promise<unknown> => await handler(params); // what it throws before it waits, as where no token is open yet, is an answer too
+  const reply = await work().then(
     (result) => ({ id, result }),
     (error: unknown) => ({ id, failure: describe(error) }),
   );
