@@ -65,7 +65,8 @@ export function openKeyring({ keyring, clock, gate, limits, recorder, onAct, may
   const commitAct = makeCommitAct({ keyring, recorder, onAct });
   const creation = new Creation(keyring, aliases, tokenWork, commitAct);
   const material = new ImportedMaterial(keyring, tokenWork, commitAct);
-  const onFailure = (keyId: string, error: unknown): void => onWarning(`what is due for the key ${keyId} could not be done; it is tried again`, error);
+  const onFailure = (keyId: string, error: unknown): void =>
+    onWarning(`what is due for the key ${keyId} could not be done; it is tried again, and status shows what else waits for the same reason`, error);
   const scheduler = new Scheduler({ keyring, creation, material, tokenWork, commitAct, onFailure });
   const budget = new Budget({
     keyring,

@@ -11,6 +11,9 @@ import type { TokenWork } from './token-work.ts';
 /** Keys whose lastUsedTime is written at one look. */
 const usageBatch = 500;
 
+/** A reason that is told is not told again for so long: a token that comes and goes would fill the log. */
+const sayAgainMs = 86_400_000;
+
 /** Nothing but an expiry lies further ahead than the longest rotation interval; what does was noted by a clock that was wrong. */
 const longestMs = 731 * 86_400_000;
 
@@ -21,7 +24,7 @@ export interface SchedulerOptions {
   readonly material: ImportedMaterial;
   readonly tokenWork: TokenWork;
   readonly commitAct: CommitAct;
-  /** Hears once why what is due for a key cannot be done, until that is another reason. */
+  /** Hears why what is due for a key cannot be done: once a day for each reason, whatever comes and goes, and however many keys wait for it. */
   readonly onFailure: (keyId: string, error: unknown) => void;
 }
 
@@ -47,6 +50,8 @@ export class Scheduler {
   #destroyed = 0;
   /** Keys for which something is due that could not be done, and why. */
   readonly #failing = new Map<string, string>();
+  /** When each reason was last told, in milliseconds since the machine started. */
+  readonly #said = new Map<string, number>();
   /** Keys that were rotated by a clock that could not be believed, since the unlock: each jump there and back would leave a version for good. */
   readonly #rotatedUnbelieved = new Set<string>();
 
@@ -118,9 +123,16 @@ export class Scheduler {
     } catch (error) {
       if (isAgentError(error, 'ERR_STORE_UNAVAILABLE', 'ERR_AUDIT_UNAVAILABLE')) throw error;
       const why = isAgentError(error) ? error.code : 'ERR_INTERNAL';
-      if (this.#failing.get(keyId) !== why) this.#options.onFailure(keyId, error);
       this.#failing.set(keyId, why);
+      this.#say(why, keyId, error);
     }
+  }
+
+  #say(why: string, keyId: string, error: unknown): void {
+    const now = this.#options.keyring.clock.sinceBoot();
+    if (now - (this.#said.get(why) ?? Number.NEGATIVE_INFINITY) < sayAgainMs) return;
+    this.#said.set(why, now);
+    this.#options.onFailure(keyId, error);
   }
 
   async #look(keyId: string): Promise<void> {

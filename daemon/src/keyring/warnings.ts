@@ -5,14 +5,31 @@ import type { Witness } from './witness.ts';
 /** Keys that a warning names. */
 const namedKeys = 20;
 
-/** What an administrator should know of the record and the keys; one line each. */
+/** Keys as a warning names them: an answer must not grow with what is wrong. */
+function nameSome(keyIds: readonly string[]): string {
+  const more = keyIds.length > namedKeys ? ` and ${keyIds.length - namedKeys} more` : '';
+  return (keyIds.length === 1 ? 'the key ' : `${keyIds.length} keys: `) + keyIds.slice(0, namedKeys).join(', ') + more;
+}
+
+/** What is due and cannot be done, a line for each cause. @param failing - codes by key. */
+function describeFailing(failing: ReadonlyMap<string, string>): string[] {
+  const byCode = Map.groupBy(failing, ([, code]) => code);
+  return [...byCode].map(([code, keys]) => `What is due waits with ${code} for ${nameSome(keys.map(([keyId]) => keyId))}.`);
+}
+
+/** @param keyIds - keys with a version that used three quarters of what it may encrypt. */
+function describeSpent(keyIds: readonly string[]): string[] {
+  return keyIds.length === 0 ? [] : [`Three quarters of the encryptions of a version are used, of ${nameSome(keyIds)}.`];
+}
+
+/** What an administrator should know of the record and the keys; few lines, however many keys there are. */
 export function describeWarnings(clock: BelievableClock, witness: Witness, open: OpenKeyring | undefined): string[] {
   return [
     ...(clock.isBelievable() ? [] : describeClock(clock, open?.scheduler.waiting() ?? [])),
     ...witness.warnings,
     ...(open?.tokenWork.reports ?? []),
-    ...[...(open?.scheduler.failing ?? [])].map(([keyId, code]) => `What is due for the key ${keyId} waits: ${code}.`),
-    ...(open?.nearlySpent() ?? []).map((keyId) => `The key ${keyId} has a version that used three quarters of its encryptions.`),
+    ...describeFailing(open?.scheduler.failing ?? new Map()),
+    ...describeSpent(open?.nearlySpent() ?? []),
   ];
 }
 

@@ -1,9 +1,18 @@
+import { AgentError } from '@kms-agent/protocol';
 import { expect, test } from 'vitest';
 import type { Key } from '../../../daemon/src/keyring/key.ts';
 import { Life } from '../../../daemon/src/keyring/life.ts';
+import type { Scheduler } from '../../../daemon/src/keyring/scheduler.ts';
+import { describeWarnings } from '../../../daemon/src/keyring/warnings.ts';
 import { MemoryKeyring } from '../../kit/memory-keyring.ts';
 
 const dayMs = 86_400_000;
+/** What status says, where nothing else is wrong. */
+const warningsOf = (scheduler: Scheduler, spent: string[] = []): string[] => {
+  const open = { scheduler, tokenWork: { reports: [] }, nearlySpent: () => spent };
+  return describeWarnings({ isBelievable: () => true } as never, { warnings: [] } as never, open as never); // what it asks of each
+};
+
 const never = (): boolean => false;
 
 test('many keys whose window ends at once: destroyed one by one, and the file is scrubbed once', async () => {
@@ -66,6 +75,50 @@ test('a key that cannot be read: the others are looked at all the same, and it i
   await scheduler.look(false, never);
   expect(acts).toEqual([`rotate ${good.keyId}`, `rotate ${broken.keyId}`]);
   expect([...scheduler.failing]).toEqual([]);
+});
+
+test('what fails for many keys, again and again: status names some of them in one line for each reason, and the log has one a day', async () => {
+  const { keyring, creation, scheduler, clock, failures } = await MemoryKeyring.make();
+  const made: string[] = [];
+  for (let count = 0; count < 30; count += 1) made.push((await creation.createKey({ uid: 0 }, { rotationInterval: '7d' })).keyId);
+  const findKey = keyring.findKey.bind(keyring);
+  let isAway = true;
+  keyring.findKey = (keyId) => {
+    if (!isAway) return findKey(keyId);
+    throw keyId === made[0] ? new RangeError('a key record is shorter than it says') : new AgentError('ERR_HSM_UNAVAILABLE');
+  };
+  clock.nowMs += 7 * dayMs;
+  await scheduler.look(false, never);
+  const [first = '', ...others] = made;
+  expect(warningsOf(scheduler)).toEqual([
+    `What is due waits with ERR_INTERNAL for the key ${first}.`,
+    `What is due waits with ERR_HSM_UNAVAILABLE for 29 keys: ${others.slice(0, 20).join(', ')} and 9 more.`,
+  ]);
+  const told = [first, others[0]];
+  expect(failures).toEqual(told);
+  for (let flap = 0; flap < 3; flap += 1) {
+    isAway = !isAway;
+    clock.nowMs += 7 * dayMs;
+    await scheduler.look(false, never);
+  }
+  expect(warningsOf(scheduler)).toEqual([]);
+  isAway = true;
+  clock.nowMs += 7 * dayMs;
+  await scheduler.look(false, never);
+  expect(failures).toEqual(told);
+  clock.runningMs += dayMs;
+  await scheduler.look(false, never);
+  expect(failures).toEqual([...told, ...told]);
+});
+
+test('keys that are nearly spent: one line, with the names of some', async () => {
+  const { scheduler } = await MemoryKeyring.make();
+  const keyIds = Array.from({ length: 15_000 }, (_, index) => `key ${index}`);
+  expect(warningsOf(scheduler)).toEqual([]);
+  expect(warningsOf(scheduler, keyIds.slice(0, 1))).toEqual(['Three quarters of the encryptions of a version are used, of the key key 0.']);
+  expect(warningsOf(scheduler, keyIds)).toEqual([
+    `Three quarters of the encryptions of a version are used, of 15000 keys: ${keyIds.slice(0, 20).join(', ')} and 14980 more.`,
+  ]);
 });
 
 test('a clock that jumps there and back again, and is believed in between: a key is rotated once by it, not each time', async () => {
