@@ -50,7 +50,7 @@ describe.skipIf(!hasSoftHsm)('mechanisms that a token does not do (needs SoftHSM
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;
     await rig.agent?.end();
-    fault.begin('C_EncryptInit,C_SignInit', mechanismInvalid, 'x01001111000000000000000'); // after a first check: AES_GCM, and every signature; not the check after that
+    fault.begin('C_EncryptInit,C_SignInit', mechanismInvalid, 'x01001111000000000000000'); // AES_GCM, and every signature; not the check before that
     await rig.start();
     const kms = await rig.client();
     const aes = await kms.createKey({ protectionLevel: 'HSM', origin: 'EXTERNAL' });
