@@ -27,16 +27,19 @@ const carryCheckSalt: Carry = (record, deriveOld) => {
 /** How the records of a keyring move to another root key. */
 export const keyringMoving: Moving = { findBox: boxIn, carry: carryCheckSalt };
 
+/** More restores than a version may encrypt messages: of a limit that so many share, each has none. */
+const unknownRestores = 2 ** 40;
+
 /**
- * What was saved, with facts that count no fewer restores than its versions do: facts that were lost or are older would give a version more encryptions than it has.
- * One more than any version says, because what was lost may have counted another.
+ * What was saved, with facts that count no fewer restores than its versions do. Where facts were lost or are older nothing says how often the vault was put back, and a
+ * version that is older than that may have encrypted any number of times without a count: those of before encrypt no more. What they encrypted opens.
  */
 export const completeFacts: Complete = (records) => {
   const facts = records.find(({ kind, id }) => kind === 'facts' && id === factsId);
   const known: VaultFacts = facts ? decodeJson(facts.plaintext) : { restores: 0 };
   const newest = records.reduce((most, { kind, id, plaintext }) => (kind === 'key' ? Math.max(most, ...restoresIn(id, plaintext)) : most), 0);
   if (facts && known.restores >= newest) return records;
-  const raised: OpenRecord = { kind: 'facts', id: factsId, plaintext: encodeJson({ ...known, restores: newest + 1 }) };
+  const raised: OpenRecord = { kind: 'facts', id: factsId, plaintext: encodeJson({ ...known, restores: newest + unknownRestores }) };
   return [...records.filter((record) => record !== facts), raised];
 };
 
