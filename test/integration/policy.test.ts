@@ -8,6 +8,8 @@ import { asRoot, cgroupRoot, TestPeer } from '../kit/peer.ts';
 
 const message = 'aGVsbG8=';
 const missing = '018f3c5e-1b2a-7c3d-8e4f-5a6b7c8d9e0f';
+/** What is said of a key that is not there. */
+const denial = { allowed: false, rule: 'noStatement', wouldSucceed: false, blockedBy: 'ERR_ACCESS_DENIED' };
 const folder = new TempFolder();
 let agent: TestAgent;
 let kms: AgentClient;
@@ -18,6 +20,7 @@ beforeAll(async () => {
   const statements = [
     { sid: 'makers', effect: 'Allow', principals: ['uid:4801'], actions: ['createKey', 'listKeys', 'listAliases', 'lock'] },
     { sid: 'lookers', effect: 'Allow', principals: ['gid:4900'], actions: ['listKeys'] },
+    { sid: 'askers', effect: 'Allow', principals: ['uid:4823'], actions: ['explain'] },
   ];
   writeFileSync(folder.join('config.json'), JSON.stringify({ socketMode: 0o666, policy: { statements } }));
   await initVault(folder);
@@ -406,13 +409,39 @@ describe.skipIf(!asRoot)('what others may do meanwhile (needs root and setpriv)'
     }
   });
 
+  test('who may only explain learns of no key what others may do with it, nor whether it is there; of one that is shown to him he does', async () => {
+    const keyId = await keyWith(
+      { effect: 'Allow', principals: ['uid:4824'], actions: ['use'] },
+      { effect: 'Allow', principals: ['uid:4825'], actions: ['use'], limits: { total: 1 } },
+    );
+    await using user = await TestPeer.start(agent.socketPath, { uid: 4825 });
+    for (const expected of ['ok', 'ERR_LIMIT_EXCEEDED']) expect(await user.outcome('advanceEncrypt', { keyId, plaintext: message })).toBe(expected);
+    await using peer = await TestPeer.start(agent.socketPath, { uid: 4823 });
+    const ask = async (reference: string, uid: number): Promise<unknown> =>
+      (await peer.ask('explain', { method: 'advanceEncrypt', keyId: reference, caller: { uid } })).result;
+    for (const uid of [0, 4824, 4825, 4826])
+      for (const reference of [keyId, missing, 'alias/nothing']) expect([uid, reference, await ask(reference, uid)]).toEqual([uid, reference, denial]);
+    expect((await peer.ask('explain', { method: 'advanceEncrypt', caller: { uid: 0 } })).result).toEqual(denial); // the default key is none of his
+    expect((await peer.ask('explain', { method: 'createKey', caller: { uid: 0 } })).result).toEqual(denial); // nor who is an administrator
+    const shown = await keyWith(
+      { effect: 'Allow', principals: ['uid:4824'], actions: ['use'] },
+      { effect: 'Allow', principals: ['uid:4823'], actions: ['describeKey'] },
+    );
+    expect(await ask(shown, 4824)).toMatchObject({ allowed: true, rule: 'keyPolicy', statementIndex: 0, wouldSucceed: true });
+    expect(await ask(shown, 0)).toMatchObject({ allowed: true, rule: 'administrator' });
+    expect(await ask(shown, 4826)).toEqual(denial);
+  });
+
   test('explain of updateAlias asks for the key that the alias stands for, too', async () => {
-    const own = await keyWith(manage);
-    await kms.createAlias({ aliasName: 'alias/foreign', keyId: await keyWith() });
+    const own = await keyWith({ ...manage, actions: ['manage', 'view'] });
+    const deny = { sid: 'keep away', effect: 'Deny', principals: ['uid:4821'], actions: ['manage'] } as const;
+    await kms.createAlias({ aliasName: 'alias/foreign', keyId: await keyWith(deny as never) }); // the params are not readonly
     await using peer = await TestPeer.start(agent.socketPath, { uid: 4821 });
     const asked = { method: 'updateAlias', keyId: own, aliasName: 'alias/foreign' };
     expect((await peer.ask('explain', asked)).result).toMatchObject({ allowed: false, blockedBy: 'ERR_ACCESS_DENIED' });
     expect(await peer.outcome('updateAlias', { aliasName: 'alias/foreign', keyId: own })).toBe('ERR_ACCESS_DENIED');
+    for (const aliasName of ['alias/foreign', 'alias/nothing-here'])
+      expect([aliasName, (await peer.ask('explain', { ...asked, aliasName })).result]).toEqual([aliasName, denial]); // whose policy it is that refuses is not his to see
     expect((await peer.ask('explain', { method: 'updateAlias', keyId: own })).error?.data).toMatchObject({ code: 'ERR_INVALID_PARAMS', path: '/aliasName' });
     expect((await peer.ask('explain', { ...asked, method: 'enableKey' })).error?.data).toMatchObject({ code: 'ERR_INVALID_PARAMS', path: '/aliasName' });
   });

@@ -128,17 +128,23 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
     }
   };
 
-  /** Why is told to who may read the policy; to others a denial is a denial, so that nobody can probe. */
+  const mayDo = (asking: Caller, keys: Asked['keys'], test: (key: Key) => boolean): boolean =>
+    authority.isAdministrator(asking) || (keys.length > 0 && keys.every((key) => key !== undefined && key !== 'own' && test(key)));
+
+  /**
+   * Why is told to who may read the policy of each key that decides; to others a denial is a denial, so that nobody can probe. What somebody else may do with a key is
+   * told to who may know of the key, and of any other a denial, as of one that is not there.
+   */
   const tell = (
     asking: Caller,
     { allowed, rule, sid, statementIndex, limit }: Verdict,
-    key: Key | undefined,
+    { subject, keys }: Asked,
     block: () => ErrorCode | undefined,
   ): ExplainResult => {
-    const mayKnow = authority.isAdministrator(asking) || (key !== undefined && authority.mayDescribe(asking, key));
-    if (allowed && rule === 'administrator' && !mayKnow) return denial; // somebody else may all: whether the key is there is not said for that
-    const maySee = authority.isAdministrator(asking) || allowed || (key !== undefined && authority.judge(asking, 'getKeyPolicy', { keyId: key.keyId }).allowed);
-    if (!allowed && !limit && !maySee) return denial;
+    const isHidden = subject !== asking && (keys.length > 0 || rule === 'administrator');
+    if (isHidden && !mayDo(asking, keys, (key) => authority.mayDescribe(asking, key))) return denial;
+    const maySee = allowed || limit !== undefined || mayDo(asking, keys, ({ keyId }) => authority.judge(asking, 'getKeyPolicy', { keyId }).allowed);
+    if (!maySee) return denial;
     const isAboutKey = rule === 'keyPolicy' || rule === 'administrator'; // else the key is beside the matter, and whether it is there is not said
     const blockedBy = allowed ? (isAboutKey ? block() : undefined) : (limit?.code ?? 'ERR_ACCESS_DENIED');
     return {
@@ -170,7 +176,8 @@ export function policyOperations({ agent, authority }: OperationsContext): Pick<
       const verdict = authority.judge(subject, method, named);
       const keys = authority.keysFor(subject, method, named);
       const key = keyId === undefined ? findOwn(method, keys) : findKey(keyId);
-      return tell(caller, verdict, key, () => findBlock({ ...params, subject, method, keys, key }));
+      const about: Asked = { ...params, subject, method, keys, key };
+      return tell(caller, verdict, about, () => findBlock(about));
     },
   };
 }

@@ -98,7 +98,7 @@ export interface ExplainedCaller {
 }
 
 export interface ExplainParams {
-  /** Default: oneself. Somebody else is for administrators. */
+  /** Default: oneself. Somebody else is for whom the agent's policy lets, and of keys that the asker may describe; of others the answer is a denial. */
   caller?: ExplainedCaller;
   /** The method that would be called. */
   method: string;
