@@ -110,8 +110,8 @@ export async function salvageVault(
     const { vault, recoveryCode = '' } = await Vault.create({ ...options, dataDir: newDataDir, slots });
     const moved = moveRecords(complete(kept), moving, opening.rootKey, vault.box);
     opening.wipe();
+    vault.markRestored(); // what was saved may be older than it was; first, so that whatever ends this in between leaves no vault that looks whole and is not marked
     vault.commit(moved);
-    vault.markRestored(); // what was saved may be older than it was
     vault.close();
     for (const { plaintext } of [...records, ...moved]) plaintext.fill(0);
     await checkOpens({ ...options, dataDir: newDataDir }, recoveryCode, mentions);

@@ -1,6 +1,6 @@
 import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { backupVault, rekeyVault, restoreVault, salvageVault } from '../../../daemon/src/vault/copies.ts';
 import { VaultDamagedError } from '../../../daemon/src/vault/damage.ts';
 import type { OpenRecord } from '../../../daemon/src/vault/inspection.ts';
@@ -119,6 +119,21 @@ describe('Vault', () => {
     expect(rescued.size).toBe(report.saved);
     expect(report.saved).toBeGreaterThanOrEqual(2);
     for (const [name, content] of rescued) expect(everything.get(name)).toBe(content);
+  });
+
+  test('salvageVault: cut off right after the records are kept, the new vault is marked as put back', async () => {
+    const commit = vi.spyOn(Vault.prototype, 'commit').mockImplementationOnce(function (this: Vault, changes) {
+      this.commit(changes);
+      this.close();
+      throw new RangeError('cut off');
+    });
+    const saving = salvageVault(options(), { passphrase }, folder.join('rescued'), { mentions, complete: (records) => records, ...moving });
+    await expect(saving.finally(() => commit.mockRestore())).rejects.toThrow('cut off');
+    dataDir = folder.join('rescued');
+    expect(await readAll()).toEqual(everything);
+    const rescued = Vault.open(options());
+    expect(rescued.wasRestored).toBe(true);
+    rescued.close();
   });
 
   test('unlockWith: one record rolled back to what it was is found in its bucket', async () => {
