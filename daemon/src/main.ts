@@ -124,6 +124,7 @@ function openAudit({
     checkpointMs: settings.auditCheckpointMs,
     sync: settings.auditSync === 'each',
     now: () => time.wall(),
+    sinceBoot: () => time.sinceBoot(),
     onChange: (state, error) => {
       if (state === 'failed') log.error('the audit record cannot be written; requests are refused until it can', { detail: describeError(error) });
       else log.info('the audit record is written again');

@@ -15,6 +15,8 @@ export class TestAudit implements Disposable {
   kept: AuditState | undefined;
   revision = 1n;
   nowMs = Date.UTC(2030, 0, 1);
+  /** Moves with the wall clock, unless a test lets that jump. */
+  sinceBoot = (): number => this.nowMs;
   isClockBelievable = true;
   /** Whether the vault can be written. */
   canKeep = true;
@@ -30,6 +32,7 @@ export class TestAudit implements Disposable {
       checkpointRecords: 100,
       checkpointMs: 3_600_000,
       now: () => this.nowMs,
+      sinceBoot: () => this.sinceBoot(),
       onChange: (state) => this.states.push(state),
       ...options,
     });

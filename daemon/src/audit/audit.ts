@@ -12,6 +12,8 @@ export interface AuditOptions extends AuditLimits, CheckpointLimits {
   readonly folder: string;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
+  /** Milliseconds since the machine started, suspension included. */
+  readonly sinceBoot: () => number;
   /** Hears each time that the record cannot be written, and when it can again. */
   readonly onChange: (state: AuditHealth, error?: unknown) => void;
 }
@@ -174,7 +176,7 @@ export class Audit {
 
   /** While the vault is locked old files wait, and where a least age is set only an open vault, which knows of clocks that jumped, says how old they are. */
   #lookForOldFiles(): void {
-    this.#oldFiles.look(this.#checkpoints.isClockBelievable ? this.#options.now() : undefined);
+    this.#oldFiles.look(this.#checkpoints.isClockBelievable ? this.#options.now() : undefined, this.#options.sinceBoot());
   }
 }
 

@@ -78,6 +78,8 @@ export class AuditFolder {
   #tampering: Record<string, number> | undefined;
   /** A write failed half way, and what it left could not be cut off: what is beyond `#size` is our own. */
   #hasRemains = false;
+  /** When each rotated file was first there, by the clock that nobody can set; those of before the first look may be of any age. */
+  #seen: ReadonlyMap<string, number> | undefined;
 
   /** @throws AgentError `ERR_STATE_CONFLICT` when another agent holds the folder, or others can write it. */
   constructor(folder: string, limits: AuditLimits) {
@@ -154,15 +156,20 @@ export class AuditFolder {
     return tampering;
   }
 
-  /** The oldest files past the limit that may go, and the records in each, by number. @param now - milliseconds since the epoch; undefined where nobody knows for certain. */
-  findOldest(now: number | undefined): { file: string; firstSeq: number; lastSeq: number }[] {
+  /**
+   * The oldest files past the limit that may go, and the records in each, by number. It is to be called after each rotation.
+   * @param now - milliseconds since the epoch; undefined where nobody knows for certain.
+   * @param sinceBoot - milliseconds since the machine started.
+   */
+  findOldest(now: number | undefined, sinceBoot: number): { file: string; firstSeq: number; lastSeq: number }[] {
     const files = listFiles(this.#folder);
+    this.#noteSeen(files, sinceBoot);
     const sizes = files.map((file) => statSync(file).size);
     let total = sizes.reduce((sum, size) => sum + size, 0);
     const oldest: { file: string; firstSeq: number; lastSeq: number }[] = [];
     for (const [index, file] of files.entries()) {
       const next = files[index + 1];
-      if (total <= this.#limits.maxTotalBytes || next === undefined || !this.#isOldEnough(file, now)) break;
+      if (total <= this.#limits.maxTotalBytes || next === undefined || !this.#isOldEnough(file, now, sinceBoot)) break;
       total -= sizes[index] ?? 0;
       const after = readFirst(next)?.seq ?? 0;
       oldest.push({ file, firstSeq: readFirst(file)?.seq ?? 0, lastSeq: after - 1 });
@@ -170,11 +177,20 @@ export class AuditFolder {
     return oldest;
   }
 
-  /** Of a file without a time to read, or with one that is still to come, nobody knows. */
-  #isOldEnough(file: string, now: number | undefined): boolean {
+  #noteSeen(files: readonly string[], sinceBoot: number): void {
+    const before = this.#seen;
+    const rotated = files.filter((file) => !isCurrentFile(file));
+    this.#seen = new Map(rotated.map((file) => [file, before ? (before.get(file) ?? sinceBoot) : Number.NEGATIVE_INFINITY]));
+  }
+
+  /**
+   * Of a file without a time to read, or with one that is still to come, nobody knows. One that was not there so long ago is not so old, whatever its records say:
+   * the wall clock may have been behind when they were made.
+   */
+  #isOldEnough(file: string, now: number | undefined, sinceBoot: number): boolean {
     const { minAgeMs } = this.#limits;
     if (minAgeMs === 0) return true;
-    if (now === undefined) return false;
+    if (now === undefined || sinceBoot - (this.#seen?.get(file) ?? sinceBoot) < minAgeMs) return false;
     const age = now - Date.parse(readLast(file)?.record.time ?? '');
     return age >= minAgeMs; // not for NaN
   }

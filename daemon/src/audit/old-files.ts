@@ -47,9 +47,13 @@ export class OldFiles {
     }
   }
 
-  /** Announces files past the limit. @param now - milliseconds since the epoch; undefined where the clock cannot be believed: where a least age is set, none may go then. */
-  look(now: number | undefined): void {
-    for (const { file, firstSeq, lastSeq } of this.#find(now)) {
+  /**
+   * Announces files past the limit.
+   * @param now - milliseconds since the epoch; undefined where the clock cannot be believed: where a least age is set, none may go then.
+   * @param sinceBoot - milliseconds since the machine started.
+   */
+  look(now: number | undefined, sinceBoot: number): void {
+    for (const { file, firstSeq, lastSeq } of this.#find(now, sinceBoot)) {
       if (this.#stuck.has(file)) this.#drop(file);
       if (this.#stuck.has(file) || this.#leaving.has(file)) continue;
       const entry: AuditEntry = { operation: 'dropOldest', outcome: 'ok', detail: { firstSeq, lastSeq } };
@@ -57,9 +61,9 @@ export class OldFiles {
     }
   }
 
-  #find(now: number | undefined): ReturnType<AuditFolder['findOldest']> {
+  #find(now: number | undefined, sinceBoot: number): ReturnType<AuditFolder['findOldest']> {
     try {
-      return this.#options.folder.findOldest(now);
+      return this.#options.folder.findOldest(now, sinceBoot);
     } catch (error) {
       this.#noteFailure(error);
       return [];

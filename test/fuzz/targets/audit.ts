@@ -133,6 +133,7 @@ const optionsFor = (folder: string): AuditOptions => ({
   checkpointRecords: 7,
   checkpointMs: 60_000,
   now: () => 1_900_000_000_000,
+  sinceBoot: () => 0,
   onChange: () => undefined,
 });
 

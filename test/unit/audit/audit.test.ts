@@ -171,6 +171,36 @@ describe('rotation and retention', () => {
       expect(firstSeq()).toBe(1);
     });
 
+    test('a clock that was behind when the records were made, and was set right: they are no older for it, and go when they are', async () => {
+      using kept = new TestAudit(path, { ...limits, minAgeMs: day }).attach();
+      const right = kept.nowMs;
+      let runningMs = 0;
+      kept.sinceBoot = () => runningMs;
+      kept.nowMs = 0;
+      kept.isClockBelievable = false;
+      await kept.record({ operation: 'the evidence' });
+      await kept.fill(300);
+      kept.nowMs = right;
+      kept.isClockBelievable = true;
+      await kept.fill(300);
+      expect(firstSeq()).toBe(1);
+      runningMs += day;
+      kept.nowMs += day;
+      await kept.fill(100);
+      expect(firstSeq()).toBeGreaterThan(1);
+    });
+
+    test('files from before the start of the agent are as old as their records say', async () => {
+      const before = new TestAudit(path, { ...limits, minAgeMs: day }).attach();
+      await before.fill(300);
+      before.audit.close();
+      using after = new TestAudit(path, { ...limits, minAgeMs: day }).attach();
+      after.nowMs += day;
+      after.sinceBoot = () => 1000;
+      await after.fill(100);
+      expect(firstSeq()).toBeGreaterThan(1);
+    });
+
     test('while no vault is open everything stays: nobody knows what its clock has seen', async () => {
       using kept = new TestAudit(path, { ...limits, minAgeMs: day });
       await kept.fill(300);

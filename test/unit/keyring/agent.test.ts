@@ -34,6 +34,7 @@ async function makeAgent(lockTimeoutMs: number, more: Partial<Pick<AgentOptions,
     checkpointRecords: 1000,
     checkpointMs: 1000,
     now: Date.now,
+    sinceBoot: machineTime.sinceBoot,
     onChange: () => undefined,
   });
   onTestFinished(() => folder[Symbol.dispose]());
