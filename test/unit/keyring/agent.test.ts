@@ -10,6 +10,10 @@ import { Vault } from '../../../daemon/src/vault/vault.ts';
 import { TempFolder } from '../../kit/agent.ts';
 import { FakeProvider } from '../../kit/fake-provider.ts';
 
+const passphrase = 'correct horse battery staple';
+/** As cheap as RFC 9106 allows: what is tested here is not its cost. */
+const argon2Cost = { memoryKiB: 64, passes: 1, parallelism: 1 };
+
 interface Made {
   readonly agent: Agent;
   readonly provider: FakeProvider;
@@ -18,9 +22,9 @@ interface Made {
 }
 
 /** An agent in this process, unlocked, with a key in a provider that does as it is told. */
-async function makeAgent(lockTimeoutMs: number, more: Partial<Pick<AgentOptions, 'time' | 'onAct'>> = {}): Promise<Made> {
+async function makeAgent(lockTimeoutMs: number, more: Partial<Pick<AgentOptions, 'time' | 'onAct' | 'onState' | 'lockMark'>> = {}): Promise<Made> {
   const provider = new FakeProvider();
-  const { vault } = await Vault.create({ clock: Date.now, slots: [] });
+  const { vault } = await Vault.create({ clock: Date.now, argon2Cost, slots: [{ type: 'passphrase', passphrase }] });
   let isOverdue = false;
   const { maxUsesPerVersion: maxUses, useBlockSize: blockSize, lookIntervalMs, maxOffMs } = defaultSettings;
   const folder = new TempFolder();
@@ -125,4 +129,25 @@ test('a provider that stalls until the unlockLifetime of its key is over: the op
   await expect(running).resolves.toBeDefined();
   expect([dropped, used.some((byte) => byte !== 0)]).toEqual([[`drop ${keyId}`], false]);
   await agent.close();
+});
+
+test('a lock that is asked for while the vault opens: the mark that it was locked stays', async () => {
+  const marks: string[] = [];
+  const lockMark = { isSet: false, set: () => marks.push('set'), clear: () => marks.push('clear') };
+  let lockNow: (() => void) | undefined;
+  const { agent } = await makeAgent(5000, { lockMark, onState: () => lockNow?.() });
+  const unlock = (): Promise<unknown> => agent.ways.unlock(0, { passphrase });
+  await agent.lock();
+  await unlock();
+  await agent.lock();
+  expect(marks).toEqual(['set', 'clear', 'set']);
+  const { promise: locked, resolve } = Promise.withResolvers<void>();
+  lockNow = () => {
+    lockNow = undefined;
+    resolve(agent.lock());
+  };
+  await unlock();
+  await locked;
+  expect(agent.state).toBe('LOCKED');
+  expect(marks).toEqual(['set', 'clear', 'set', 'set']);
 });
