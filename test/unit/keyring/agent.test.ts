@@ -133,7 +133,7 @@ test('a provider that stalls until the unlockLifetime of its key is over: the op
 
 test('a lock that is asked for while the vault opens: the mark that it was locked stays', async () => {
   const marks: string[] = [];
-  const lockMark = { isSet: false, set: () => marks.push('set'), clear: () => marks.push('clear') };
+  const lockMark = { path: '/nowhere', isSet: false, isOdd: false, set: () => void marks.push('set'), clear: () => void marks.push('clear') };
   let lockNow: (() => void) | undefined;
   const { agent } = await makeAgent(5000, { lockMark, onState: () => lockNow?.() });
   const unlock = (): Promise<unknown> => agent.ways.unlock(0, { passphrase });
