@@ -178,8 +178,8 @@ const configFrom = ({ config, json, system = false }: ConfigCommandOptions): Con
   };
 };
 
-configCommand('show', 'print every setting as it holds, and where it comes from').action(async (options: ConfigCommandOptions) =>
-  (await settingsCommands()).showConfig(configFrom(options)),
+configCommand('show', 'print every setting as it holds, and where it comes from').action(
+  async (options: ConfigCommandOptions) => (await settingsCommands()).showConfig({ ...configFrom(options), required: mustBeThere(options.config) }), // also where nothing is installed yet
 );
 configCommand('check', 'say whether the settings are valid, and what is wrong').action(async (options: ConfigCommandOptions) =>
   (await settingsCommands()).checkConfig(configFrom(options)),
