@@ -1,20 +1,23 @@
 import { createPrivateKey, type KeyObject, secureHeapUsed, type webcrypto } from 'node:crypto';
+import type { SigningAlgorithm } from '@kms-agent/protocol';
 import { EvpKey } from '../../os/evp.ts';
 import { collectKeyObjects } from '../../os/garbage.ts';
 import type { MaterialRef } from '../provider.ts';
 import { requireMaterial } from './destroyed.ts';
+import { withPss } from './pss-key.ts';
 import { Recent } from './recent.ts';
 
 /** Forms of one private key, each made when it is first asked for. */
 interface Parsed {
   readonly privateKey: KeyObject;
+  pss?: KeyObject;
   readonly bytes: number;
   evp?: EvpKey;
   readonly decryptKeys: Map<string, webcrypto.CryptoKey>;
 }
 
-/** Bytes of secure heap that all parsed forms of a key may take: seen 1.4 KiB for one form of RSA_2048, allowed for three. */
-const parsedBytes: Record<string, number> = { RSA_2048: 4608, RSA_3072: 6656, EC_P256: 768, EC_P256K: 768 };
+/** Bytes of secure heap that all parsed forms of a key may take: seen 1.4 KiB for one form of RSA_2048, allowed for four. */
+const parsedBytes: Record<string, number> = { RSA_2048: 6144, RSA_3072: 8872, EC_P256: 768, EC_P256K: 768 };
 
 /** Share of the secure heap that cached keys may take; the rest is for operations and for what awaits collection. */
 const cacheShare = 0.35;
@@ -28,8 +31,12 @@ export class PrivateKeys {
   readonly #parsed = new Recent<Parsed>();
   #bytes = 0;
 
-  privateKey(ref: MaterialRef): KeyObject {
-    return this.#find(ref).privateKey;
+  /** For signing a message: with its padding, where the algorithm has one of its own. */
+  signingKey(ref: MaterialRef, algorithm: SigningAlgorithm): KeyObject {
+    const parsed = this.#find(ref);
+    if (algorithm !== 'RSA_PSS_SHA_256') return parsed.privateKey;
+    parsed.pss ??= withPss(parsePrivateKey(ref));
+    return parsed.pss;
   }
 
   /** For signing a given digest. */
@@ -58,13 +65,7 @@ export class PrivateKeys {
     const known = this.#parsed.get(ref.keyVersionId);
     if (known) return known;
     this.#makeRoom(parsedBytes[ref.keySpec] ?? 0);
-    const material = requireMaterial(ref.material);
-    const privateKey = createPrivateKey({
-      key: Buffer.from(material.buffer, material.byteOffset, material.byteLength),
-      format: 'der',
-      type: 'pkcs8',
-    });
-    const parsed: Parsed = { privateKey, bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
+    const parsed: Parsed = { privateKey: parsePrivateKey(ref), bytes: parsedBytes[ref.keySpec] ?? 0, decryptKeys: new Map() };
     this.#bytes += parsed.bytes;
     return this.#parsed.add(ref.keyVersionId, parsed);
   }
@@ -89,4 +90,9 @@ export class PrivateKeys {
     this.#bytes -= parsed.bytes;
     return true;
   }
+}
+
+function parsePrivateKey(ref: MaterialRef): KeyObject {
+  const { buffer, byteOffset, byteLength } = requireMaterial(ref.material);
+  return createPrivateKey({ key: Buffer.from(buffer, byteOffset, byteLength), format: 'der', type: 'pkcs8' });
 }

@@ -1,11 +1,14 @@
 import { createPrivateKey, createPublicKey, type KeyObject, type webcrypto } from 'node:crypto';
+import type { SigningAlgorithm } from '@kms-agent/protocol';
 import { EvpKey } from '../../os/evp.ts';
 import type { MaterialRef } from '../provider.ts';
+import { withPss } from './pss-key.ts';
 import { Recent } from './recent.ts';
 
 /** Forms of one public key, each made when it is first asked for. */
 interface Parsed {
   readonly publicKey: KeyObject;
+  pss?: KeyObject;
   evp?: EvpKey;
   readonly encryptKeys: Map<string, webcrypto.CryptoKey>;
 }
@@ -21,6 +24,14 @@ export class PublicKeys {
 
   publicKey(ref: MaterialRef): KeyObject {
     return this.#find(ref).publicKey;
+  }
+
+  /** For verifying a message: with its padding, where the algorithm has one of its own. */
+  verifyingKey(ref: MaterialRef, algorithm: SigningAlgorithm): KeyObject {
+    const parsed = this.#find(ref);
+    if (algorithm !== 'RSA_PSS_SHA_256') return parsed.publicKey;
+    parsed.pss ??= withPss(parsePublicKey(ref));
+    return parsed.pss;
   }
 
   /** For verifying a given digest. */

@@ -1,7 +1,7 @@
-import { constants, type KeyObject, type VerifyKeyObjectInput, verify as verifyMessage, webcrypto } from 'node:crypto';
+import { verify as verifyMessage, webcrypto } from 'node:crypto';
 import { AgentError, type SigningAlgorithm } from '@kms-agent/protocol';
 import { type EvpSettings, ecdsaSettings, pkcs1Settings, pssSettings, verifyDigest } from '../../os/evp.ts';
-import type { EncryptInput, EncryptOutput, MaterialRef, SignInput, VerifyInput } from '../provider.ts';
+import type { EncryptInput, EncryptOutput, MaterialRef, VerifyInput } from '../provider.ts';
 import { p1363ToDer } from './ecdsa-format.ts';
 import { PublicKeys } from './public-keys.ts';
 
@@ -26,12 +26,6 @@ export function oaepHash(algorithm: string): (typeof oaepHashes)[keyof typeof oa
   throw new AgentError('ERR_UNSUPPORTED_ALGORITHM');
 }
 
-/** A key with padding and form of a signature, as node:crypto takes them; the key alone where its defaults are meant, which is twice as fast for P-256. */
-export function keyInput(key: KeyObject, { algorithm, signatureFormat }: SignInput): KeyObject | VerifyKeyObjectInput {
-  if (algorithm === 'RSA_PSS_SHA_256') return { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 };
-  return algorithm === 'ECDSA_SHA_256' && signatureFormat === 'P1363' ? { key, dsaEncoding: 'ieee-p1363' } : key;
-}
-
 /** What needs a public key only, wherever the private one lives. */
 export class PublicOperations {
   readonly #keys = new PublicKeys();
@@ -49,9 +43,10 @@ export class PublicOperations {
   /** Whether a signature is the key's. One of RSA has as many bytes as the modulus (RFC 8017 section 8.1.2 step 1): libcrypto takes a PSS one without its leading zero as well. */
   async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
     if (input.signature.length !== (modulusBytes[ref.keySpec] ?? input.signature.length)) return false;
-    if (input.messageType === 'RAW') return await this.#verifyMessage(ref, input);
     const signature = input.signatureFormat === 'P1363' ? p1363ToDer(input.signature) : input.signature;
-    return signature !== undefined && verifyDigest(this.#keys.evpKey(ref), evpSettings[input.algorithm], input.message, signature);
+    if (signature === undefined) return false;
+    if (input.messageType === 'RAW') return await this.#verifyMessage(ref, { ...input, signature });
+    return verifyDigest(this.#keys.evpKey(ref), evpSettings[input.algorithm], input.message, signature);
   }
 
   /** SPKI DER. */
@@ -69,7 +64,7 @@ export class PublicOperations {
 
   /** On the thread pool, but for P-256, which takes less time than the way there. */
   #verifyMessage(ref: MaterialRef, input: VerifyInput): boolean | Promise<boolean> {
-    const key = keyInput(this.#keys.publicKey(ref), input);
+    const key = this.#keys.verifyingKey(ref, input.algorithm);
     if (ref.keySpec === 'EC_P256') return verifyMessage('sha256', input.message, key, input.signature);
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     verifyMessage('sha256', input.message, key, input.signature, (error, isValid) => (error ? reject(error) : resolve(isValid)));
