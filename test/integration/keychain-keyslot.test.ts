@@ -5,6 +5,8 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { isAgentError } from '@kms-agent/client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { runAsUser } from '../../daemon/src/cli/as-user.ts';
+import { HalfDone, runSteps, type StepReport } from '../../daemon/src/cli/install/step.ts';
 import { KeychainKeyslots } from '../../daemon/src/keyring/keychain-keyslot.ts';
 import { Vault } from '../../daemon/src/vault/vault.ts';
 import { agentProgram, cleanEnv, initVault, kmsProgram, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
@@ -25,6 +27,60 @@ function ask(env: NodeJS.ProcessEnv, call: string): string {
 
 const accountOf = (keyslotId: string): string => `keyslot ${keyslotId}`;
 const read = (env: NodeJS.ProcessEnv, keyslotId: string): string => ask(env, `read('${accountOf(keyslotId)}')`);
+
+describe('init whose later part fails: the vault is there, its recovery code is shown, and what is missing is named', () => {
+  /** Runs init with a keychain, or a keyring, that fails. */
+  async function initWith(folder: TempFolder, broken: string, ...args: string[]) {
+    const patch = folder.join('patch.mjs');
+    writeFileSync(patch, broken);
+    const init = [agentProgram, 'init', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', ...args];
+    const { code, stdout, stderr } = await run('--disable-sigusr1', ['--disable-warning=ExperimentalWarning', '--import', patch, ...init], {
+      secret: passphrase,
+    });
+    return { code, stdout: stdout.toString(), stderr };
+  }
+  const dist = join(repository, 'daemon', 'dist');
+  const noKeychain = `import { AgentError } from '${join(repository, 'protocol', 'dist', 'index.js')}';
+    import { Keychain } from '${join(dist, 'os', 'keychain.js')}';
+    Keychain.prototype.read = async () => undefined;
+    Keychain.prototype.write = async () => { throw new AgentError('ERR_STORE_UNAVAILABLE', { hint: 'The prompt was dismissed.' }); };`;
+  const noKey = `import { Creation } from '${join(dist, 'keyring', 'creation.js')}';
+    Creation.prototype.createKey = async () => { throw new Error('ENOSPC: no space left on device'); };`;
+
+  test.each([
+    [
+      'a keychain whose prompt is dismissed',
+      noKeychain,
+      ['--keychain'],
+      /^kms-agent: ERR_STORE_UNAVAILABLE: The prompt was dismissed\. The vault is made.*kms-agent keyslot add keychain\.\n$/,
+    ],
+    ['a disk that is full', noKey, [], /^kms-agent: ERR_STORE_UNAVAILABLE: ENOSPC: .*The vault is made.*kms key create --alias alias\/default/],
+  ])('%s', async (_name, broken, args, words) => {
+    for (const json of [[], ['--json']]) {
+      using folder = new TempFolder();
+      const { code, stdout, stderr } = await initWith(folder, broken, ...args, ...json);
+      expect([code, stderr]).toEqual([1, expect.stringMatching(words)]);
+      const shown = json.length === 0 ? (/^ {4}(\S+)$/m.exec(stdout)?.[1] ?? '') : (JSON.parse(stdout) as { recoveryCode: string }).recoveryCode;
+      await using agent = await TestAgent.serve(folder);
+      expect((await (await agent.client()).unlock({ passphrase: shown })).state).toBe('UNLOCKED');
+    }
+  });
+
+  test('install --system shows what such a step printed', async () => {
+    const reports: StepReport[] = [];
+    const step = {
+      name: 'vault',
+      will: 'make a vault',
+      isDone: () => false,
+      run: () => Promise.reject(new HalfDone(new Error('no room'), { recoveryCode: 'R' })),
+    };
+    await expect(runSteps([step], { dryRun: false, onReport: (report) => reports.push(report) })).rejects.toThrow('no room');
+    expect(reports).toEqual([{ name: 'vault', will: 'make a vault', outcome: 'failed', result: { recoveryCode: 'R' } }]);
+    using folder = new TempFolder();
+    writeFileSync(folder.join('fails.mjs'), 'console.log("printed"); console.error("kms-agent: no room"); process.exit(1);');
+    await expect(runAsUser({ args: [], inputs: [], program: folder.join('fails.mjs') })).rejects.toMatchObject({ message: 'no room', output: 'printed\n' });
+  });
+});
 
 describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compiled keytar and a user with a name)', () => {
   let folder: TempFolder;

@@ -7,6 +7,16 @@ export interface UserIds {
   readonly gid: number;
 }
 
+/** A command that failed: what it complained of, and what it had printed before. */
+export class FailedCommand extends Error {
+  readonly output: string;
+
+  constructor(complaint: string, output: string) {
+    super(complaint);
+    this.output = output;
+  }
+}
+
 /** What kms-agent needs to run as somebody else. */
 export interface AsUserOptions {
   /** Undefined for the user that runs already. */
@@ -22,7 +32,7 @@ export interface AsUserOptions {
 /**
  * Runs a kms-agent command as another user, without supplementary groups and with an empty environment.
  * @returns what it printed.
- * @throws Error with what it complained of.
+ * @throws FailedCommand; the system's error where it cannot be started.
  */
 export function runAsUser({ user, args, inputs, node = process.execPath, program = realpathSync(process.argv[1] ?? '') }: AsUserOptions): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
@@ -38,12 +48,13 @@ export function runAsUser({ user, args, inputs, node = process.execPath, program
   }
   child.on('error', reject);
   child.on('close', (code) => {
-    if (code === 0) return resolve(Buffer.concat(output).toString());
+    const printed = Buffer.concat(output).toString();
+    if (code === 0) return resolve(printed);
     const said = Buffer.concat(complaints)
       .toString()
       .trim()
       .replace(/^kms-agent: /, '');
-    reject(new Error(said || `kms-agent ${args[0]} ended with ${code}`));
+    reject(new FailedCommand(said || `kms-agent ${args[0]} ended with ${code}`, printed));
   });
   return promise;
 }

@@ -1,3 +1,4 @@
+import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { readNewSecret, readSecret } from '@kms-agent/protocol/terminal';
 import { Aliases } from '../keyring/aliases.ts';
 import { Creation } from '../keyring/creation.ts';
@@ -43,15 +44,38 @@ export async function init({ dataDir, passphraseFd, json, defaultKey, keychain }
   const slots = [{ type: 'passphrase', passphrase }, { type: 'recovery' }] as const;
   const { vault, recoveryCode = '' } = await Vault.create({ dataDir, clock: Date.now, slots });
   oweRecoveryCode(dataDir);
-  const key = defaultKey ? await makeDefaultKey(vault) : undefined;
-  const slot = offered ? await new KeychainKeyslots(offered).add(vault, { proof: { passphrase } }) : undefined;
-  vault.close();
-  const made = { ...(key ? { defaultKeyId: key.keyId } : {}), ...(slot ? { keychainKeyslotId: slot.keyslot.keyslotId } : {}) };
-  if (json) return say(JSON.stringify({ dataDir, recoveryCode, ...made }));
+  if (!json) showNewVault(dataDir, recoveryCode); // before what may fail, or wait for a person at a prompt until somebody ends it
+  const made: { defaultKeyId?: string; keychainKeyslotId?: string } = {};
+  try {
+    if (defaultKey) made.defaultKeyId = (await makeDefaultKey(vault)).keyId;
+    if (offered) made.keychainKeyslotId = (await new KeychainKeyslots(offered).add(vault, { proof: { passphrase } })).keyslot.keyslotId;
+  } catch (error) {
+    throw unfinished(error, defaultKey && made.defaultKeyId === undefined);
+  } finally {
+    vault.close();
+    if (json) say(JSON.stringify({ dataDir, recoveryCode, ...made }));
+  }
+  if (!json) showRest(made);
+}
+
+function showNewVault(dataDir: string, recoveryCode: string): void {
   say(`The vault is in ${dataDir}.`);
   showRecoveryCode(recoveryCode);
-  say(key ? `Default key: ${key.keyId} (alias/default)` : 'No default key was made.');
-  say(slot ? 'The OS keychain opens it when you are logged in. Next: kms-agent serve.' : 'Next: kms-agent serve, then kms unlock.');
+}
+
+function showRest({ defaultKeyId, keychainKeyslotId }: { defaultKeyId?: string; keychainKeyslotId?: string }): void {
+  say(defaultKeyId === undefined ? 'No default key was made.' : `Default key: ${defaultKeyId} (alias/default)`);
+  say(keychainKeyslotId === undefined ? 'Next: kms-agent serve, then kms unlock.' : 'The OS keychain opens it when you are logged in. Next: kms-agent serve.');
+}
+
+/** What stopped `init` once there was a vault, and how to make what is missing: a second `init` would only say that there is one. */
+function unfinished(cause: unknown, isKeyMissing: boolean): AgentError {
+  const said = cause instanceof Error ? cause.message : String(cause);
+  const [code, why] = isAgentError(cause) ? [cause.code, cause.details.hint ?? said] : (['ERR_STORE_UNAVAILABLE', said] as const);
+  const next = isKeyMissing
+    ? 'the default key and what comes after it are not: kms key create --alias alias/default once the agent is unlocked'
+    : 'a keyslot for the OS keychain is not: kms-agent keyslot add keychain';
+  return new AgentError(code, { hint: `${why.replace(/\.$/, '')}. The vault is made and its recovery code shown, ${next}.` }, { cause });
 }
 
 /** Makes the default key of a vault that is open and has none. */

@@ -12,6 +12,17 @@ export interface Step {
 /** What a step shows, by name; nothing for most. */
 export type Outcome = Readonly<Record<string, string>>;
 
+/** A step that failed halfway. */
+export class HalfDone extends Error {
+  /** What somebody must see all the same. */
+  readonly result: Outcome;
+
+  constructor(cause: Error, result: Outcome) {
+    super(cause.message, { cause });
+    this.result = result;
+  }
+}
+
 /** How a step ended. */
 export interface StepReport {
   readonly name: string;
@@ -43,7 +54,7 @@ export async function runSteps(steps: readonly Step[], { dryRun, onReport }: Ste
     try {
       onReport(await runStep(step, dryRun));
     } catch (error) {
-      onReport({ name: step.name, will: step.will, outcome: 'failed' });
+      onReport({ name: step.name, will: step.will, outcome: 'failed', ...(error instanceof HalfDone ? { result: error.result } : {}) });
       throw error;
     }
   }

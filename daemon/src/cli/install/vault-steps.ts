@@ -5,11 +5,11 @@ import { type CredentialKey, credentialStore } from '../../os/credential-store.t
 import { rootCredential } from '../../os/credentials.ts';
 import { hasVault } from '../../vault/folder.ts';
 import { peekKeyslots } from '../../vault/peek.ts';
-import { runAsUser, type UserIds } from '../as-user.ts';
+import { FailedCommand, runAsUser, type UserIds } from '../as-user.ts';
 import { addHostCredential } from '../keyslot-commands.ts';
 import { oweRecoveryCode } from '../recovery-code.ts';
 import { findServiceUser, serviceUser, systemPlaces } from './host.ts';
-import { plainStep, type Step } from './step.ts';
+import { HalfDone, plainStep, type Step } from './step.ts';
 import { treeNode, treeProgram } from './tree.ts';
 import { serviceUnit } from './unit-names.ts';
 import type { Manager } from './units.ts';
@@ -40,6 +40,19 @@ function passphraseReader(fd: number | undefined): (isNew: boolean) => Promise<s
   };
 }
 
+/** @param answer - printed by init. */
+function readCode(answer: string): { recoveryCode: string } {
+  const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string };
+  oweRecoveryCode(dataDir);
+  return { recoveryCode };
+}
+
+/** An init that failed once there was a vault has printed its recovery code. */
+function failWithCode(error: Error): never {
+  if (error instanceof FailedCommand && error.output !== '') throw new HalfDone(error, readCode(error.output));
+  throw error;
+}
+
 /** The vault, made by its own user, and the credential that opens it at each start. */
 export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] {
   const readPassphrase = passphraseReader(passphraseFd);
@@ -50,10 +63,7 @@ export function vaultSteps({ passphraseFd, withKey }: VaultStepOptions): Step[] 
     run: async () => {
       const inputs = [await readPassphrase(true)];
       const command = { node: treeNode, program: treeProgram, user: requireUser() };
-      const answer = await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs });
-      const { recoveryCode } = JSON.parse(answer) as { recoveryCode: string }; // printed by init
-      oweRecoveryCode(dataDir);
-      return { recoveryCode };
+      return await runAsUser({ ...command, args: ['init', '--system', '--passphrase-fd', '3', '--json'], inputs }).then(readCode, failWithCode);
     },
   };
   if (withKey === undefined) return [vault];
