@@ -13,12 +13,14 @@ function ownName(): string {
   }
 }
 
-/** @throws AgentError `ERR_STATE_CONFLICT` when others can change what is there. */
-function checkPlace(place: string, stat: Stats): void {
+/** What is wrong with a place that others can change. */
+function complaintOf(place: string, stat: Stats): AgentError | undefined {
   if (!isOurs(stat))
-    throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}` });
+    return new AgentError('ERR_STATE_CONFLICT', {
+      hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}`,
+    });
   const isOpenPlace = stat.isDirectory() ? isOpenToOthers(stat) : isOpen(stat);
-  if (isOpenPlace) throw new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` });
+  return isOpenPlace ? new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` }) : undefined;
 }
 
 /** The code of an error of the system. */
@@ -50,13 +52,17 @@ export interface TrustedFile {
  * @throws AgentError `ERR_STATE_CONFLICT` that names what others can write, or why it cannot be read, and what to do.
  */
 export function readTrusted(file: string): TrustedFile | undefined {
+  let complaint: AgentError | undefined;
   let real: string;
   try {
-    real = walkTo(file, checkPlace); // who can write a folder can put another file of the owner's in the place of this one
+    real = walkTo(file, (place, stat) => {
+      complaint ??= complaintOf(place, stat); // who can write a folder can put another file of the owner's in the place of this one
+    });
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw unreadable(file, error);
+    if (codeOf(error) === 'ENOENT') return undefined; // whoever could put one there has not: what they put there later is judged then
+    throw unreadable(file, complaint ?? error);
   }
+  if (complaint !== undefined) throw complaint;
   try {
     return { text: readFileSync(real, 'utf8'), real };
   } catch (error) {

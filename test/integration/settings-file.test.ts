@@ -33,6 +33,19 @@ describe('no settings file', () => {
     expect(await check()).toMatchObject({ code: 0, stderr: '' });
   });
 
+  test('is there, and others can write a folder above it, or own one: defaults hold all the same, but not for a file that is named', async () => {
+    chmodSync(folder.path, 0o777);
+    expect(await check()).toMatchObject({ code: 0, stderr: '' });
+    expect(await check({ KMS_AGENT_CONFIG: folder.join('moved.json') })).toMatchObject(refused('There is no settings file'));
+    if (process.getuid?.() === 0) {
+      chmodSync(folder.path, 0o755);
+      chownSync(folder.path, otherUid, otherUid);
+      expect(await check()).toMatchObject({ code: 0, stderr: '' });
+    }
+    write({});
+    expect(await check()).toMatchObject(refused(folder.path));
+  });
+
   test('is there where KMS_AGENT_CONFIG says: nothing starts, and it is named', async () => {
     const file = folder.join('moved.json');
     await initVault(folder);
