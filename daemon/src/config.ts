@@ -193,10 +193,11 @@ const isObject = (value: unknown): boolean => typeof value === 'object' && value
 
 /**
  * Reads what a settings file says; nothing where it is not there and need not be.
+ * @param user - as for readTrusted.
  * @throws AgentError `ERR_STATE_CONFLICT` that names an unknown or ill-typed setting, a file that cannot be seen, or a file or folder on the way to it that others can write.
  */
-export async function readSettingsFile(file: string, required: boolean): Promise<Partial<Settings>> {
-  const found = readTrusted(file);
+export async function readSettingsFile(file: string, required: boolean, user?: number): Promise<Partial<Settings>> {
+  const found = readTrusted(file, user);
   if (!found) {
     if (required) throw new AgentError('ERR_STATE_CONFLICT', { hint: `There is no settings file ${file}. Put it back, or one with {} in it, for defaults.` });
     return {};
@@ -243,8 +244,8 @@ function checkRights(file: string, { administrators, policy }: Settings): void {
 }
 
 /** Reads the settings once and freezes them. @throws as readSettingsFile; AgentError `ERR_STATE_CONFLICT` for administrators and a policy that say nothing. */
-export async function readSettings(file: string, required: boolean): Promise<Settings> {
-  const settings = completeSettings(await readSettingsFile(file, required));
+export async function readSettings(file: string, required: boolean, user?: number): Promise<Settings> {
+  const settings = completeSettings(await readSettingsFile(file, required, user));
   checkRights(file, settings);
   return settings;
 }

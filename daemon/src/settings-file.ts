@@ -13,13 +13,13 @@ function ownName(): string {
   }
 }
 
-/** What is wrong with a place that others can change. */
-function complaintOf(place: string, stat: Stats): AgentError | undefined {
-  if (!isOurs(stat))
+/** What is wrong with a place that others than root and a user can change. */
+function complaintOf(place: string, stat: Stats, user: number | undefined): AgentError | undefined {
+  if (!isOurs(stat, user))
     return new AgentError('ERR_STATE_CONFLICT', {
       hint: `${place} belongs to user ${stat.uid}, who can change the settings; run: chown ${ownName()} ${place}`,
     });
-  const isOpenPlace = stat.isDirectory() ? isOpenToOthers(stat) : isOpen(stat);
+  const isOpenPlace = stat.isDirectory() ? isOpenToOthers(stat, user) : isOpen(stat);
   return isOpenPlace ? new AgentError('ERR_STATE_CONFLICT', { hint: `${place} can be written by other users; run: chmod go-w ${place}` }) : undefined;
 }
 
@@ -47,16 +47,17 @@ export interface TrustedFile {
 }
 
 /**
- * Reads a file that only root and the user that runs can change.
+ * Reads a file that only root and one user can change.
+ * @param user - who is to read it: the user of an agent that somebody else asks about. Default: who runs.
  * @returns undefined where none is there. One that cannot be seen may be there: to go on without what it says would be to drop a policy.
  * @throws AgentError `ERR_STATE_CONFLICT` that names what others can write, or why it cannot be read, and what to do.
  */
-export function readTrusted(file: string): TrustedFile | undefined {
+export function readTrusted(file: string, user?: number): TrustedFile | undefined {
   let complaint: AgentError | undefined;
   let real: string;
   try {
     real = walkTo(file, (place, stat) => {
-      complaint ??= complaintOf(place, stat); // who can write a folder can put another file of the owner's in the place of this one
+      complaint ??= complaintOf(place, stat, user); // who can write a folder can put another file of the owner's in the place of this one
     });
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined; // whoever could put one there has not: what they put there later is judged then

@@ -22,6 +22,8 @@ export interface AsUserOptions {
   /** Undefined for the user that runs already. */
   readonly user?: UserIds;
   readonly args: readonly string[];
+  /** With all groups of that user, who must have a name, as systemd's User= has them; else without any. */
+  readonly withGroups?: boolean;
   /** What it can read, from descriptor 3 on; a secret stands in no argument and no environment. */
   readonly inputs: readonly string[];
   /** Default: the Node and the program that run already. */
@@ -30,14 +32,23 @@ export interface AsUserOptions {
 }
 
 /**
- * Runs a kms-agent command as another user, without supplementary groups and with an empty environment.
+ * Runs a kms-agent command as another user, with an empty environment.
  * @returns what it printed.
  * @throws FailedCommand; the system's error where it cannot be started.
  */
-export function runAsUser({ user, args, inputs, node = process.execPath, program = realpathSync(process.argv[1] ?? '') }: AsUserOptions): Promise<string> {
+export function runAsUser({
+  user,
+  withGroups,
+  args,
+  inputs,
+  node = process.execPath,
+  program = realpathSync(process.argv[1] ?? ''),
+}: AsUserOptions): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const stdio = ['ignore', 'pipe', 'pipe', ...inputs.map(() => 'pipe' as const)] as const;
-  const child = spawn(node, [program, ...args], { stdio: [...stdio], cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }, ...user });
+  const command = [node, program, ...args];
+  const [first = '', ...rest] = user && withGroups ? ['setpriv', `--reuid=${user.uid}`, `--regid=${user.gid}`, '--init-groups', ...command] : command;
+  const child = spawn(first, rest, { stdio: [...stdio], cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }, ...(withGroups ? {} : user) });
   const [output, complaints]: [Buffer[], Buffer[]] = [[], []];
   child.stdout?.on('data', (chunk: Buffer) => output.push(chunk));
   child.stderr?.on('data', (chunk: Buffer) => complaints.push(chunk));

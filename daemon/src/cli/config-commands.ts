@@ -1,6 +1,6 @@
 import { type choosePlaces, completeSettings, makeSettingsSchema, type Places, readSettings, readSettingsFile, reloadable, type Settings } from '../config.ts';
 import { checkTokens } from '../providers/pkcs11/settings.ts';
-import { checkServiceUserReads } from './service-user.ts';
+import { checkServiceUserReads, findReader } from './service-user.ts';
 
 /** Which file, and how to answer. */
 export interface ConfigOptions {
@@ -17,7 +17,7 @@ const placeNames: Readonly<Record<keyof Places, string>> = { configFile: 'settin
 
 /** Prints every setting as it holds, and where it comes from; and the places, with what chose them. */
 export async function showConfig({ usual: chosen, config, required, json }: ConfigOptions): Promise<void> {
-  const said = await readSettingsFile(config, required);
+  const said = await readSettingsFile(config, required, findReader(config));
   const settings = completeSettings(said);
   const places = { ...chosen, configFile: config === chosen.configFile.path ? chosen.configFile : { path: config, from: '--config' } };
   const rows = Object.entries(settings).map(([name, value]) => ({
@@ -34,7 +34,7 @@ export async function showConfig({ usual: chosen, config, required, json }: Conf
 
 /** Reads a settings file as serve would. @throws AgentError that names what is wrong. */
 export async function checkSettings(config: string, required: boolean): Promise<void> {
-  const { tokens } = await readSettings(config, required);
+  const { tokens } = await readSettings(config, required, findReader(config));
   checkTokens(tokens);
 }
 

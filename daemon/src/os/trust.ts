@@ -53,8 +53,11 @@ export function walkTo(path: string, visit: (place: string, stat: Stats) => void
   return real;
 }
 
-/** Whether it belongs to root or to the user that runs: any other could put something else there, whatever the mode. */
-export const isOurs = ({ uid }: Stats): boolean => uid === 0 || uid === process.geteuid?.();
+/** The user that runs. */
+const ownUid = (): number => process.geteuid?.() ?? 0;
+
+/** Whether it belongs to root or to a user: any other could put something else there, whatever the mode. @param user - default: who runs. */
+export const isOurs = ({ uid }: Stats, user: number = ownUid()): boolean => uid === 0 || uid === user;
 
 /** Whether others can write a file, or put another one in its place in a folder. In a sticky folder only a file's own owner can. */
 export function isOpen(stat: Stats): boolean {
@@ -63,9 +66,8 @@ export function isOpen(stat: Stats): boolean {
   return (stat.mode & 0o022) !== 0 && !isSticky;
 }
 
-/** The same where users have a group of their own and a mask of 002: what only such a group can write, nobody else can. Root has none. */
-export function isOpenToOthers(stat: Stats): boolean {
+/** The same where users have a group of their own and a mask of 002: what only such a group can write, nobody else can. Root has none. @param user - default: who runs. */
+export function isOpenToOthers(stat: Stats, user: number = ownUid()): boolean {
   if (!isOpen(stat)) return false;
-  const uid = process.geteuid?.() ?? 0;
-  return (stat.mode & 0o002) !== 0 || uid === 0 || !isOwnGroup(uid, stat.gid);
+  return (stat.mode & 0o002) !== 0 || user === 0 || !isOwnGroup(user, stat.gid);
 }

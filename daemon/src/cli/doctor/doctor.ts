@@ -5,7 +5,7 @@ import { defaultSettings, findPlaces, readSettings, type Settings } from '../../
 import { readProtections } from '../../os/protections.ts';
 import { checkTokens } from '../../providers/pkcs11/settings.ts';
 import { systemPlaces } from '../install/host.ts';
-import { checkServiceUserReads } from '../service-user.ts';
+import { checkServiceUserReads, findReader } from '../service-user.ts';
 import { findAgentTokens } from './agent-tokens.ts';
 import { lookAtClock, lookAtSystemClock } from './clock.ts';
 import { lookAtAuditFolder, lookAtAuditRecord, lookAtSocket, lookAtVault } from './files.ts';
@@ -60,7 +60,7 @@ export async function doctor(options: DoctorOptions): Promise<boolean> {
   const { config, configRequired, dataDir, auditDir, socket, json } = options;
   let settings: Settings = defaultSettings;
   const readable = await look('settings', async () => {
-    settings = await readSettings(config, configRequired);
+    settings = await readSettings(config, configRequired, findReader(config));
     checkTokens(settings.tokens);
     checkServiceUserReads(config);
     return existsSync(config) ? config : `there are none in ${config}; defaults hold`;

@@ -1,13 +1,14 @@
-import { existsSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { AgentError, isAgentError } from '@kms-agent/protocol';
 import { runAsUser, type UserIds } from '../as-user.ts';
 import { checkSettings } from '../config-commands.ts';
+import { checkServiceUserReads } from '../service-user.ts';
 import { findServiceUser, systemPlaces } from './host.ts';
 
-/** Whether the agent's user can run this Node and program: they may lie where only root comes. */
+/** Whether the agent's user can run this Node and program: they may lie where only root comes, and root may not be able to become that user. */
 async function canRun(user: UserIds): Promise<boolean> {
   try {
-    await runAsUser({ user, args: ['--version'], inputs: [] });
+    await runAsUser({ user, withGroups: true, args: ['--version'], inputs: [] });
     return true;
   } catch {
     return false;
@@ -25,6 +26,12 @@ async function beforeAnything(check: () => Promise<unknown>): Promise<void> {
   }
 }
 
+/** Reads them as root, and asks whether the agent's user could. */
+async function checkAsRoot(configFile: string): Promise<void> {
+  await checkSettings(configFile, true);
+  checkServiceUserReads(configFile);
+}
+
 /**
  * Makes sure that the system's agent will start with the settings that are there: this program reads them, which may be newer than the installed one,
  * and as the agent's user where it can.
@@ -32,10 +39,10 @@ async function beforeAnything(check: () => Promise<unknown>): Promise<void> {
  */
 export async function checkSystemSettings(): Promise<void> {
   const { configFile } = systemPlaces;
-  if (!existsSync(configFile)) return;
+  if (!lstatSync(configFile, { throwIfNoEntry: false })) return; // a link into nothing is somebody's settings too
   const user = findServiceUser();
   const asUser = user !== undefined && (await canRun(user));
-  await beforeAnything(() => (asUser ? runAsUser({ user, args: ['config', 'check', '--system'], inputs: [] }) : checkSettings(configFile, true)));
+  await beforeAnything(() => (asUser ? runAsUser({ user, withGroups: true, args: ['config', 'check', '--system'], inputs: [] }) : checkAsRoot(configFile)));
 }
 
 /** The same of a user's own agent. */
