@@ -47,12 +47,13 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
       ['files of somebody else', `chown -R nobody ${tree}/node_modules/koffi`, `chown -R root ${tree}/node_modules/koffi`],
       ['files that everybody can write', `chmod -R o+w ${tree}/node_modules/@kms-agent`, `chmod -R o-w ${tree}/node_modules/@kms-agent`],
       ['a folder that a group can write', `chmod g+w ${tree}/node_modules`, `chmod g-w ${tree}/node_modules`],
+      ['the folder of it all, that a group can write', `chmod g+w ${tree}`, `chmod g-w ${tree}`],
       ['a link in the place of a file', `mv ${tree}/bin/kms /root/kms; ln -s /root/kms ${tree}/bin/kms`, `mv /root/kms ${tree}/bin/kms`],
     ])('%s: doctor names it, and install would replace it', async (_name, change, undo) => {
       expect(await doctor()).toMatch(/^ok {5}program: \/usr\/lib\/kms-agent, which only root can change$/m);
       afterwards(undo);
       await host.sh(change);
-      expect(await doctor('alice')).toMatch(/^WRONG {2}program: \/usr\/lib\/kms-agent\/.*To mend it: \/opt\/kms-agent\/bin\/kms-agent install --system/m);
+      expect(await doctor('alice')).toMatch(/^WRONG {2}program: \/usr\/lib\/kms-agent[/ ].*To mend it: \/opt\/kms-agent\/bin\/kms-agent install --system/m);
       expect(await install('--dry-run')).toMatchObject({ program: 'would' });
     });
 

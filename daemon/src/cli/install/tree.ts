@@ -107,7 +107,7 @@ export function treeStep(check: () => Promise<void> | void): Step {
     async () => {
       plan = planTree();
       checkSources(plan.files);
-      checkTrusted(existsSync(treeFolder) ? treeFolder : dirname(treeFolder));
+      checkTrusted(dirname(treeFolder)); // the tree itself is replaced whole where others can change it, its top too
       await check();
       return isSame(treeFolder, plan);
     },
