@@ -170,7 +170,10 @@ describe.skipIf(systemdBackends.length === 0)('a host that is not as install lef
     const [, lines = ''] = /^```\n(mkdir -p \/var\/lib\/node_exporter\n[\s\S]*?)```/m.exec(guide) ?? [];
     await host.sh(lines);
     expect(await host.sh('systemctl is-active kms-agent-figures.timer')).toBe('active');
+    afterwards('rm -f /root/victim');
+    await host.sh('echo whole > /root/victim; cd /var/lib/node_exporter; chown nobody .; ln -sf /root/victim kms-agent.prom.new');
     await host.sh('systemctl start kms-agent-figures.service');
+    expect(await host.sh('cat /root/victim')).toBe('whole');
     expect(await host.sh('stat -c %a /var/lib/node_exporter/kms-agent.prom; grep ^kms_agent_unlocked /var/lib/node_exporter/*.prom')).toBe(
       '644\nkms_agent_unlocked 1',
     );

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { installCommand } from '../../daemon/src/cli/install/host.ts';
@@ -204,6 +204,39 @@ test('doctor --system where no systemd answers: says so once, on one line, and h
   const { stdout } = await run(agentProgram, ['doctor', '--system'], { env });
   expect(stdout.toString()).toMatch(/^WRONG {2}systemd: none answers: .* not been booted with systemd\. Failed to connect to bus\. To mend it: boot the host/m);
   expect(stdout.toString()).not.toMatch(/^\w+ +(unit|state of) /m);
+});
+
+describe('the figures, in a folder that belongs to another user', () => {
+  const service = readFileSync(join(units, 'figures', 'kms-agent-figures.service'), 'utf8');
+  const [, flags = '', script = ''] = /^ExecStart=\/bin\/sh (-\w+) '(.*)'$/m.exec(service) ?? [];
+  /** Runs what the service runs, where an agent answers. @param change - what somebody else makes of it. */
+  const write = (folder: TempFolder, change: (text: string) => string = (text) => text): number | null =>
+    spawnSync('sh', [flags, change(script.replace(/(\/usr\/bin\/)?kms metrics/, 'echo figures'))], { cwd: folder.path, env: cleanEnv() }).status;
+  const read = (folder: TempFolder, name: string): string => readFileSync(folder.join(name), 'utf8');
+
+  test('links that were put there are not followed, also where one comes just before the file is opened', () => {
+    using folder = new TempFolder();
+    writeFileSync(folder.join('victim'), 'whole');
+    for (const name of ['kms-agent.prom.new', 'kms-agent.prom']) symlinkSync('victim', folder.join(name));
+    expect(write(folder)).toBe(0);
+    expect([read(folder, 'victim'), read(folder, 'kms-agent.prom')]).toEqual(['whole', 'figures\n']);
+    for (const target of ['victim', 'not there']) {
+      expect(write(folder, (text) => text.replace(' && ', ` && ln -s '${target}' kms-agent.prom.new && `))).not.toBe(0);
+      expect([read(folder, 'victim'), existsSync(folder.join('not there'))]).toEqual(['whole', false]);
+    }
+  });
+
+  test('without an agent the old figures stay', () => {
+    using folder = new TempFolder();
+    expect(write(folder)).toBe(0);
+    expect(write(folder, (text) => text.replace('echo figures', 'false'))).not.toBe(0);
+    expect(read(folder, 'kms-agent.prom')).toBe('figures\n');
+  });
+
+  test('the service can write nowhere else, and has no right of root but to write there', () => {
+    for (const line of ['ProtectSystem=strict', 'ReadWritePaths=-/var/lib/node_exporter', 'CapabilityBoundingSet=CAP_DAC_OVERRIDE', 'NoNewPrivileges=yes'])
+      expect(service.split('\n')).toContain(line);
+  });
 });
 
 test('the package ships every file of systemd/', () => {
