@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { lookAtSystemClock } from '../../daemon/src/cli/doctor/clock.ts';
 import { look } from '../../daemon/src/cli/doctor/finding.ts';
-import { agentProgram, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
+import { agentProgram, initVault, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { asUser, canRunAsUser, otherUid } from '../kit/attacker.ts';
 import { ClockedAgent, dayMs, makeVault } from '../kit/clocked.ts';
 
@@ -118,6 +119,11 @@ describe('the clock', () => {
   ])('that of the system, of which timedatectl says %j: %s', async (shown, words) => {
     const { ok, detail } = await look('system clock', () => lookAtSystemClock(() => shown));
     expect([ok, detail]).toEqual([!detail.includes('not synchronised'), expect.stringMatching(words)]);
+  });
+
+  test('the guide says what a host without a network makes of it', () => {
+    const guide = readFileSync(join(repository, 'daemon', 'README.md'), 'utf8');
+    expect(guide).toMatch(/host without a network.*not synchronised/);
   });
 
   test('that of the system, where timedatectl fails: it is said, and not taken for wrong', async () => {

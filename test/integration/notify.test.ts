@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
+import { describeState } from '../../daemon/src/cli/supervised.ts';
 import { takeSupervision } from '../../daemon/src/os/systemd.ts';
 import { agentProgram, cleanEnv, initVault, passphrase, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { NotifySocket } from '../kit/notify-socket.ts';
@@ -54,7 +55,10 @@ describe.skipIf(!hasPython)('sd_notify (needs python3)', () => {
       `^STATUS=locked, no keys in memory; run kms unlock; the last reload was refused, the settings from before hold: .*${why}`;
     expect(await reload('{"maxDepth": "deep"}')).toEqual([expect.stringMatching(new RegExp(refused('maxDepth'))), 'READY=1']);
     await expect.poll(() => agent.log).toContain('"message":"reload refused: the settings are not valid; those from before hold"');
-    expect(await reload('x\nSTATUS=unlocked')).toEqual([expect.stringMatching(new RegExp(refused('JSON'))), 'READY=1']);
+    const noJson = `${refused('config\\.json are no valid JSON: see the log')}$`; // every user can read the status, and not the file
+    expect(await reload('x271828\nSTATUS=unlocked')).toEqual([expect.stringMatching(new RegExp(noJson)), 'READY=1']);
+    await expect.poll(() => agent.log).toContain('x271828');
+    expect(describeState({ state: 'LOCKED', keyCount: 0 }, { refusal: 'odd\nSTATUS=unlocked' })).toMatch(/^locked, .*: odd STATUS=unlocked$/);
     await (await agent.client()).unlock({ passphrase });
     await manager.wait(/^STATUS=unlocked, 1 key; the last reload was refused/);
     expect(await reload('{"logLevel": "debug"}')).toEqual(['STATUS=unlocked, 1 key', 'READY=1']);

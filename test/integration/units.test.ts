@@ -195,6 +195,16 @@ describe('the systemd that the units need', () => {
   });
 });
 
+test('a systemctl that shows nothing and ends with 0, as in a chroot, is no systemd that answers', async () => {
+  using folder = new TempFolder();
+  writeFileSync(folder.join('systemctl'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+  const env = cleanEnv({ PATH: `${folder.path}:${process.env['PATH']}`, HOME: folder.path });
+  const installed = await run(agentProgram, ['install', '--user', '--dry-run'], { env });
+  expect([installed.code, installed.stderr]).toEqual([1, expect.stringMatching(/No systemd answers: systemctl shows no version.*Nothing was changed\.\n$/)]);
+  const { stdout } = await run(agentProgram, ['doctor', '--system'], { env });
+  expect(stdout.toString()).toMatch(/^WRONG {2}systemd: none answers: systemctl shows no version/m);
+});
+
 test('doctor --system where no systemd answers: says so once, on one line, and how to mend it', async () => {
   using folder = new TempFolder();
   writeFileSync(folder.join('systemctl'), '#!/bin/sh\necho "System has not been booted with systemd.\nFailed to connect to bus" >&2; exit 1\n', {
@@ -292,6 +302,16 @@ describe('whether a service is older than its program, when the clock was set', 
     expect(statSync(program).ctimeMs).toBeGreaterThan(before.ctimeMs);
     expect(statSync(program).mode).toBe(before.mode);
   });
+});
+
+test.skipIf(process.getuid?.() !== 0)('a program that lies where nobody can write now is not dated, and stops no installation (needs root)', () => {
+  using folder = new TempFolder();
+  const outdated = join(repository, 'daemon/dist/cli/install/outdated.js');
+  const date = `const { dateAnew } = await import(${JSON.stringify(outdated)}); dateAnew({ units: [], program: [process.argv[1]] }, { wallMs: 0 });`;
+  const script = 'mount -t tmpfs none "$1" && touch "$1/program" && mount -o remount,ro "$1" && exec "$2" --input-type=module -e "$3" "$1/program"';
+  const args = ['--mount', '--propagation=private', 'sh', '-c', script, 'sh', folder.path, process.execPath, date];
+  const { status, stderr } = spawnSync('unshare', args, { encoding: 'utf8', env: cleanEnv() });
+  expect([status, stderr]).toEqual([0, '']);
 });
 
 describe('install --user', () => {

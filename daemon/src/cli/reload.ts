@@ -21,12 +21,16 @@ function describe(error: unknown): string {
 export interface Reloaded {
   /** What holds now. */
   readonly settings: Settings;
-  /** What is wrong with the file; then nothing was taken over. */
+  /** What is wrong with the file, for everybody; then nothing was taken over. */
   readonly refusal?: string;
 }
 
 /** Whether a file said what holds: where it has gone, that is no order to forget it. */
 const cameFromFile = (settings: Settings): boolean => findChanged(defaultSettings, settings).length > 0;
+
+/** Why nothing was taken over, in the status that every user can read: a parser quotes the file, and the log alone says what. */
+const describeToAll = (file: string, error: unknown): string =>
+  isAgentError(error) && error.cause instanceof SyntaxError ? `The settings in ${file} are no valid JSON: see the log` : describe(error);
 
 /** Reads the settings again; what is wrong, or has gone, changes nothing. */
 export async function reload(before: Settings, { file, required, running, log }: ReloadOptions): Promise<Reloaded> {
@@ -42,8 +46,7 @@ export async function reload(before: Settings, { file, required, running, log }:
     return { settings: { ...before, logLevel: after.logLevel, administrators: after.administrators, policy: after.policy } };
   } catch (error) {
     running.audit.note({ operation: 'reload', outcome: 'failed', error: isAgentError(error) ? error.code : 'ERR_INTERNAL' });
-    const refusal = describe(error);
-    log.error('reload refused: the settings are not valid; those from before hold', { detail: refusal });
-    return { settings: before, refusal };
+    log.error('reload refused: the settings are not valid; those from before hold', { detail: describe(error) });
+    return { settings: before, refusal: describeToAll(file, error) };
   }
 }

@@ -33,13 +33,16 @@ export function isOutdated(service: Service, clocks: Clocks = readClocks()): boo
   return !(startedMs(service, clocks) >= Math.floor(Math.max(...pathsOf(service).map(changedMs))));
 }
 
+/** What this user cannot date: a program of root's that a user's agent runs, or what lies where nobody can write now. */
+const isUndatable = (error: unknown): boolean => error instanceof Error && 'code' in error && (error.code === 'EPERM' || error.code === 'EROFS');
+
 /** Gives what was changed under a clock that was ahead the time of now, where this user may: each start would seem to be before it. */
 export function dateAnew(service: Service, { wallMs }: Pick<Clocks, 'wallMs'> = readClocks()): void {
   for (const path of pathsOf(service).filter((changed) => changedMs(changed) > wallMs)) {
     try {
       chmodSync(path, statSync(path).mode & 0o7777);
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) throw error; // a program of root's that a user's agent runs
+      if (!isUndatable(error)) throw error;
     }
   }
 }

@@ -97,11 +97,14 @@ export class NoManager extends Error {
 }
 
 function askVersion(systemctl: Manager['systemctl']): string {
+  let version: string;
   try {
-    return systemctl('show', '--property=Version', '--value');
+    version = systemctl('show', '--property=Version', '--value');
   } catch (cause) {
     throw new NoManager((cause instanceof Error ? cause.message : String(cause)).replaceAll(/\s+/g, ' '), { cause });
   }
+  if (version === '') throw new NoManager('systemctl shows no version, as in a chroot'); // where it asks nobody and ends with 0
+  return version;
 }
 
 /**
