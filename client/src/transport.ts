@@ -19,7 +19,7 @@ export interface ConnectOptions {
   readonly socketPath?: string;
   /** Milliseconds that a call may take, waiting and repeating included; default 30,000, Infinity for no limit. */
   readonly timeoutMs?: number;
-  /** Whether to connect again and repeat what may be repeated after a disconnect, for as long as the call has time; default true. */
+  /** Whether to connect again and repeat what may be repeated after a disconnect, for as long as the call has time and at most six times if the agent may have got it; default true. */
   readonly retry?: boolean;
   /** Ends connecting. */
   readonly signal?: AbortSignal;
@@ -37,6 +37,8 @@ const maxInFlight = 256;
 const defaultTimeoutMs = 30_000;
 /** Pauses before a new try after a disconnect, the last of them for as long as the call has time: a restart of the agent takes about a second, and others may follow. */
 const retryPausesMs = [50, 200, 500, 1000, 2000] as const;
+/** How often one call is sent and its connection lost: a request that kills the agent must not use up the restarts that its unit allows. */
+const maxLosses = 6;
 
 /** Milliseconds before the try after so many. */
 const pauseAfter = (tries: number): number => retryPausesMs[Math.min(tries, retryPausesMs.length) - 1] ?? 0;
@@ -119,16 +121,16 @@ export class Transport {
   }
 
   async #callRepeating(method: MethodName, wire: unknown, deadline: Deadline): Promise<unknown> {
-    let mayHaveRun = false;
+    let losses = 0;
     for (let tries = 1; ; tries += 1) {
       deadline.check();
       try {
         const connection = this.#current?.isOpen && !this.#closed ? this.#current : await this.#connect(deadline);
         return await connection.call(method, wire, deadline);
       } catch (error) {
-        mayHaveRun ||= isAgentError(error, 'ERR_DISCONNECTED') && error.details.mayHaveRun === true;
-        deadline.mayHaveRun = mayHaveRun;
-        if (!this.#retry || this.#closed || !this.#mayRepeat(method, error)) throw mayHaveRun ? rememberRun(error) : error;
+        if (isAgentError(error, 'ERR_DISCONNECTED') && error.details.mayHaveRun === true) losses += 1;
+        deadline.mayHaveRun = losses > 0;
+        if (!this.#retry || this.#closed || losses >= maxLosses || !this.#mayRepeat(method, error)) throw losses > 0 ? rememberRun(error) : error;
         deadline.lastFailure = error;
         await deadline.wait(pause(pauseAfter(tries)));
       }

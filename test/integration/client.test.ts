@@ -89,10 +89,27 @@ describe('a connection that breaks', () => {
     await expect(kms.createKey()).rejects.toMatchObject({ code: 'ERR_TIMEOUT', details: { mayHaveRun: true }, cause: { code: 'ERR_UNREACHABLE' } });
   });
 
-  test('an agent that breaks each connection for as long as eight restarts take: the call goes on while it has time', async () => {
+  test('an agent that breaks the connection five times: the call goes on', async () => {
     behave = (socket, { id }) => {
-      if (requests.length < 9) socket.destroy();
+      if (requests.length < 6) socket.destroy();
       else socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, result: { version: '1', protocolVersion: 1, state: 'LOCKED' } })}\n`);
+    };
+    const kms = await connect({ socketPath: socketPath() });
+    expect(await kms.status()).toMatchObject({ state: 'LOCKED' });
+  }, 40_000);
+
+  test('an agent that breaks each connection: what may be what kills it is sent six times, however much time there is', async () => {
+    behave = drop;
+    const kms = await connect({ socketPath: socketPath(), timeoutMs: 20_000 });
+    await expect(kms.status()).rejects.toMatchObject({ code: 'ERR_DISCONNECTED', details: { mayHaveRun: true } });
+    expect(requests).toHaveLength(6);
+  }, 40_000);
+
+  test('an agent that is shutting down again and again: nothing ran, and the call goes on while it has time', async () => {
+    const leaving = { code: 1004, message: 'leaving', data: { code: 'ERR_SHUTTING_DOWN', retryable: true, requestId: 'r' } };
+    behave = (socket, { id }) => {
+      const answer = requests.length < 9 ? { error: leaving } : { result: { version: '1', protocolVersion: 1, state: 'LOCKED' } };
+      socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, ...answer })}\n`);
     };
     const kms = await connect({ socketPath: socketPath() });
     expect(await kms.status()).toMatchObject({ state: 'LOCKED' });
