@@ -62,14 +62,14 @@ function rememberRun(error: unknown): unknown {
   return new AgentError(error.code, { ...error.details, mayHaveRun: true }, { cause: error });
 }
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
 /** Carries typed calls over a connection that comes back by itself. */
 export class Transport {
   readonly #path: string;
   readonly #timeoutMs: number;
   readonly #retry: boolean;
   readonly #waiting: (() => void)[] = [];
+  /** Each ends a pause between two tries. */
+  readonly #pauses = new Set<() => void>();
   #connection: Promise<Connection> | undefined;
   /** The last that was opened. */
   #current: Connection | undefined;
@@ -106,6 +106,7 @@ export class Transport {
 
   close(): void {
     this.#closed = true;
+    for (const end of this.#pauses) end();
     const ignore = (): void => undefined; // whoever was connecting has been told
     this.#connection?.then((connection) => connection.close(), ignore);
   }
@@ -132,8 +133,21 @@ export class Transport {
         deadline.mayHaveRun = losses > 0;
         if (!this.#retry || this.#closed || losses >= maxLosses || !this.#mayRepeat(method, error)) throw losses > 0 ? rememberRun(error) : error;
         deadline.lastFailure = error;
-        await deadline.wait(pause(pauseAfter(tries)));
+        await this.#pause(pauseAfter(tries), deadline);
       }
+    }
+  }
+
+  /** Waits before a new try, until there is no time left or the client is closed. Its timer goes with it: it would keep the process. */
+  async #pause(ms: number, deadline: Deadline): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    this.#pauses.add(resolve);
+    try {
+      await deadline.wait(promise);
+    } finally {
+      clearTimeout(timer);
+      this.#pauses.delete(resolve);
     }
   }
 

@@ -124,6 +124,21 @@ describe('a connection that breaks', () => {
     expect(requests).toHaveLength(sent);
   });
 
+  test('close: ends the pause between two tries, and its timer with it', async () => {
+    behave = drop;
+    const timers = (): number => process.getActiveResourcesInfo().filter((resource) => resource === 'Timeout').length;
+    const before = timers();
+    const kms = await connect({ socketPath: socketPath(), timeoutMs: Number.POSITIVE_INFINITY });
+    let outcome: unknown;
+    void kms.status().catch((error: unknown) => (outcome = error));
+    await expect.poll(() => requests.length, { timeout: 10_000 }).toBe(5); // the next pause is the longest
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    kms.close();
+    for (let turns = 0; turns < 10; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(outcome).toMatchObject({ code: 'ERR_DISCONNECTED', details: { mayHaveRun: true } });
+    expect(timers()).toBeLessThanOrEqual(before);
+  }, 20_000);
+
   test('a signal: ends the wait at once, also in a pause', async () => {
     behave = drop;
     const kms = await connect({ socketPath: socketPath() });

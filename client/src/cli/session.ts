@@ -58,8 +58,15 @@ function adviseUnreachable({ cause }: Error, socket: string | undefined): string
   return source === 'system' || path === systemSocketPath ? "See what became of the system's: systemctl status kms-agent" : remedies.ERR_UNREACHABLE;
 }
 
+/** What is to be said of an error: of a time that ran out while there was no agent, why there was none; more time would not help. */
+function reasonOf(error: unknown): unknown {
+  if (!isAgentError(error, 'ERR_TIMEOUT') || error.details.mayHaveRun === true) return error;
+  return isAgentError(error.cause, 'ERR_UNREACHABLE', 'ERR_SHUTTING_DOWN', 'ERR_DISCONNECTED') ? error.cause : error;
+}
+
 /** An error as a person reads it: code, text, and what to do. */
-export function explainError(error: unknown, socket: string | undefined): string {
+export function explainError(met: unknown, socket: string | undefined): string {
+  const error = reasonOf(met);
   if (!isAgentError(error)) return error instanceof Error ? error.message : String(error);
   const { path, reason, hint, retryAfterMs, findings } = error.details;
   const where = path === undefined ? '' : ` ${path} ${reason ?? ''}`;
