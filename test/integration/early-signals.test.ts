@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -11,20 +11,36 @@ import { auditRecords } from '../kit/audit.ts';
 import { initSelfOpening } from '../kit/credential.ts';
 import { catches } from '../kit/signals.ts';
 
+/** Runs a program as process 1 of a namespace of its own; root needs no user namespace for it. */
+const asFirst = ['unshare', ...(process.geteuid?.() === 0 ? [] : ['--map-root-user']), '--pid', '--fork', '--kill-child'];
+const mayBeFirst = spawnSync('unshare', [...asFirst.slice(1), 'true']).status === 0;
+
 /** An agent that is being started, as soon as it can be sent a signal. */
 class Starting implements AsyncDisposable {
   readonly child: ChildProcess;
   isReady = false;
 
-  constructor(folder: TempFolder, env: NodeJS.ProcessEnv) {
+  readonly #before: readonly string[];
+
+  /** @param before - a command that runs it. */
+  constructor(folder: TempFolder, env: NodeJS.ProcessEnv, before: readonly string[] = []) {
+    this.#before = before;
     const args = [agentProgram, 'serve', '--data-dir', folder.join('vault'), '--socket', folder.join('agent.sock')];
-    this.child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'ignore'], env });
+    const [program = '', ...rest] = [...before, process.execPath, ...args];
+    this.child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'ignore'], env });
     (this.child.stdout as Readable).once('data', () => (this.isReady = true)); // stdio above makes it a pipe
+  }
+
+  /** The agent's; 0 while there is none yet. */
+  get pid(): number {
+    const pid = this.child.pid ?? 0;
+    return this.#before.length === 0 ? pid : Number.parseInt(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'), 10) || 0;
   }
 
   /** Waits until a signal does not end it. @throws Error if that is when it is ready. */
   async untilHearing(signal: 'SIGUSR2' | 'SIGHUP'): Promise<void> {
-    const pid = this.child.pid ?? 0;
+    while (this.pid === 0) await delay(5);
+    const pid = this.pid;
     const isItself = (): boolean => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--secure-heap'); // not the launcher before it
     while (!isItself() || !catches(pid, constants.signals[signal])) await delay(5);
     expect([signal, this.isReady]).toEqual([signal, false]);
@@ -86,3 +102,33 @@ test('SIGHUP while the agent starts: it does not end, and reads the settings aga
   await expect.poll(() => starting.isReady && reloads(), { timeout: 30_000 }).toBe(1);
   await starting.end('SIGTERM');
 }, 60_000);
+
+test.each(['SIGTERM', 'SIGINT'] as const)(
+  '%s while the agent starts: it ends at once, by the signal',
+  async (signal) => {
+    using folder = new TempFolder();
+    const env = await initSelfOpening(folder);
+    await using starting = new Starting(folder, env);
+    await starting.untilHearing('SIGHUP');
+    process.kill(starting.pid, signal);
+    await expect.poll(() => starting.child.signalCode ?? starting.isReady, { timeout: 30_000 }).toBe(signal);
+    expect(starting.isReady).toBe(false);
+  },
+  60_000,
+);
+
+test.skipIf(!mayBeFirst).each([
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const)(
+  '%s while the agent starts as process 1 of a container: it ends with %i (needs unshare)',
+  async (signal, status) => {
+    using folder = new TempFolder();
+    const env = await initSelfOpening(folder);
+    await using starting = new Starting(folder, env, asFirst);
+    await starting.untilHearing('SIGHUP');
+    process.kill(starting.pid, signal);
+    await expect.poll(() => starting.child.exitCode ?? starting.isReady, { timeout: 30_000 }).toBe(status);
+  },
+  60_000,
+);

@@ -15,7 +15,7 @@ import { machineTime } from '../os/time.ts';
 import { hasVault } from '../vault/folder.ts';
 import { changeMark, type LockMark, lockMarkIn } from '../vault/lock-mark.ts';
 import { Vault } from '../vault/vault.ts';
-import { hearSignal } from './early-signals.ts';
+import { hearSignal, releaseSignals } from './early-signals.ts';
 import { type ReloadOptions, reload } from './reload.ts';
 import { chooseAddress, describeMark, describeReason, describeState, mustSucceed, type Trouble } from './supervised.ts';
 
@@ -48,6 +48,7 @@ function endOnSignals(
     });
   };
   for (const signal of ending) process.on(signal, stop);
+  releaseSignals();
 }
 
 /** What SIGUSR2 does. */
@@ -223,6 +224,7 @@ function runCommand([program = '', ...args]: readonly string[], path: string): P
   const { promise, resolve } = Promise.withResolvers<number>();
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal)); // before it is there: it may have said so already
   process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT')); // a terminal sends it to the command as well
+  releaseSignals();
   const child = withInheritedMask(() => spawn(program, args, { stdio: 'inherit', env: { ...process.env, KMS_AGENT_SOCK: path } }));
   child.on('error', (error) => {
     process.stderr.write(`kms-agent: ${program} cannot be run: ${error.message}\n`);
