@@ -219,6 +219,19 @@ describe.skipIf(!hasKeyring)('a keychain keyslot (needs gnome-keyring, a compile
       await expect.poll(() => unlocks().slice(1)).toEqual(Array.from({ length: 3 }, () => ['ok', { because: 'screenUnlock' }]));
     });
 
+    test('unlockOnScreenUnlock without lockOnScreenLock: the screen locks nothing, and opens again what a suspension has locked', async () => {
+      await begin({ unlockOnScreenUnlock: true, lockOnScreenLock: false });
+      await logind.tell('ask 1');
+      await logind.tell('hint 1 1');
+      expect(await settle()).toBe('UNLOCKED');
+      await logind.tell('sleep');
+      await expect.poll(state, patient).toBe('LOCKED');
+      await logind.tell('wake');
+      await logind.tell('hint 1 0');
+      await expect.poll(state, patient).toBe('UNLOCKED');
+      await expect.poll(() => unlocks().at(-1)).toEqual(['ok', { because: 'screenUnlock' }]);
+    });
+
     test('unlockOnScreenUnlock: what a person or a signal has locked, before the screen or behind it, stays locked', async () => {
       await begin({ unlockOnScreenUnlock: true });
       const kms = await agent.client();

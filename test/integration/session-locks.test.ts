@@ -227,13 +227,14 @@ describe('without a system bus', () => {
   });
 
   test.each([
-    ['auto', []],
-    [true, ['lockOnSuspend is set', 'lockOnScreenLock is set']],
-  ])('settings %j: the agent goes on, and the warnings are %j', async (value, expected) => {
+    ['auto', false, []],
+    [true, false, ['lockOnSuspend is set', 'lockOnScreenLock is set']],
+    ['auto', true, ['unlockOnScreenUnlock is set']],
+  ])('locks %j, unlockOnScreenUnlock %j: the agent goes on, and the warnings are %j', async (value, unlockOnScreenUnlock, expected) => {
     folder = new TempFolder();
     recoveryCode = await initVault(folder);
     bus = new TestBus(folder); // that does not run
-    await serve({ lockOnSuspend: value, lockOnScreenLock: value });
+    await serve({ lockOnSuspend: value, lockOnScreenLock: value, unlockOnScreenUnlock });
     await expect.poll(() => agent.log, patient).toContain('systemd-logind cannot be used');
     await kms.advanceEncrypt({ plaintext: message });
     expect((await kms.status()).warnings).toEqual(expected.map((words) => expect.stringContaining(words)));

@@ -27,16 +27,18 @@ export class SessionLocks {
 
   constructor(options: SessionLocksOptions) {
     this.#options = options;
-    const { agent, onReach } = options;
+    const { agent, onReach, unlockOnScreenUnlock } = options;
     const [onSuspend, onScreenLock] = [options.lockOnSuspend !== false, options.lockOnScreenLock !== false];
-    if (!onSuspend && !onScreenLock) return;
+    if (!onSuspend && !onScreenLock) return; // what locks nothing opens nothing
     this.#logind = new Logind({
       onSuspend,
-      onScreenLock,
+      onScreenLock: onScreenLock || unlockOnScreenUnlock,
       suspending: (delayMs) => this.#lockWithin(delayMs),
-      screenLocked: () => void agent.lockBecause('screenLock').catch(() => undefined), // the agent leaves when it cannot lock
+      screenLocked: () => {
+        if (onScreenLock) void agent.lockBecause('screenLock').catch(() => undefined); // the agent leaves when it cannot lock
+      },
       screenUnlocked: () => void this.#reopen(),
-      onReach: (trouble) => onReach(trouble, options.lockOnSuspend === true || options.lockOnScreenLock === true),
+      onReach: (trouble) => onReach(trouble, options.lockOnSuspend === true || options.lockOnScreenLock === true || unlockOnScreenUnlock),
     });
   }
 
@@ -44,12 +46,15 @@ export class SessionLocks {
   get warnings(): string[] {
     const trouble = this.#logind?.trouble;
     if (trouble === undefined) return [];
-    const { lockOnSuspend, lockOnScreenLock } = this.#options;
+    const { lockOnSuspend, lockOnScreenLock, unlockOnScreenUnlock } = this.#options;
     return [
       ...(lockOnSuspend === true
         ? [`lockOnSuspend is set, and systemd-logind cannot be used (${trouble}): keys stay in memory while the machine sleeps, and go when it is back.`]
         : []),
       ...(lockOnScreenLock === true ? [`lockOnScreenLock is set, and systemd-logind cannot be used (${trouble}): nobody says when the screen is locked.`] : []),
+      ...(unlockOnScreenUnlock
+        ? [`unlockOnScreenUnlock is set, and systemd-logind cannot be used (${trouble}): nothing is opened again with the screen.`]
+        : []),
     ];
   }
 
