@@ -69,7 +69,7 @@ describe('the mark of a lock', () => {
     }
     await using manager = await NotifySocket.open(folder.join('notify'));
     await using agent = await TestAgent.serve(folder, { env: { ...env, NOTIFY_SOCKET: manager.name } });
-    await manager.wait(/^STATUS=locked, no keys in memory: it was locked on purpose, so that no keyslot was tried without a person; run kms unlock$/);
+    await manager.wait(/^STATUS=locked, no keys in memory: it was locked before this start, so that no keyslot was tried without a person; run kms unlock$/);
     const kms = await agent.client();
     await kms.unlock({ passphrase });
     await manager.wait(/^STATUS=unlocked, 1 key$/);

@@ -69,7 +69,9 @@ export function describeState(agent: Pick<Agent, 'state' | 'keyCount'>, { reason
 
 /** Why nothing opens the vault by itself although something could. */
 export function describeMark({ isOdd, path }: LockMark): string {
-  return isOdd ? `${path} is not as an agent writes it, and counts as a lock` : 'it was locked on purpose, so that no keyslot was tried without a person';
+  return isOdd
+    ? `${path} is not as an agent writes it, and counts as a lock`
+    : 'it was locked before this start, so that no keyslot was tried without a person';
 }
 
 /** Why an unlock failed, for the log: an error's hint is ours and holds nothing of anybody's input. */
