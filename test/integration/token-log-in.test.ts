@@ -147,6 +147,50 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(await triesAfterRestart()).toBe(1);
   });
 
+  test('a lock in the middle of a log-in counts as its failure: a PIN that the token has not taken is sent once, however often the vault is locked and unlocked', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    await rig.agent?.end();
+    writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
+    const before = fault.counts.logins;
+    fault.begin('C_Login', 'slow1200');
+    await rig.start();
+    const kms = await rig.client();
+    await until(() => fault.counts.logins > before, 'the PIN is sent');
+    await kms.lock();
+    for (let turn = 0; turn < 3; turn += 1) {
+      await kms.unlock({ passphrase });
+      expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('ERR_HSM_PIN_WRONG');
+      await kms.lock();
+    }
+    fault.end();
+    expect(fault.counts.logins - before).toBe(1);
+    await kms.unlock({ passphrase });
+    await kms.unlock({ token: 'hsm', pin });
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+  });
+
+  test('a PIN that was changed while the token worked: the helper that has the old one is replaced, and does not send it', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'vault' } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    await kms.unlock({ token: 'hsm', pin });
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const seal = (): Promise<string> => codeOf(kms.advanceEncrypt({ keyId, plaintext: x }));
+    rig.hsm.tool('hsm', '--change-pin', '--new-pin', '11111111');
+    await kms.unlock({ token: 'hsm', pin: '11111111' });
+    const helper = (await tokenOf(kms))?.hsm?.helperPid;
+    await delay(2100); // so soon after it was opened a recovery begins with the last rung
+    expect(await seal()).toBe('no error');
+    fault.begin('C_EncryptInit,C_GetSessionInfo', 0x32);
+    const sealing = seal();
+    await until(async () => (await tokenOf(kms))?.hsm?.helperPid !== helper || (await tokenOf(kms))?.state === 'disabled', 'the last rung is tried');
+    fault.end();
+    expect(['no error', 'ERR_HSM_UNAVAILABLE']).toContain(await sealing);
+    await until(async () => (await seal()) === 'no error', 'it comes back by itself, with the new PIN');
+    expect(rig.log).not.toContain('refused the PIN');
+  });
+
   test('a log-in has the time of a call for itself: a slow module, whose calls are each in time, is not cut off in it', async () => {
     await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 3000 } });
     const { rig, fault } = faulty;

@@ -30,6 +30,10 @@ export class Connection {
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
   #isTaken = false;
+  /** What the helper of the moment logs in again with is not the PIN that is held by now. */
+  #isOutdated = false;
+  /** Whether the PIN that was sent last had been taken before; it outlives the PIN, which a lock forgets. */
+  sentTaken = false;
   #made = 0;
   info: TokenInfo | undefined;
   /** Tried out once; a later helper is told. */
@@ -81,6 +85,7 @@ export class Connection {
     try {
       await this.#openIn(helper, pin, false);
       if (held !== this.#pin) throw fault('stopped', 'open');
+      this.#isOutdated = true;
       this.setPin(pin, true);
     } catch (error) {
       pin.fill(0);
@@ -121,6 +126,8 @@ export class Connection {
     if (pin !== this.#pin) this.setPin(pin, this.#pins.keepsTaken);
     const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
+    this.#isOutdated = false;
+    this.sentTaken = this.hasTakenPin;
     this.#made = 0;
     const opened = await this.#openIn(helper, pin, automatic);
     if (!isWanted()) {
@@ -128,6 +135,7 @@ export class Connection {
       throw fault('stopped', 'open');
     }
     this.#isTaken = true;
+    this.sentTaken = true;
     this.info = opened.token;
     if (this.abilities) return;
     const { abilities } = await helper.ask('probe', {}, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon
@@ -150,6 +158,7 @@ export class Connection {
   async recover(from: 'login' | 'initialize'): Promise<void> {
     const helper = this.#helper;
     if (!helper?.isRunning) throw fault('the helper has ended', 'recover');
+    if (this.#isOutdated) throw fault('the helper has an older PIN', 'recover'); // which the token may refuse, and count
     if (from === 'initialize' && !(await this.drain())) throw fault('calls do not end', 'recover');
     await helper.ask('recover', { from }, this.#settings.timeoutMs);
   }

@@ -14,6 +14,8 @@ export class LogInTries {
   refusal: Failure | undefined;
   /** Log-ins in a row that were refused for no clear reason, which a token may count. */
   #failures = 0;
+  /** Counts beginnings by a person: a try from before one says nothing of what is tried since. */
+  era = 0;
 
   /** Counts log-ins that failed for no clear reason; the last one is a refusal, and each of a PIN that was not `taken` before. */
   judge(failure: Failure, taken: boolean): Failure {
@@ -40,6 +42,7 @@ export class LogInTries {
 
   /** A person tries: what was refused before does not count. */
   begin(): void {
+    this.era += 1;
     this.refusal = undefined;
     this.#failures = 0;
   }

@@ -144,6 +144,7 @@ export class Recovery {
 
   async #trySteps(ladder: readonly Step[], automatic: boolean, life: number): Promise<void> {
     let failure: Failure = { kind: 'fault', rv: 'not tried', call: 'open' };
+    const { era } = this.#logIns;
     for (const step of ladder) {
       if (life !== this.life) return;
       try {
@@ -151,15 +152,20 @@ export class Recovery {
         if (life === this.life) this.#succeed(step);
         return;
       } catch (error) {
-        failure = this.#judge(error);
+        failure = this.#judge(error, era);
         if (failure.kind === 'pin' || failure.kind === 'logIn') break; // another try could lock the PIN
       }
     }
     if (life === this.life) this.#giveUp(failure, life);
   }
 
-  #judge(error: unknown): Failure {
-    return this.#logIns.judge(failureOf(error), this.#connection.hasTakenPin);
+  /** What a lock cut off counts as well, lest each lock and unlock sends a PIN once more. */
+  #judge(error: unknown, era: number): Failure {
+    if (era !== this.#logIns.era) return failureOf(error);
+    const failure = this.#logIns.judge(failureOf(error), this.#connection.sentTaken);
+    this.#logIns.refuse(failure);
+    if (failure.kind === 'pin') this.note(failure); // who asks after the next unlock hears of it
+    return failure;
   }
 
   async #tryStep(step: Step, automatic: boolean, life: number): Promise<void> {
@@ -201,13 +207,14 @@ export class Recovery {
   /** Tries once more, with a new helper. @returns why that failed; undefined when it is over. */
   async #tryAgain(life: number): Promise<Failure | undefined> {
     if (life !== this.life) return undefined;
+    const { era } = this.#logIns;
     try {
       await this.#tryStep('helper', true, life);
       if (life === this.life) this.#succeed('helper');
       return undefined;
     } catch (error) {
+      const failure = this.#judge(error, era);
       if (life !== this.life) return undefined;
-      const failure = this.#judge(error);
       this.note(failure);
       if (failure.kind !== 'pin') return failure;
       this.#giveUp(failure, life);
