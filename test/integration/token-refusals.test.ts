@@ -34,4 +34,23 @@ describe.skipIf(!hasSoftHsm)('what a token that is well will not do (needs SoftH
     fault.end();
     expect(await codeOf(make())).toBe('no error');
   });
+
+  test('a token that has no room for a key of a session either, which looking after it takes, is not taken for a sick one', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { checkIntervalMs: 200 } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    fault.begin('C_GenerateKey', 0x31);
+    for (let left = 3; left > 0; left -= 1) {
+      await expect(kms.createKey({ protectionLevel: 'HSM' })).rejects.toMatchObject({
+        code: 'ERR_LIMIT_EXCEEDED',
+        details: { hint: expect.stringContaining('no room') },
+      });
+      expect(await codeOf(kms.unlock({ token: 'hsm' }))).toBe('no error');
+      expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
+    }
+    expect(await tokenOf(kms)).toMatchObject({ state: 'ok', hsm: { recoveries: 0 } });
+    fault.end();
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+  });
 });

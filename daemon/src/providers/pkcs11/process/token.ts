@@ -122,14 +122,19 @@ export class Token {
   /** Whether the token is there, is the same, is logged in, and can do something. @throws TokenFailure of kind `fault`. */
   async check(): Promise<void> {
     this.#readFlags();
-    await this.use(async (session) => {
+    const random = (session: Session): void => void session.call('C_GenerateRandom', (library, handle) => library.C_GenerateRandom(handle, Buffer.alloc(16)));
+    const work = this.use(async (session) => {
       const { state } = session.call('C_GetSessionInfo', (library, handle) => library.C_GetSessionInfo(handle));
       if (this.#needsLogin && state !== CKS_RW_USER_FUNCTIONS)
         throw new TokenFailure({ kind: 'fault', rv: 'CKR_USER_NOT_LOGGED_IN', call: 'C_GetSessionInfo' });
-      if (!this.#probesWithAes) return void session.call('C_GenerateRandom', (library, handle) => library.C_GenerateRandom(handle, Buffer.alloc(16)));
+      if (!this.#probesWithAes) return random(session);
       const probe = await session.generateKey(CKM_AES_KEY_GEN, throwawayAes());
       await session.encrypt(aesMechanism('AES_CBC', Buffer.alloc(16), Buffer.alloc(0)), probe, Buffer.alloc(16));
       session.destroy(probe);
+    });
+    await work.catch(async (error: unknown) => {
+      if (!(error instanceof TokenFailure) || !isFullness(error.failure)) throw error;
+      await this.use(random); // no room for a session key either
     });
   }
 
