@@ -8,7 +8,7 @@ import { type Asked, Turns } from '../../../daemon/src/providers/pkcs11/turns.ts
 const settings = { ...defaultTokenSettings, name: 'hsm', module: '/m.so', uri: 'pkcs11:token=hsm' };
 const lost = (helper: 'died' | 'late' | 'ended') => ({ kind: 'fault', rv: 'a loss', call: 'sign', helper }) as const;
 const asked = (kind: string, connection = 1): Asked => ({ call: 'sign', asker: { uid: 1, connection }, kind });
-const makeTurns = (): Turns => new Turns(settings, () => undefined);
+const makeTurns = (overrides: { readonly timeoutMs?: number } = {}): Turns => new Turns({ ...settings, ...overrides }, () => undefined);
 
 /** Tries a call once. */
 async function tryOnce<T>(turns: Turns, what: Asked, ask: () => Promise<T>, tries = new Tries(1000)): Promise<T> {
@@ -56,6 +56,22 @@ test('Turns: of a kind that has cost helpers one is tried for all of a connectio
   expect(tried).toBe(1);
   expect(await others).toBe('answered');
   expect(await tryOnce(turns, asked('a'), async () => 'answered')).toBe('answered');
+});
+
+test('Turns: of a kind that has cost helpers, who has waited for as long as a call may last while others lost theirs is told the same, untried', async () => {
+  const turns = makeTurns({ timeoutMs: 500 }); // less than the pause before a try
+  let tried = 0;
+  const ask = async (): Promise<never> => {
+    tried += 1;
+    throw new TokenFailure(lost('died'));
+  };
+  const tries = new Tries(1000);
+  for (let left = 2; left > 0; left -= 1) await expect(tryOnce(turns, asked('a'), ask, tries)).rejects.toMatchObject({ failure: { kind: 'fault' } });
+  tried = 0;
+  const outcomes = await Promise.allSettled(Array.from({ length: 4 }, (_, connection) => tryOnce(turns, asked('a', connection), ask)));
+  const kinds = outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.reason.failure.kind : 'answered'));
+  expect(kinds).toEqual(['fault', 'failed', 'failed', 'failed']);
+  expect(tried).toBe(1);
 });
 
 test('Tries: no try begins long after the first, however often others took its helper', async () => {

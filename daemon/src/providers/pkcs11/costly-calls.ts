@@ -27,6 +27,12 @@ export const free = Symbol('free');
 /** Remembers kinds of calls that have cost helpers. Of each, one at a time is tried for all that wait, and costs one helper at most. */
 export class CostlyCalls {
   readonly #marks = new Map<string, Mark>();
+  readonly #patienceMs: number;
+
+  /** @param patienceMs - who has waited for others so long is told what they were told. */
+  constructor(patienceMs: number) {
+    this.#patienceMs = patienceMs;
+  }
 
   /** A call of the kind has cost a helper more than it may. */
   note(kind: string, end: HelperEnd): void {
@@ -45,10 +51,11 @@ export class CostlyCalls {
    * @throws TokenFailure of kind `failed` when another one of the same connection cost a helper; whatever `work` throws.
    */
   async run<T>(kind: string, asker: Asker | undefined, work: (end: HelperEnd) => Promise<T>): Promise<T | typeof free> {
+    const start = performance.now();
     for (let mark = this.#find(kind); mark; mark = this.#find(kind)) {
       if (!mark.trial) return await this.#try(kind, mark, asker, work);
       const { connection, failure } = await mark.trial;
-      if (failure && connection === asker?.connection) throw new TokenFailure(failure);
+      if (failure && (connection === asker?.connection || performance.now() - start >= this.#patienceMs)) throw new TokenFailure(failure);
     }
     return free;
   }

@@ -28,13 +28,14 @@ export class Turns {
   readonly #slots: Slots;
   readonly #changes: Slots;
   readonly #quarantine = new Quarantine();
-  readonly #costly = new CostlyCalls();
+  readonly #costly: CostlyCalls;
 
   /** @param settle - waits for a recovery that runs, or must begin; throws when it fails. */
-  constructor({ sessions, maxQueued }: TokenSettings, settle: () => Promise<void> | undefined) {
+  constructor({ sessions, maxQueued, timeoutMs }: TokenSettings, settle: () => Promise<void> | undefined) {
     this.#settle = settle;
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
+    this.#costly = new CostlyCalls(timeoutMs);
   }
 
   /** Runs a try when its turn comes. @throws TokenFailure of kind `failed`, untried; AgentError `ERR_BUSY`; whatever `ask` throws. */
