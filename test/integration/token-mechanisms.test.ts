@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { FaultyRig } from '../kit/fault.ts';
-import { codeOf } from '../kit/outcome.ts';
-import { hasSoftHsm, type TokenRig } from '../kit/softhsm.ts';
+import { codeOf, tokenOf, until } from '../kit/outcome.ts';
+import { hasSoftHsm, pin, type TokenRig } from '../kit/softhsm.ts';
 
 const [mechanismInvalid, curveNotSupported] = [0x70, 0x140];
 
@@ -63,5 +63,20 @@ describe.skipIf(!hasSoftHsm)('mechanisms that a token does not do (needs SoftHSM
     expect(refusals(rig)).toHaveLength(2); // what no AES key does is no token's fault
     expect(refusals(rig).join('\n')).toMatch(/CKM_ECDSA for EC_P256: .*CKR_MECHANISM_INVALID/);
     expect(refusals(rig).join('\n')).toMatch(/CKM_AES_GCM for AES_256: AES_GCM .*CKR_MECHANISM_INVALID/);
+  });
+
+  test('what a token may do, and crashes when it is tried out again: requests that do not need it are answered', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { checkIntervalMs: 60_000 } });
+    const { rig, fault } = faulty;
+    await rig.agent?.end();
+    fault.begin('C_UnwrapKey', 0x5);
+    await rig.start();
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there');
+    fault.begin('C_UnwrapKey', 'crash');
+    await kms.unlock({ token: 'hsm', pin }); // it may be well now
+    for (let turn = 0; turn < 4; turn += 1) expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    fault.end();
+    expect((await tokenOf(kms))?.hsm?.lastError).toContain('probe');
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { AbilityCheck } from '../../../daemon/src/providers/pkcs11/ability-check.ts';
-import type { TokenAbilities } from '../../../daemon/src/providers/pkcs11/messages.ts';
+import { type TokenAbilities, TokenFailure } from '../../../daemon/src/providers/pkcs11/messages.ts';
 
 const hourMs = 3_600_000;
 const doubtful = (...names: string[]): TokenAbilities => ({
@@ -65,6 +65,24 @@ describe('AbilityCheck', () => {
     for (let turn = 0; turn < 10; turn += 1) await check.settle();
     expect(token.probes).toBe(9);
     expect(token.abilities).toBe(token.found);
+  });
+
+  test('settle: a probe that costs helpers is tried no more often than one that changes nothing, until somebody doubts again', async () => {
+    const token = { abilities: doubtful('AES_GCM') };
+    let [timeMs, probes] = [0, 0];
+    const probe = async (): Promise<never> => {
+      probes += 1;
+      throw new TokenFailure({ kind: 'failed', rv: 'the helper ended with SIGSEGV', call: 'probe' });
+    };
+    const check = new AbilityCheck(token, probe, () => timeMs);
+    for (let turn = 0; turn < 10; turn += 1) {
+      await check.settle().catch(() => undefined);
+      timeMs += hourMs;
+    }
+    expect(probes).toBe(4);
+    check.doubt();
+    await expect(check.settle()).rejects.toThrow(TokenFailure);
+    expect(probes).toBe(5);
   });
 
   test('settle: a probe that fails says nothing', async () => {

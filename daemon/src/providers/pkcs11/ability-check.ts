@@ -1,4 +1,4 @@
-import type { TokenAbilities } from './messages.ts';
+import { type TokenAbilities, TokenFailure } from './messages.ts';
 
 /** Waits before what is doubtful is tried out again, as long as that changes nothing. After the last one it is believed. */
 const waitsMs = [0, 1000, 10_000, 60_000] as const;
@@ -45,6 +45,9 @@ export class AbilityCheck {
       const found = await this.#probe(before);
       this.#agreed = found.doubtful.join() === before.doubtful.join() ? this.#agreed + 1 : 0;
       this.#known.abilities = found;
+    } catch (error) {
+      if (error instanceof TokenFailure && error.failure.kind === 'failed') this.#agreed += 1; // what costs helpers is no more welcome than what changes nothing
+      throw error;
     } finally {
       this.#time = this.#now();
       this.#running = undefined;

@@ -113,6 +113,11 @@ export class TokenLink {
     await this.ready();
   }
 
+  /** Tries out again what is doubtful of the token; nobody's work fails because of that. */
+  async settleAbilities(): Promise<void> {
+    await this.abilityCheck.settle().catch(ignoreFailure);
+  }
+
   /** Waits for a connection that is being made. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
     await this.#recovery.ready();

@@ -144,7 +144,8 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     this.#link.start();
     await withAgentErrors(async () => {
       await this.#link.ready();
-      await this.#link.abilityCheck.settle();
+      await this.#link.settleAbilities();
+      await this.#link.ready(); // a probe may have cost the helper
     });
   }
 
