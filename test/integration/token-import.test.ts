@@ -6,7 +6,7 @@ import { type AgentClient, isAgentError } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
 import { cleanEnv, type Finished, kmsProgram, passphrase, run } from '../kit/agent.ts';
 import { FaultyRig } from '../kit/fault.ts';
-import { codeOf, tokenWarnings, until } from '../kit/outcome.ts';
+import { codeOf, tokenOf, tokenWarnings, until } from '../kit/outcome.ts';
 import { hasSoftHsm, TokenRig } from '../kit/softhsm.ts';
 import { importInto, wrapMaterial } from '../kit/wrap.ts';
 
@@ -90,6 +90,31 @@ describe.skipIf(!hasSoftHsm)('material on its way into and out of a token (needs
     expect(Buffer.from((await again.decrypt(sealed)).plaintext).toString()).toBe('kept');
     await again.deleteKeyMaterial({ keyId });
     expect(shows(rig, primaryKeyVersionId)).toBe(false);
+  });
+
+  test.each([
+    ['begins', true],
+    ['ceases', false],
+  ] as const)('a token that %s to unwrap between import parameters and material: the material is taken as the parameters were made', async (_name, begins) => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const start = async (unwraps: boolean): Promise<AgentClient> => {
+      await rig.agent?.end();
+      if (!unwraps) fault.begin('C_UnwrapKey', 0x54); // CKR_FUNCTION_NOT_SUPPORTED
+      await rig.start();
+      const kms = await rig.client();
+      await until(async () => (await tokenOf(kms))?.hsm?.mechanisms !== undefined, 'it is tried out');
+      fault.end();
+      return kms;
+    };
+    const kms = await start(!begins);
+    const { keyId } = await makeWaiting(kms);
+    const { importToken, publicKey } = await kms.getParametersForImport({ keyId, wrappingKeySpec: 'RSA_2048', wrappingAlgorithm: 'RSAES_OAEP_SHA_1' });
+    const again = await start(begins);
+    const material = randomBytes(32);
+    const encryptedKeyMaterial = wrapMaterial(publicKey, material, 'RSAES_OAEP_SHA_1');
+    expect(await codeOf(again.importKeyMaterial({ keyId, importToken, encryptedKeyMaterial }))).toBe('no error');
+    expect(await codeOf(again.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
   });
 
   test("an import that fails leaves somebody else's object alone, and it is reported", async () => {

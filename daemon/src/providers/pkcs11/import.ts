@@ -5,6 +5,15 @@ import type { TokenLink } from './link.ts';
 import { toNewKey } from './objects.ts';
 import { decodePrevious, encodePrevious } from './previous.ts';
 
+/** A pair's id, and who unwraps with it: that is fixed when it is made, whatever the token is seen to do later. */
+const encodePair = (id: string, inToken: boolean): Uint8Array => Buffer.from(`${id} ${inToken ? 'token' : 'helper'}`);
+
+/** @returns `inToken` undefined for a pair of a time when that was not written down. */
+function decodePair(state: Uint8Array): { id: string; inToken: boolean | undefined } {
+  const [id = '', unwrapper] = Buffer.from(state).toString().split(' ');
+  return { id, inToken: unwrapper === undefined ? undefined : unwrapper === 'token' };
+}
+
 /** Takes material into a token: unwrapped inside where it can, in the helper where not. */
 export class TokenImport {
   readonly #link: TokenLink;
@@ -18,7 +27,7 @@ export class TokenImport {
   async makePair({ id, keySpec, algorithm, label }: WrappingPairInput): Promise<WrappingPair> {
     const params = { id, bits: Number(keySpec.slice('RSA_'.length)), label, inToken: this.#unwrapsInToken(algorithm) };
     const { publicKey } = await this.#keys.run(id, () => this.#link.call('makeWrappingPair', params));
-    return { publicKey, state: Buffer.from(id) };
+    return { publicKey, state: encodePair(id, params.inToken) };
   }
 
   async dropPair(id: string): Promise<void> {
@@ -26,10 +35,10 @@ export class TokenImport {
   }
 
   async unwrap(made: NewMaterial, { algorithm, state, wrapped, previous, hasMaterial }: UnwrapInput): Promise<UnwrappedMaterial> {
-    const inToken = this.#unwrapsInToken(algorithm);
+    const { id, inToken = this.#unwrapsInToken(algorithm) } = decodePair(state);
     const params = {
       key: toNewKey(made),
-      wrappingId: Buffer.from(state).toString(),
+      wrappingId: id,
       algorithm,
       wrapped,
       inToken,
