@@ -93,6 +93,28 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     );
   });
 
+  test('a list of objects goes on when the token is tried out in the middle of it', async () => {
+    using place = new TempFolder();
+    const fault = new FaultModule(place);
+    Object.assign(process.env, fault.env);
+    await withLink(
+      5000,
+      async (link) => {
+        link.start();
+        const keys = Array.from({ length: 6 }, () => ({ keyVersionId: randomUUID(), keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT', label: 'x' }) as const);
+        for (const key of keys) await link.call('generate', { key });
+        fault.begin('C_GetAttributeValue', 'slow60');
+        const { objects, next = 0 } = await link.call('list', { from: 0 });
+        fault.end();
+        expect(next).toBeGreaterThan(0);
+        await link.call('probe', {});
+        const others = (await link.call('list', { from: next })).objects;
+        expect([...objects, ...others].map(({ keyVersionId }) => keyVersionId).toSorted()).toEqual(keys.map(({ keyVersionId }) => keyVersionId).toSorted());
+      },
+      { module: fault.module },
+    );
+  });
+
   test('a helper that cannot be started is tried again until it can', async () => {
     const node = process.execPath;
     await withLink(5000, async (link, startWith, folder) => {

@@ -113,9 +113,9 @@ export class Helper {
   }
 
   async #probe(known: TokenAbilities | undefined): Promise<Calls['probe']['gives']> {
-    const { token } = this.#opened;
+    const { token, listing } = this.#opened;
     const abilities = await new Probe(token, known).run();
-    this.#open = this.#build(token, abilities);
+    this.#open = { ...this.#build(token, abilities), listing }; // its pages go on
     return { abilities };
   }
 
