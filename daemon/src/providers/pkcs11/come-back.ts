@@ -45,11 +45,14 @@ export class ComeBack {
     }
   }
 
-  /** Somebody asks: a token that has been away for long is looked for at once, and that is waited for; where it was looked for just now, it is not. */
-  async hurry(): Promise<void> {
+  /** Somebody asks: a token that has been away for long is looked for at once, and that is waited for; where it was looked for just now, it is not. @param patienceMs - who waits for longer goes on without it. */
+  async hurry(patienceMs: number): Promise<void> {
     const round = this.#round;
     if (!round?.isSlow || performance.now() - round.beginTime < longestMs) return;
     round.nap.abort();
-    await round.tried.promise;
+    const patience = new AbortController();
+    const late = delay(patienceMs, undefined, { ref: false, signal: patience.signal }).catch(() => undefined); // cut short when it was tried
+    await Promise.race([round.tried.promise, late]);
+    patience.abort();
   }
 }

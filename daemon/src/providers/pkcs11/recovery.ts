@@ -111,7 +111,7 @@ export class Recovery {
 
   /** Waits for a connection that is being made, or for a look at where a token was long missing. @throws TokenFailure when there is none. */
   async ready(): Promise<void> {
-    if (this.#state === 'down') await this.#comeBack?.hurry();
+    if (this.#state === 'down') await this.#comeBack?.hurry(this.#options.settings.timeoutMs);
     if (this.#state === 'connecting') await this.waitToSettle();
     if (this.#state !== 'ok') throw new TokenFailure(this.#last ?? { kind: 'fault', rv: this.#state, call: 'open' });
   }
