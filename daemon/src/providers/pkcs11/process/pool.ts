@@ -51,12 +51,22 @@ export class SessionPool {
 
   async #take(fresh: boolean): Promise<Session> {
     for (;;) {
-      const session = this.#out < this.#size ? this.#takeNow(fresh) : undefined;
+      const session = this.#out < this.#size ? this.#takeOrWake(fresh) : undefined;
       if (session) {
         this.#out += 1;
         return session;
       }
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  /** Who has no use for the place leaves it to the next one. */
+  #takeOrWake(fresh: boolean): Session | undefined {
+    try {
+      return this.#takeNow(fresh);
+    } catch (error) {
+      this.#waiting.shift()?.();
+      throw error;
     }
   }
 
