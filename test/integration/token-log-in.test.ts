@@ -94,31 +94,40 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
   });
 
-  test('a PIN that the token has not taken before is sent once, however vague the answer, and whoever gave it is told that it may be wrong', async () => {
-    await using faulty = await FaultyRig.make({ overrides: { pin: 'ask' } });
-    const { rig, fault } = faulty;
-    const kms = await rig.client();
-    fault.begin('C_Login', 0x5);
-    const typed = kms.unlock({ token: 'hsm', pin: '99999999' });
-    await expect(typed).rejects.toMatchObject({ code: 'ERR_HSM_PIN_WRONG', details: { hint: expect.stringContaining('has not taken this PIN before') } });
-    expect((await tokenOf(kms))?.state).toBe('disabled');
-    expect((await tokenOf(kms))?.error).toContain('which may be wrong');
-    await delay(2000);
-    expect(fault.counts.logins).toBe(1);
-    fault.end();
-    await kms.unlock({ token: 'hsm', pin });
-    fault.begin('C_Login', 0x5);
-    const before = fault.counts.logins;
-    expect(await codeOf(kms.unlock({ token: 'hsm', pin: '99999999' }))).toBe('ERR_HSM_PIN_WRONG'); // beside the one that works
-    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
-    expect(fault.counts.logins - before).toBe(1);
-  });
+  test.each([
+    ['CKR_GENERAL_ERROR', 0x5],
+    ['CKR_DEVICE_ERROR', 0x30],
+  ] as const)(
+    'a PIN that the token has not taken before is sent once, however vague the answer (%s), and whoever gave it is told that it may be wrong',
+    async (_name, rv) => {
+      await using faulty = await FaultyRig.make({ overrides: { pin: 'ask' } });
+      const { rig, fault } = faulty;
+      const kms = await rig.client();
+      fault.begin('C_Login', rv);
+      const typed = kms.unlock({ token: 'hsm', pin: '99999999' });
+      await expect(typed).rejects.toMatchObject({ code: 'ERR_HSM_PIN_WRONG', details: { hint: expect.stringContaining('has not taken this PIN before') } });
+      expect((await tokenOf(kms))?.state).toBe('disabled');
+      expect((await tokenOf(kms))?.error).toContain('which may be wrong');
+      await delay(2000);
+      expect(fault.counts.logins).toBe(1);
+      fault.end();
+      await kms.unlock({ token: 'hsm', pin });
+      fault.begin('C_Login', rv);
+      const before = fault.counts.logins;
+      expect(await codeOf(kms.unlock({ token: 'hsm', pin: '99999999' }))).toBe('ERR_HSM_PIN_WRONG'); // beside the one that works
+      expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+      expect(fault.counts.logins - before).toBe(1);
+    },
+  );
 
-  test('a PIN of a credential that the token has not taken before is sent once, however vague the answer', async () => {
+  test.each([
+    ['CKR_GENERAL_ERROR', 0x5],
+    ['CKR_DEVICE_ERROR', 0x30],
+  ] as const)('a PIN of a credential that the token has not taken before is sent once, however vague the answer (%s)', async (_name, rv) => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;
     await rig.agent?.end();
-    fault.begin('C_Login', 0x5);
+    fault.begin('C_Login', rv);
     const before = fault.counts.logins;
     await rig.start();
     const kms = await rig.client();
@@ -267,10 +276,11 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(await codeOf(kms.advanceEncrypt({ keyId, plaintext: x }))).toBe('no error');
   });
 
-  test('a device that fails in C_Login is asked until it is well', async () => {
+  test('a device that fails in C_Login with a PIN that it has taken is asked until it is well', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;
     const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token has taken the PIN');
     const before = fault.counts.logins;
     fault.begin('C_Login', 0x30);
     await killHelper(kms);

@@ -7,7 +7,7 @@ const hintsOfPin = {
   finalTry: 'One try is left, which is kept for a person: kms unlock --token.',
   refused: 'The token refused to log in, kms status says how, and is not asked again by itself; once that is mended: kms unlock --token.',
   untaken:
-    'The token refused to log in, and has not taken this PIN before: it may be wrong, and is not tried again by itself. Check it, then kms unlock --token.',
+    'The log-in to the token failed, and it has not taken this PIN before: it may be wrong, and is not tried again by itself. Check it, then kms unlock --token.',
   needed: 'Log in to the token first: kms unlock --token.',
 } as const;
 

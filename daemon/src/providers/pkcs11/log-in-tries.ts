@@ -1,8 +1,9 @@
 import type { Failure } from './messages.ts';
 
-/** A vague refusal of a PIN that the token has never taken: it may be a slip, and a card has three tries. */
+/** Whatever C_Login answers to a PIN that the token has never taken: it may be a slip, and a card has three tries. */
 export function refuseUntaken(failure: Failure): Failure {
-  return failure.kind === 'logIn' ? { kind: 'pin', why: 'untaken', rv: failure.rv } : failure;
+  const isAnswered = failure.kind === 'logIn' || (failure.kind === 'fault' && failure.call === 'C_Login');
+  return isAnswered ? { kind: 'pin', why: 'untaken', rv: failure.rv } : failure;
 }
 
 /** Waits before a log-in that was refused for no clear reason is tried again; then it is left to a person. */
@@ -17,11 +18,11 @@ export class LogInTries {
   /** Counts beginnings by a person: a try from before one says nothing of what is tried since. */
   era = 0;
 
-  /** Counts log-ins that failed for no clear reason; the last one is a refusal, and each of a PIN that was not `taken` before. */
+  /** Counts log-ins that failed for no clear reason; the last one is a refusal, and each of a PIN that was not `taken` before, which a sick device may have counted too. */
   judge(failure: Failure, taken: boolean): Failure {
+    if (!taken) return refuseUntaken(failure);
     if (failure.kind !== 'logIn') return failure;
     this.#failures += 1;
-    if (!taken) return refuseUntaken(failure);
     return this.#failures > logInBackoffMs.length ? { kind: 'pin', why: 'refused', rv: failure.rv } : failure;
   }
 

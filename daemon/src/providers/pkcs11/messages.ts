@@ -222,7 +222,7 @@ const describePin = {
   needed: 'the token needs a PIN: kms unlock --token',
   refused: 'the token refused to log in and is not asked again by itself: kms unlock --token',
   untaken:
-    'the token refused to log in with a PIN that it has not taken before, which may be wrong and is not tried again by itself; check it, then kms unlock --token',
+    'the log-in to the token failed with a PIN that it has not taken before, which may be wrong and is not tried again by itself; check it, then kms unlock --token',
 } as const;
 
 /** Calls of PKCS#11 that make an object. */
