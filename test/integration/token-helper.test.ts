@@ -115,6 +115,30 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     );
   });
 
+  test('a recovery sends no PIN while calls of the helper do not end, which may hold up its answer', async () => {
+    using place = new TempFolder();
+    const fault = new FaultModule(place);
+    Object.assign(process.env, fault.env);
+    await withLink(
+      30_000,
+      async (link) => {
+        link.start();
+        await link.ready();
+        const before = fault.counts;
+        fault.begin('C_GenerateKey', 'hold');
+        const checking = link.connection.ask('check', {}).then(() => 'well', String);
+        await until(() => fault.counts.held > before.held, 'the module has the call');
+        await expect(link.connection.recover('login')).rejects.toMatchObject({ failure: { kind: 'fault', rv: 'calls do not end' } });
+        expect(fault.counts.logins).toBe(before.logins);
+        fault.end();
+        expect(await checking).toBe('well');
+        await link.connection.recover('login');
+        expect(fault.counts.logins).toBe(before.logins + 1);
+      },
+      { module: fault.module },
+    );
+  });
+
   test('a helper that cannot be started is tried again until it can', async () => {
     const node = process.execPath;
     await withLink(5000, async (link, startWith, folder) => {

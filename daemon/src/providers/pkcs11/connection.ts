@@ -5,7 +5,7 @@ import { type CallName, type Calls, type TokenAbilities, TokenFailure, type Toke
 import type { TokenPins } from './pins.ts';
 import { checkModuleFile, matchOf, type TokenSettings } from './settings.ts';
 
-/** How long C_Finalize, or the end of a helper that is worn out, waits for what runs. */
+/** How long a recovery, or the end of a helper that is worn out, waits for what runs. */
 const drainMs = 250;
 /** pkcs11js loses a little memory with each key it makes: after so many the helper is replaced. */
 const maxGenerations = 5000;
@@ -154,12 +154,12 @@ export class Connection {
     return opened;
   }
 
-  /** Mends what the helper has; C_Finalize only once nothing runs. @throws TokenFailure */
+  /** Mends what the helper has, once nothing runs: C_Finalize would break it, and a call that hangs could hold up C_Login, which then counts as refused. @throws TokenFailure */
   async recover(from: 'login' | 'initialize'): Promise<void> {
     const helper = this.#helper;
     if (!helper?.isRunning) throw fault('the helper has ended', 'recover');
     if (this.#isOutdated) throw fault('the helper has an older PIN', 'recover'); // which the token may refuse, and count
-    if (from === 'initialize' && !(await this.drain())) throw fault('calls do not end', 'recover');
+    if (!(await this.drain())) throw fault('calls do not end', 'recover');
     await helper.ask('recover', { from }, this.#settings.timeoutMs);
   }
 
