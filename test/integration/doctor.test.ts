@@ -9,6 +9,7 @@ import { look } from '../../daemon/src/cli/doctor/finding.ts';
 import { agentProgram, initVault, passphrase, repository, run, TempFolder, TestAgent } from '../kit/agent.ts';
 import { asUser, canRunAsUser, otherUid } from '../kit/attacker.ts';
 import { ClockedAgent, dayMs, makeVault } from '../kit/clocked.ts';
+import { protectionsOfTheMachine } from '../kit/outcome.ts';
 
 interface Finding {
   readonly name: string;
@@ -18,7 +19,7 @@ interface Finding {
 
 const isRoot = process.getuid?.() === 0;
 /** Whether it is so is the machine's affair. */
-const ofTheMachine = ['protection secureHeapLocked', 'protection noSwap', 'system clock'];
+const ofTheMachine = [...protectionsOfTheMachine.map((name) => `protection ${name}`), 'system clock'];
 
 /** A vault, and the record of an agent that has ended. Each test has a copy. */
 let pattern: TempFolder;

@@ -22,7 +22,6 @@ export async function tokenOf(kms: AgentClient, token = 'hsm') {
   return (await kms.status()).providers?.find(({ name }) => name === token);
 }
 
-/** Warnings about tokens. */
 /** What is the machine's affair, not the agent's. */
 export const protectionsOfTheMachine = ['shutFromTheStart', 'secureHeapLocked', 'noSwap'];
 
@@ -30,4 +29,5 @@ export const protectionsOfTheMachine = ['shutFromTheStart', 'secureHeapLocked', 
 export const agentWarnings = async (kms: AgentClient): Promise<string[]> =>
   ((await kms.status()).warnings ?? []).filter((line) => !protectionsOfTheMachine.some((name) => line.startsWith(`The protection ${name} `)));
 
+/** Warnings about tokens. */
 export const tokenWarnings = async (kms: AgentClient): Promise<string[]> => ((await kms.status()).warnings ?? []).filter((line) => line.includes('The token'));
