@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { cleanEnv, initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
 import { reasonsToLock } from '../kit/audit-lines.ts';
 import { hasLogindKit, TestBus, TestLogind } from '../kit/logind.ts';
+import { agentWarnings } from '../kit/outcome.ts';
 
 const uid = process.geteuid?.() ?? 0;
 const sessionPath = '/org/freedesktop/login1/session/_31';
@@ -177,16 +178,16 @@ describe.skipIf(!hasLogindKit)('what systemd-logind tells (needs dbus, python3-d
     await serve({ lockOnSuspend: true });
     await logind.next('inhibit');
     await isReached();
-    expect((await kms.status()).warnings).toEqual([]);
+    expect(await agentWarnings(kms)).toEqual([]);
     await logind[Symbol.asyncDispose]();
     await bus.stop();
-    await expect.poll(async () => (await kms.status()).warnings, patient).toEqual([expect.stringContaining('lockOnSuspend is set')]);
+    await expect.poll(() => agentWarnings(kms), patient).toEqual([expect.stringContaining('lockOnSuspend is set')]);
     expect(await state()).toBe('UNLOCKED');
     await bus.start();
     await expect.poll(() => agent.log, patient).toContain('not on the system bus');
     logind = await TestLogind.start(bus);
     await logind.next('inhibit');
-    await expect.poll(async () => (await kms.status()).warnings, patient).toEqual([]);
+    await expect.poll(() => agentWarnings(kms), patient).toEqual([]);
     await logind.tell('sleep');
     await logind.next('released');
     expect(await state()).toBe('LOCKED');
@@ -195,7 +196,7 @@ describe.skipIf(!hasLogindKit)('what systemd-logind tells (needs dbus, python3-d
   test('logind lets nobody wait: the agent locks all the same, and says that it cannot wait', async () => {
     await logind.tell('refuse 1');
     await serve({ lockOnSuspend: true });
-    await expect.poll(async () => (await kms.status()).warnings, patient).toEqual([expect.stringContaining('suspension does not wait')]);
+    await expect.poll(() => agentWarnings(kms), patient).toEqual([expect.stringContaining('suspension does not wait')]);
     await logind.tell('sleep');
     await expect.poll(state, patient).toBe('LOCKED');
   });
@@ -237,7 +238,7 @@ describe('without a system bus', () => {
     await serve({ lockOnSuspend: value, lockOnScreenLock: value, unlockOnScreenUnlock });
     await expect.poll(() => agent.log, patient).toContain('systemd-logind cannot be used');
     await kms.advanceEncrypt({ plaintext: message });
-    expect((await kms.status()).warnings).toEqual(expected.map((words) => expect.stringContaining(words)));
+    expect(await agentWarnings(kms)).toEqual(expected.map((words) => expect.stringContaining(words)));
     await delay(1500);
     expect(agent.log.match(/systemd-logind cannot be used/g)).toHaveLength(1); // said once, however often it is tried
     await kms.lock();
