@@ -159,6 +159,8 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
   test('a lock in the middle of a log-in counts as its failure: a PIN that the token has not taken is sent once, however often the vault is locked and unlocked', async () => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;
+    const first = await rig.client();
+    await until(async () => (await tokenOf(first))?.state === 'ok', 'the token is there'); // a log-in of before is not cut off
     await rig.agent?.end();
     writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
     const before = fault.counts.logins;
