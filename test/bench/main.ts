@@ -13,6 +13,7 @@ Measures kms-agent beside what people use today, in one run on this machine, and
 It fails on a wrong answer, never on a slow one. Peers that are not installed are named and left out.
 
   --quick         a minute's look: one round, short, without curves and files
+  --rounds N      how often each is measured, the median counts (default 5)
   --only TEXT     only rows whose name contains TEXT; may be repeated
   --json          the report as JSON, for machines and for --compare
   --compare FILE  what changed since the report in FILE
@@ -25,6 +26,7 @@ It fails on a wrong answer, never on a slow one. Peers that are not installed ar
 const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
+    rounds: { type: 'string', default: '5' },
     only: { type: 'string', multiple: true, default: [] },
     json: { type: 'boolean', default: false },
     compare: { type: 'string' },
@@ -33,7 +35,8 @@ const { values } = parseArgs({
   },
 });
 
-const thorough: Thoroughness = { rounds: 5, seconds: 2, warmUpSeconds: 1 };
+const thorough: Thoroughness = { rounds: Number(values.rounds), seconds: 2, warmUpSeconds: 1 };
+if (!Number.isInteger(thorough.rounds) || thorough.rounds < 1) throw new RangeError(`--rounds is a number from 1: ${values.rounds}`);
 const quick: Thoroughness = { rounds: 1, seconds: 0.7, warmUpSeconds: 0.3 };
 
 /** Says on a terminal what is being measured, and how often it was. */
