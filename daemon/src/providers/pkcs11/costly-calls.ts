@@ -36,6 +36,7 @@ export class CostlyCalls {
 
   /** A call of the kind has cost a helper more than it may. */
   note(kind: string, end: HelperEnd): void {
+    for (const other of this.#marks.keys()) this.#find(other); // what is too old is forgotten, also where nobody asks again
     const mark = this.#marks.get(kind) ?? { trial: undefined };
     this.#marks.set(kind, Object.assign(mark, { lossTime: performance.now(), end }));
   }

@@ -30,7 +30,7 @@ export class PublicKeys {
   verifyingKey(ref: MaterialRef, algorithm: SigningAlgorithm): KeyObject {
     const parsed = this.#find(ref);
     if (algorithm !== 'RSA_PSS_SHA_256') return parsed.publicKey;
-    parsed.pss ??= withPss(parsePublicKey(ref));
+    parsed.pss ??= withPss(readSpki(parsed.publicKey.export({ type: 'spki', format: 'der' }))); // not of the material once more
     return parsed.pss;
   }
 
@@ -68,7 +68,9 @@ export class PublicKeys {
   }
 }
 
+const readSpki = (der: Uint8Array): KeyObject => createPublicKey({ key: asBuffer(der), format: 'der', type: 'spki' });
+
 function parsePublicKey({ publicKey, material }: MaterialRef): KeyObject {
-  if (publicKey) return createPublicKey({ key: asBuffer(publicKey), format: 'der', type: 'spki' });
+  if (publicKey) return readSpki(publicKey);
   return createPublicKey(createPrivateKey({ key: asBuffer(material), format: 'der', type: 'pkcs8' }));
 }
