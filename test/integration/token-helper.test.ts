@@ -71,48 +71,41 @@ describe.skipIf(!hasSoftHsm)('the helper of a token (needs SoftHSM and gcc)', ()
     }
   }
 
-  test('a list of objects that a recovery cuts off says so, and leaves no object out', async () => {
+  /** Keys in a token, and a list of them whose first page is read. */
+  async function withListBegun(
+    work: (link: TokenLink, begun: { keyVersionIds: readonly string[]; objects: readonly { keyVersionId: string }[]; next: number }) => Promise<void>,
+  ): Promise<void> {
     using place = new TempFolder();
     const fault = new FaultModule(place);
     Object.assign(process.env, fault.env);
-    await withLink(
-      5000,
-      async (link) => {
-        link.start();
-        const keys = Array.from({ length: 6 }, () => ({ keyVersionId: randomUUID(), keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT', label: 'x' }) as const);
-        for (const key of keys) await link.call('generate', { key });
-        fault.begin('C_GetAttributeValue', 'slow60');
-        const { next = 0 } = await link.call('list', { from: 0 });
-        fault.end();
-        expect(next).toBeGreaterThan(0);
-        await link.connection.recover('initialize');
-        await expect(link.call('list', { from: next })).rejects.toMatchObject({ failure: { kind: 'failed', rv: 'the list was cut off' } });
-        expect((await link.call('list', { from: 0 })).objects).toHaveLength(keys.length);
-      },
-      { module: fault.module },
-    );
+    const begin = async (link: TokenLink): Promise<void> => {
+      link.start();
+      const keyVersionIds = Array.from({ length: 6 }, () => randomUUID() as string);
+      for (const keyVersionId of keyVersionIds)
+        await link.call('generate', { key: { keyVersionId, keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT', label: 'x' } });
+      fault.begin('C_GetAttributeValue', 'slow60');
+      const { objects, next = 0 } = await link.call('list', { from: 0 });
+      fault.end();
+      expect(next).toBeGreaterThan(0);
+      await work(link, { keyVersionIds, objects, next });
+    };
+    await withLink(5000, begin, { module: fault.module });
+  }
+
+  test('a list of objects that a recovery cuts off says so, and leaves no object out', async () => {
+    await withListBegun(async (link, { keyVersionIds, next }) => {
+      await link.connection.recover('initialize');
+      await expect(link.call('list', { from: next })).rejects.toMatchObject({ failure: { kind: 'failed', rv: 'the list was cut off' } });
+      expect((await link.call('list', { from: 0 })).objects).toHaveLength(keyVersionIds.length);
+    });
   });
 
   test('a list of objects goes on when the token is tried out in the middle of it', async () => {
-    using place = new TempFolder();
-    const fault = new FaultModule(place);
-    Object.assign(process.env, fault.env);
-    await withLink(
-      5000,
-      async (link) => {
-        link.start();
-        const keys = Array.from({ length: 6 }, () => ({ keyVersionId: randomUUID(), keySpec: 'AES_256', keyUsage: 'ENCRYPT_DECRYPT', label: 'x' }) as const);
-        for (const key of keys) await link.call('generate', { key });
-        fault.begin('C_GetAttributeValue', 'slow60');
-        const { objects, next = 0 } = await link.call('list', { from: 0 });
-        fault.end();
-        expect(next).toBeGreaterThan(0);
-        await link.call('probe', {});
-        const others = (await link.call('list', { from: next })).objects;
-        expect([...objects, ...others].map(({ keyVersionId }) => keyVersionId).toSorted()).toEqual(keys.map(({ keyVersionId }) => keyVersionId).toSorted());
-      },
-      { module: fault.module },
-    );
+    await withListBegun(async (link, { keyVersionIds, objects, next }) => {
+      await link.call('probe', {});
+      const others = (await link.call('list', { from: next })).objects;
+      expect([...objects, ...others].map(({ keyVersionId }) => keyVersionId).toSorted()).toEqual(keyVersionIds.toSorted());
+    });
   });
 
   test('a recovery sends no PIN while calls of the helper do not end, which may hold up its answer', async () => {
