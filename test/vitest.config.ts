@@ -6,6 +6,7 @@ export default defineConfig({
   root: fileURLToPath(new URL('.', import.meta.url)),
   test: {
     include: ['**/*.test.ts'],
+    globalSetup: fileURLToPath(new URL('./setup/bundle.js', import.meta.url)),
     pool: 'forks',
     maxWorkers: Math.max(2, availableParallelism() - 1), // agents mostly wait: two files at once are faster on one core, too
     execArgv: ['--disable-warning=ExperimentalWarning', '--expose-gc'],

@@ -5,4 +5,4 @@ if (major < 22 || (major === 22 && minor < 12)) {
   console.error(`kms: needs Node 22.12 or newer, this is ${process.versions.node}.`);
   process.exit(2);
 }
-await import('../dist/cli/main.js');
+await import('../dist/bundle/main.js');

@@ -40,5 +40,5 @@ if (!process.execArgv.includes('--disable-sigusr1')) {
   const env = { ...process.env, GLIBC_TUNABLES: tunables };
   process.execve(process.execPath, [process.execPath, ...flags, process.argv[1], ...process.argv.slice(2)], env);
 }
-if (process.argv[2] === 'serve') (await import('../dist/cli/early-signals.js')).keepSignals();
-await import('../dist/cli/main.js');
+if (process.argv[2] === 'serve') (await import('../dist/bundle/early-signals.js')).keepSignals();
+await import('../dist/bundle/main.js');

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { decodeBlob, decodePolicy, isAgentError, type MethodResult, makeOpenRpcDocument } from '@kms-agent/protocol';
 import { Audit } from './audit/audit.ts';
 import type { ReadFacts } from './caller/process.ts';
@@ -19,6 +18,7 @@ import { readCredential } from './os/credentials.ts';
 import { Keychain } from './os/keychain.ts';
 import { leaveNow } from './os/libc.ts';
 import { canReadExecutables, readMachineId } from './os/machine.ts';
+import { version } from './os/own-package.ts';
 import { readProtections } from './os/protections.ts';
 import { machineTime } from './os/time.ts';
 import { Policy } from './policy/policy.ts';
@@ -29,8 +29,6 @@ import { SoftwareProvider } from './providers/software/provider.ts';
 import { runSelfTest } from './providers/software/self-test.ts';
 import type { LockMark } from './vault/lock-mark.ts';
 import type { Vault } from './vault/vault.ts';
-
-const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
 
 /** Bytes of a frame that its envelope and id may take beside a list. */
 const envelopeBytes = 1024;

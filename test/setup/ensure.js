@@ -79,5 +79,6 @@ if (major < 24 || (major === 24 && minor < 15)) {
   say(`needs Node 24.15 or newer. No packaged Node was found for ${process.platform} ${process.arch}, and this one is ${version}.`);
   process.exit(1);
 }
-say(`building with Node ${version}: tsc -b`);
+say(`building with Node ${version}: tsc -b, and a bundle of each program`);
 run(runtime, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
+run(runtime, [join(root, 'test', 'setup', 'bundle.js')]);

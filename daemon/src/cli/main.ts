@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isAgentError, systemSocketPath } from '@kms-agent/protocol';
 import { endWithOutput } from '@kms-agent/protocol/terminal';
 import { Command } from 'commander';
 import { choosePlaces, findPlaces } from '../config.ts';
+import { version } from '../os/own-package.ts';
 import { protectProcess } from '../os/protections.ts';
 import { fromRoot } from '../os/trust.ts';
 import type { ConfigOptions } from './config-commands.ts';
@@ -17,7 +17,6 @@ import { type SystemOption, systemChoices, systemFolders, withSystem } from './s
 protectProcess();
 
 const places = findPlaces(process.env, homedir());
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }; // our own package
 
 interface CommonOptions {
   dataDir: string;

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { AgentError } from '@kms-agent/protocol';
+import { programOf } from './own-package.ts';
 
 /** What our items are filed under in the keychain. */
 export const keychainService = 'kms-agent';
@@ -8,7 +8,7 @@ export const keychainService = 'kms-agent';
 /** Milliseconds that a person has for a prompt of the keychain, by default. */
 export const defaultKeychainTimeoutMs = 30_000;
 
-const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './keychain-process.ts' : './keychain-process.js', import.meta.url));
+const program = programOf('os/keychain-process');
 
 /** Asked of keychain-process.ts. */
 interface Request {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { programOf } from './own-package.ts';
 
 /** A session of the agent's user. */
 export interface Screen {
@@ -34,7 +34,7 @@ export interface LogindOptions {
   readonly onReach: (trouble: string | undefined) => void;
 }
 
-const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './logind-process.ts' : './logind-process.js', import.meta.url));
+const program = programOf('os/logind-process');
 const firstBackoffMs = 500;
 const longestBackoffMs = 60_000;
 /** Bytes of what the process complained of that are kept. */

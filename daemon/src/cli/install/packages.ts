@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { packageFolder } from '../../os/own-package.ts';
 
 /** A package as it lies on the disk, and its folder in a tree that is to be made. */
 export interface PlacedPackage {
@@ -24,7 +24,7 @@ interface Manifest {
 }
 
 /** Folder of the daemon's own package. */
-export const daemonFolder = realpathSync(fileURLToPath(new URL('../../..', import.meta.url)));
+export const daemonFolder = realpathSync(packageFolder);
 
 const readManifest = (folder: string): Manifest => JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest; // npm has read it before
 

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { programOf } from '../../os/own-package.ts';
 import { type CallName, type Calls, type Failure, type HelperEnd, type LogInNotice, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
 
-const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './process/main.ts' : './process/main.js', import.meta.url));
+const program = programOf('providers/pkcs11/process/main');
 
 /** How long the end of a process is waited for; one that the kernel holds, in a driver, cannot be ended at all. */
 const killTimeoutMs = 1000;

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { AgentError } from '@kms-agent/protocol';
+import { programOf } from '../../os/own-package.ts';
 
 /** Cost of Argon2id (RFC 9106 section 3.1). */
 export interface Argon2Cost {
@@ -16,7 +16,7 @@ export const defaultCost: Argon2Cost = { memoryKiB: 65_536, passes: 3, paralleli
 const maxWaiting = 8;
 const deadlineMs = 30_000;
 
-const program = fileURLToPath(new URL(import.meta.url.endsWith('.ts') ? './argon2-process.ts' : './argon2-process.js', import.meta.url));
+const program = programOf('vault/keyslots/argon2-process');
 
 /** Derives keys from passphrases, one at a time, each in a short-lived process. */
 export class Argon2Queue {
