@@ -1,13 +1,22 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, linkSync, openSync, renameSync, unlinkSync, write, writev } from 'node:fs';
+import { closeSync, existsSync, fdatasync, fsyncSync, linkSync, openSync, renameSync, unlinkSync, write, writev } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 
 const writeSome = promisify(write);
 const writePieces = promisify(writev);
+const flush = promisify(fdatasync);
 
 /** Bytes that are written at once: a way to another thread and back for each piece would take longer than the piece. */
 const batchBytes = 1_048_576;
+
+/** Gives memory back at once: V8 would look through its whole heap for each 64 MiB of such pieces, a sixth of the time that a file takes. */
+function release({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength && byteLength >= 4096) buffer.transfer(0);
+}
+
+/** Bytes after which the disk begins to take what was written, beside what is still to be encrypted. */
+const flushBytes = 33_554_432;
 
 /** A rename is durable only when its folder is. */
 function syncFolder(path: string): void {
@@ -27,6 +36,8 @@ export class AsideFile implements Disposable {
   readonly fd: number;
   readonly #path: string;
   readonly #aside: string;
+  #unflushedBytes = 0;
+  #flushing: Promise<void> | undefined;
 
   /** @throws the file system's error, as `EACCES`. */
   constructor(path: string) {
@@ -59,15 +70,29 @@ export class AsideFile implements Disposable {
       }
       await writing;
       await this.#writeBatch(batch, bytes);
+      await this.#flushing;
     } finally {
-      await Promise.allSettled([writing]); // the descriptor is still in use
+      await Promise.allSettled([writing, this.#flushing]); // the descriptor is still in use
     }
+  }
+
+  /** Whoever writes hears of a disk that fails: the system says it once, to whoever flushes first (fsync(2), ERRORS). */
+  async #flushSome(bytes: number): Promise<void> {
+    this.#unflushedBytes += bytes;
+    if (this.#unflushedBytes < flushBytes) return;
+    this.#unflushedBytes = 0;
+    await this.#flushing;
+    this.#flushing = flush(this.fd);
+    this.#flushing.catch(() => undefined); // it is heard of when it is waited for
   }
 
   async #writeBatch(pieces: readonly Uint8Array[], bytes: number): Promise<void> {
     if (bytes === 0) return;
     const { bytesWritten } = await writePieces(this.fd, pieces);
-    if (bytesWritten === bytes) return;
+    if (bytesWritten === bytes) {
+      for (const piece of pieces) release(piece);
+      return await this.#flushSome(bytes);
+    }
     const rest = Buffer.concat(pieces).subarray(bytesWritten); // a full disk, most likely: the next write says so
     for (let offset = 0; offset < rest.length; ) offset += (await writeSome(this.fd, rest, offset)).bytesWritten;
   }

@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto';
 import { AgentError } from '@kms-agent/protocol';
 import type { SourceReader } from './source.ts';
 
@@ -11,8 +11,13 @@ export const saltBytes = 16;
 const cipherName = 'chacha20-poly1305';
 
 /** The key of a payload: HKDF-SHA-256 of the file key (age-encryption.org/v1, Payload). */
-function deriveKey(fileKey: Uint8Array, salt: Uint8Array): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', fileKey, salt, 'payload', 32));
+function deriveKey(fileKey: Uint8Array, salt: Uint8Array): KeyObject {
+  const bytes = new Uint8Array(hkdfSync('sha256', fileKey, salt, 'payload', 32));
+  try {
+    return createSecretKey(bytes); // node:crypto finds out that bytes are no key object by an exception, for each chunk
+  } finally {
+    bytes.fill(0);
+  }
 }
 
 /** Nonce of a chunk: its number, 11 bytes big-endian, and 1 for the last chunk, else 0. A number that JavaScript counts exactly is petabytes away from its end. */
@@ -24,7 +29,7 @@ function makeNonce(number: number, isLast: boolean): Uint8Array {
 }
 
 /** Ciphertext and tag, each by itself: to join them takes as long as the cipher. */
-function sealChunk(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): Buffer[] {
+function sealChunk(key: KeyObject, nonce: Uint8Array, plaintext: Uint8Array): Buffer[] {
   const cipher = createCipheriv(cipherName, key, nonce, { authTagLength: tagBytes });
   const ciphertext = cipher.update(plaintext);
   cipher.final(); // empty for a stream cipher
@@ -32,7 +37,7 @@ function sealChunk(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array): B
 }
 
 /** Answers the plaintext only when it is authentic. */
-function openChunk(key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array): Buffer {
+function openChunk(key: KeyObject, nonce: Uint8Array, sealed: Uint8Array): Buffer {
   const decipher = createDecipheriv(cipherName, key, nonce, { authTagLength: tagBytes });
   decipher.setAuthTag(sealed.subarray(-tagBytes));
   const plaintext = decipher.update(sealed.subarray(0, -tagBytes));
@@ -40,7 +45,7 @@ function openChunk(key: Uint8Array, nonce: Uint8Array, sealed: Uint8Array): Buff
   return plaintext;
 }
 
-function tryChunk(key: Uint8Array, number: number, isLast: boolean, sealed: Uint8Array): Buffer {
+function tryChunk(key: KeyObject, number: number, isLast: boolean, sealed: Uint8Array): Buffer {
   const hint = 'The file was changed, or its end is missing.';
   if (sealed.length < tagBytes || (isLast && number > 0 && sealed.length === tagBytes)) throw new AgentError('ERR_INVALID_CIPHERTEXT', { hint });
   try {
@@ -70,11 +75,7 @@ async function* cutChunks(reader: SourceReader, size: number): AsyncGenerator<{ 
 /** Encrypts what is left of a source into chunks of STREAM. The salt must be fresh. */
 export async function* sealPayload(reader: SourceReader, fileKey: Uint8Array, salt: Uint8Array): AsyncGenerator<Buffer, void, undefined> {
   const key = deriveKey(fileKey, salt);
-  try {
-    for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes)) yield* sealChunk(key, makeNonce(number, isLast), bytes);
-  } finally {
-    key.fill(0);
-  }
+  for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes)) yield* sealChunk(key, makeNonce(number, isLast), bytes);
 }
 
 /** Decrypts chunks of STREAM; what it yields is authentic, and complete when it ends. @throws AgentError `ERR_INVALID_CIPHERTEXT`. */
@@ -82,9 +83,5 @@ export async function* openPayload(reader: SourceReader, fileKey: Uint8Array): A
   const salt = Buffer.alloc(saltBytes);
   if ((await reader.fill(salt)) < saltBytes) throw new AgentError('ERR_INVALID_CIPHERTEXT', { hint: 'The file ends right after its header.' });
   const key = deriveKey(fileKey, salt);
-  try {
-    for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes + tagBytes)) yield tryChunk(key, number, isLast, bytes);
-  } finally {
-    key.fill(0);
-  }
+  for await (const { bytes, number, isLast } of cutChunks(reader, chunkBytes + tagBytes)) yield tryChunk(key, number, isLast, bytes);
 }

@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import { AsideFile } from '../../../client/src/aside.ts';
 import { readAhead } from '../../../client/src/read-ahead.ts';
 import { TempFolder } from '../../kit/agent.ts';
+import { canInject, withFaults } from '../../kit/strace.ts';
 
 async function readAll(path: string): Promise<Buffer> {
   const pieces: Buffer[] = [];
@@ -65,7 +66,8 @@ test('readAhead: what cannot be read is the error of the file system', async () 
 
 test('AsideFile: pieces of any size are written in their order; where the source fails, nothing stays', async () => {
   using folder = new TempFolder();
-  const pieces = [1, 70_000, 2_000_000, 0, 5, 1_048_576, 1_048_575, 3].map((bytes) => randomBytes(bytes));
+  const contents = [1, 70_000, 2_000_000, 0, 5, 1_048_576, 1_048_575, 3].map((bytes) => randomBytes(bytes));
+  const pieces = contents.map((content) => new Uint8Array(content));
   {
     using file = new AsideFile(folder.join('file'));
     await file.write(
@@ -75,7 +77,7 @@ test('AsideFile: pieces of any size are written in their order; where the source
     );
     file.keep(false);
   }
-  expect(readFileSync(folder.join('file')).equals(Buffer.concat(pieces))).toBe(true);
+  expect(readFileSync(folder.join('file')).equals(Buffer.concat(contents))).toBe(true);
   const failing = (async function* (): AsyncGenerator<Uint8Array> {
     yield* pieces;
     throw new Error('the source is gone');
@@ -104,4 +106,41 @@ test('AsideFile: a disk that is full is the error of the file system', async () 
   ]);
   expect(out.toString().trim()).toBe('EFBIG');
   expect(readdirSync(folder.path)).toEqual([]);
+});
+
+test('AsideFile: what is written gives its memory back, unless others have a part of it', async () => {
+  using folder = new TempFolder();
+  using file = new AsideFile(folder.join('file'));
+  const shared = new Uint8Array(20_000).fill(1);
+  const [own, part, small] = [new Uint8Array(10_000).fill(2), shared.subarray(0, 10_000), new Uint8Array(16).fill(3)];
+  await file.write(
+    (async function* () {
+      yield* [own, part, small];
+    })(),
+  );
+  expect(own.byteLength).toBe(0);
+  expect([shared.byteLength, part.byteLength, small.byteLength]).toEqual([20_000, 10_000, 16]);
+});
+
+/** Writes a file of as many MiB under faults of the system. @returns the code of the error that `write` or `keep` ends with. */
+function writeUnder(faults: Parameters<typeof withFaults>[0], file: string, mebibytes: number): string {
+  const script = `
+    const { AsideFile } = await import(${JSON.stringify(new URL('../../../client/dist/aside.js', import.meta.url).href)});
+    using file = new AsideFile(process.argv[1]);
+    const pieces = async function* () { for (let n = 0; n < Number(process.argv[2]); n += 1) yield Buffer.alloc(2 ** 20, n); };
+    await file.write(pieces()).then(() => file.keep(false)).catch((error) => console.log(error.code));`;
+  const [strace = '', ...args] = withFaults(faults);
+  const env = { ...process.env, UV_THREADPOOL_SIZE: '1' }; // strace counts the calls of each thread by itself
+  return execFileSync(strace, [...args, process.execPath, '--input-type=module', '-e', script, file, String(mebibytes)], { env })
+    .toString()
+    .trim();
+}
+
+test.skipIf(!canInject)('AsideFile: a disk that fails while it takes what was written first ends the file, and nothing stays (needs root and strace)', () => {
+  using folder = new TempFolder();
+  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '1' }, folder.join('f'), 80)).toBe('EIO'); // the system says it once
+  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '2' }, folder.join('f'), 80)).toBe('EIO'); // nothing is written after this one
+  expect(readdirSync(folder.path)).toEqual([]);
+  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '3' }, folder.join('f'), 80)).toBe(''); // 80 MiB are flushed twice
+  expect(readFileSync(folder.join('f')).length).toBe(80 * 2 ** 20);
 });
