@@ -122,11 +122,11 @@ export class Dispatcher implements Dispatch {
   }
 
   /** @param onLate - hears of the end of work that was answered ERR_TIMEOUT. @throws OverdueError. */
-  async #run<M extends MethodName>({ caller, method, params }: Call<M>, onLate: OnLate): Promise<MethodResult<M>> {
+  #run<M extends MethodName>({ caller, method, params }: Call<M>, onLate: OnLate): Promise<MethodResult<M>> | MethodResult<M> {
     const { gate, handlers } = this.#options;
     const handler = handlers[method] as (caller: Caller, params: MethodParams<M>) => Promise<MethodResult<M>> | MethodResult<M>; // the union over methods collapses to this one
     const work = specs[method].needsKeys ? gate.withKeys(() => handler(caller, params)) : handler(caller, params);
-    return work instanceof Promise ? await this.#withDeadline(work, onLate) : work;
+    return work instanceof Promise ? this.#withDeadline(work, onLate) : work;
   }
 
   /** Runs what changes something; its end is recorded before it is answered, and if it cannot be, the answer says that it is done all the same. */

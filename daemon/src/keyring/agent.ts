@@ -128,9 +128,11 @@ export class Agent {
     this.#autoLock.look();
     this.requireUnlocked();
     this.#autoLock.touch();
+    this.#gate.enter();
     try {
-      return await this.#gate.pass(work);
+      return await work();
     } finally {
+      this.#gate.leave();
       this.#autoLock.touch();
       this.#autoLock.dropOver(); // what it used may have waited for its end
     }

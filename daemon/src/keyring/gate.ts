@@ -21,14 +21,23 @@ export class Gate {
 
   /** @throws AgentError `ERR_AGENT_LOCKED`. */
   async pass<T>(work: () => Promise<T> | T): Promise<T> {
-    if (!this.#open) throw new AgentError('ERR_AGENT_LOCKED');
-    this.#inside += 1;
+    this.enter();
     try {
       return await work();
     } finally {
-      this.#inside -= 1;
-      if (this.#inside === 0) for (const resume of this.#waiting.splice(0)) resume();
+      this.leave();
     }
+  }
+
+  /** The same in two steps, for who waits in between anyhow: each `enter` needs a `leave`. @throws AgentError `ERR_AGENT_LOCKED`, and nobody is inside. */
+  enter(): void {
+    if (!this.#open) throw new AgentError('ERR_AGENT_LOCKED');
+    this.#inside += 1;
+  }
+
+  leave(): void {
+    this.#inside -= 1;
+    if (this.#inside === 0) for (const resume of this.#waiting.splice(0)) resume();
   }
 
   /** Closes at once for new requests and resolves when those inside are out. */

@@ -11,7 +11,7 @@ import {
 } from '@kms-agent/protocol';
 import { createJSONRPCErrorResponse, JSONRPCServer } from 'json-rpc-2.0';
 import type { Caller } from '../../caller/identity.ts';
-import type { Answer, Dispatch } from '../../dispatch/request.ts';
+import type { Call, Dispatch } from '../../dispatch/request.ts';
 import type { Envelope, Response } from './envelope.ts';
 
 /** Carries an answered error through the library to where it becomes a response. */
@@ -64,7 +64,8 @@ export class RpcServer {
   }
 
   async #run(method: MethodName, params: unknown, { caller, notification }: Context): Promise<unknown> {
-    const answer = await this.#call(method, params, caller, notification);
+    const call = this.#decode(method, params, caller, notification);
+    const answer = isAgentError(call) ? await this.#dispatch.refuse(caller, call, method, notification) : await this.#dispatch.dispatch(call);
     if (answer.error) throw new AnsweredError({ requestId: answer.requestId, error: answer.error });
     try {
       return encodeResult(method, answer.result);
@@ -79,11 +80,12 @@ export class RpcServer {
     return { requestId: (await this.#dispatch.refuse(caller, error, method)).requestId, error };
   }
 
-  async #call(method: MethodName, params: unknown, caller: Caller, notification: boolean): Promise<Answer> {
+  /** @returns the call; what is wrong with its parameters, to be answered. */
+  #decode(method: MethodName, params: unknown, caller: Caller, notification: boolean): Call | AgentError {
     try {
-      return await this.#dispatch.dispatch({ caller, method, params: decodeParams(method, params), notification });
+      return { caller, method, params: decodeParams(method, params), notification };
     } catch (error) {
-      if (isAgentError(error)) return await this.#dispatch.refuse(caller, error, method, notification);
+      if (isAgentError(error)) return error;
       throw error;
     }
   }

@@ -90,12 +90,12 @@ export class SoftwareProvider implements Provider, Encrypter, Signer, Importer, 
     return input.algorithm === 'AES_GCM' ? this.#symmetric.decrypt(ref, input) : await this.#private.decrypt(ref, input);
   }
 
-  async sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
-    return await this.#private.sign(ref, input);
+  sign(ref: MaterialRef, input: SignInput): Promise<Uint8Array> {
+    return this.#private.sign(ref, input); // no promise more on the way of every request
   }
 
-  async verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
-    return await this.#public.verify(ref, input);
+  verify(ref: MaterialRef, input: VerifyInput): Promise<boolean> {
+    return this.#public.verify(ref, input);
   }
 
   importAlgorithms(keySpec: KeySpec): readonly ImportWrappingAlgorithm[] {
