@@ -23,6 +23,9 @@ export interface FrontLimits {
   readonly stalledReaderMs: number;
 }
 
+/** Bytes of UTF-8 that a character of a string takes at most. */
+const utf8Most = 3;
+
 /** Bytes that an error response may take, for what does not fit into a batch's answer. */
 const errorReserveBytes = 600;
 
@@ -198,7 +201,8 @@ export class Connection {
 
   #encodeOne(response: Response): string | Promise<string> {
     const frame = encodeFrame(response);
-    if (Buffer.byteLength(frame) <= this.#limits.maxFrameBytes) return frame;
+    const { maxFrameBytes } = this.#limits;
+    if (frame.length * utf8Most <= maxFrameBytes || Buffer.byteLength(frame) <= maxFrameBytes) return frame;
     return this.#server.refuse(this.#peer.caller(), new AgentError('ERR_TOO_LARGE'), response.id).then(encodeFrame);
   }
 

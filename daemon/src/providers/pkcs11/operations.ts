@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { AgentError } from '@kms-agent/protocol';
 import type { Asker } from '../../caller/identity.ts';
 import type { DecryptInput, EncryptInput, EncryptOutput, MaterialRef, SignInput } from '../provider.ts';
@@ -48,7 +48,7 @@ export class TokenOperations {
   /** Each signature is verified: one that is not the key's is another's, or a fault's, which with RSA may give the key away. Nobody gets it. */
   async sign(ref: MaterialRef, input: SignInput, asker?: Asker): Promise<Uint8Array> {
     const { algorithm, message, messageType, signatureFormat } = input;
-    const digest = messageType === 'DIGEST' ? message : createHash('sha256').update(message).digest();
+    const digest = messageType === 'DIGEST' ? message : hash('sha256', message, 'buffer');
     const key = toRef(ref);
     const asTokensGiveIt = algorithm === 'ECDSA_SHA_256' ? ({ signatureFormat: 'P1363' } as const) : {};
     return await this.#keys.run(ref.keyVersionId, async () => {
