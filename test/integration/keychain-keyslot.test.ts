@@ -29,17 +29,18 @@ const accountOf = (keyslotId: string): string => `keyslot ${keyslotId}`;
 const read = (env: NodeJS.ProcessEnv, keyslotId: string): string => ask(env, `read('${accountOf(keyslotId)}')`);
 
 describe('init whose later part fails: the vault is there, its recovery code is shown, and what is missing is named', () => {
-  /** Runs init with a keychain, or a keyring, that fails. */
+  const dist = join(repository, 'daemon', 'dist');
+
+  /** Runs init with a keychain, or a keyring, that fails; as compiled, for nobody reaches into a bundle. */
   async function initWith(folder: TempFolder, broken: string, ...args: string[]) {
     const patch = folder.join('patch.mjs');
     writeFileSync(patch, broken);
-    const init = [agentProgram, 'init', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', ...args];
+    const init = [join(dist, 'cli', 'main.js'), 'init', '--data-dir', folder.join('vault'), '--passphrase-fd', '3', ...args];
     const { code, stdout, stderr } = await run('--disable-sigusr1', ['--disable-warning=ExperimentalWarning', '--import', patch, ...init], {
       secret: passphrase,
     });
     return { code, stdout: stdout.toString(), stderr };
   }
-  const dist = join(repository, 'daemon', 'dist');
   const noKeychain = `import { AgentError } from '${join(repository, 'protocol', 'dist', 'index.js')}';
     import { Keychain } from '${join(dist, 'os', 'keychain.js')}';
     Keychain.prototype.read = async () => undefined;
