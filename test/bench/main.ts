@@ -12,7 +12,7 @@ const help = `npm run bench -- [options]
 Measures kms-agent beside what people use today, in one run on this machine, and prints one table with the ratio beside each figure.
 It fails on a wrong answer, never on a slow one. Peers that are not installed are named and left out.
 
-  --quick         a minute's look: one round, short, without curves and files
+  --quick         two minutes' look: one round, short, without curves and files
   --rounds N      how often each is measured, the median counts (default 5)
   --only TEXT     only rows whose name contains TEXT; may be repeated
   --json          the report as JSON, for machines and for --compare

@@ -30,7 +30,7 @@ export async function makeBench(stack: AsyncDisposableStack, peers: Peers): Prom
     keys,
     ssh: await peers.sshAgent(),
     gpg: await peers.gpgAgent(),
-    echo: { ...(await peers.echo(answerBytes)), requestBytes },
+    echo: { ...(await peers.echo(answerBytes)), requestBytes, answerBytes },
     token: hasSoftHsm ? await makeToken(stack, peers) : void peers.missing.push('SoftHSM'),
   };
 }

@@ -17,7 +17,7 @@ export interface Bench {
   readonly keys: { readonly ec: string; readonly rsa: string; readonly aes: string };
   readonly ssh?: { readonly socketPath: string; readonly keys: Record<'ecdsa' | 'rsa', { publicKey: string; keyType: string }> } | undefined;
   readonly gpg?: { readonly socketPath: string; readonly keygrip: string } | undefined;
-  readonly echo: { readonly socketPath: string; readonly requestBytes: number };
+  readonly echo: { readonly socketPath: string; readonly requestBytes: number; readonly answerBytes: number };
   readonly token?:
     | {
         readonly agent: TestAgent;

@@ -11,6 +11,8 @@ export interface Variant {
   readonly name: string;
   readonly load: Omit<LoadSpec, 'seconds' | 'warmUpSeconds'>;
   readonly env?: NodeJS.ProcessEnv;
+  /** Whether answers that are errors are a figure of the row; elsewhere they end the bench. */
+  readonly mayFail?: boolean;
 }
 
 /** How long and how often everything is measured. */
@@ -20,12 +22,14 @@ export interface Thoroughness {
   readonly warmUpSeconds: number;
 }
 
-/** One load, in a process of its own. @throws Error with what it complained of. */
-export async function runLoad({ load, env = {} }: Variant, { seconds, warmUpSeconds }: Thoroughness): Promise<LoadResult> {
+/** One load, in a process of its own. @throws Error with what it complained of; for answers that are errors. */
+export async function runLoad({ name, load, env = {}, mayFail = false }: Variant, { seconds, warmUpSeconds }: Thoroughness): Promise<LoadResult> {
   const spec: LoadSpec = { ...load, seconds, warmUpSeconds };
   const args = ['--disable-warning=ExperimentalWarning', program, JSON.stringify(spec)];
   const { stdout } = await promisify(execFile)(process.execPath, args, { env: cleanEnv(env) });
-  return JSON.parse(stdout) as LoadResult;
+  const result = JSON.parse(stdout) as LoadResult;
+  if (result.errors > 0 && !mayFail) throw new Error(`${name}: ${result.errors} calls were answered with errors`);
+  return result;
 }
 
 /** All loads in turns, so that a machine that is slower for a while is so for each. @returns the median of each figure. */

@@ -41,7 +41,7 @@ export async function manyConnections(agent: TestAgent, keyId: string, thoroughn
   const [many, one] = ['kms-agent, 1,000 connections', 'kms-agent, one connection with 1,000 a second'];
   const all = await runInterleaved(
     [
-      { name: many, load: { work, connections, inFlight: 1, ratePerSecond: 1 } },
+      { name: many, load: { work, connections, inFlight: 1, ratePerSecond: 1 }, mayFail: true },
       { name: one, load: { work, connections: 1, inFlight: 1, ratePerSecond: connections } },
     ],
     { ...thoroughness, seconds: Math.max(3, thoroughness.seconds) },

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { initVault, TempFolder, TestAgent } from '../kit/agent.ts';
 import { compare, type Line } from './row.ts';
@@ -44,7 +45,8 @@ const imports = ['@kms-agent/protocol', 'json-rpc-2.0', 'koffi', 'node:sqlite', 
 /** What a process costs that only imports something: where the time and the memory of the start go. */
 export function startByImport(rounds: number, onDone: () => void): Line[] {
   const daemon = new URL('../../daemon/', import.meta.url);
-  const serve = { 'all that kms-agent serve imports': 'dist/cli/serve.js', 'the same, bundled': 'dist/bundle/serve.js' };
+  const bundled = readdirSync(new URL('dist/bundle/', daemon)).find((name) => name.startsWith('serve-')) ?? '';
+  const serve = { 'all that kms-agent serve imports': 'dist/cli/serve.js', 'the same, bundled': `dist/bundle/${bundled}` };
   const named = new Map(Object.entries(serve).map(([name, path]) => [new URL(path, daemon).href, name]));
   const all = [...imports, ...named.keys()];
   const report = `console.log(performance.now() - started, process.memoryUsage.rss() / 2 ** 20)`;

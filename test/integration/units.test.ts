@@ -249,14 +249,16 @@ describe('the figures, in a folder that belongs to another user', () => {
   });
 });
 
-test('the package ships every file of systemd/', () => {
+test('the package ships every file of systemd/, and the programs with the licences of what is in them', () => {
   const packed = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', join(repository, 'daemon')], { encoding: 'utf8', env: cleanEnv() })) as
     | { files: { path: string }[] }[]
     | Record<string, { files: { path: string }[] }>;
   const [first] = Array.isArray(packed) ? packed : Object.values(packed);
-  const shipped = first?.files.map(({ path }) => path).filter((path) => path.startsWith('systemd/'));
+  const all = first?.files.map(({ path }) => path) ?? [];
+  for (const path of ['main.js', 'early-signals.js', 'THIRD-PARTY-NOTICES.txt']) expect(all).toContain(`dist/bundle/${path}`);
+  const shipped = all.filter((path) => path.startsWith('systemd/'));
   const there = readdirSync(units, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  expect(shipped?.length).toBe(there.length);
+  expect(shipped.length).toBe(there.length);
   expect(there.length).toBeGreaterThan(8);
 });
 

@@ -8,7 +8,7 @@ export const canInject = process.getuid?.() === 0 && existsSync('/usr/bin/strace
 export interface Faults {
   /** Names with commas between. */
   readonly calls: string;
-  /** For example EIO; `KILL` ends the process before the call. */
+  /** For example EIO; `KILL` ends the process before the call; `SLOW` has it wait 0.3 s. */
   readonly error: string;
   /** Only calls on these paths, or on descriptors of them. Default: all. */
   readonly paths?: readonly string[];
@@ -17,7 +17,8 @@ export interface Faults {
 }
 
 function argumentsOf({ calls, error, paths = [], when }: Faults): string[] {
-  const inject = `inject=${calls}:${error === 'KILL' ? 'signal' : 'error'}=${error}${when === undefined ? '' : `:when=${when}`}`;
+  const effect = error === 'SLOW' ? 'delay_enter=300000' : `${error === 'KILL' ? 'signal' : 'error'}=${error}`;
+  const inject = `inject=${calls}:${effect}${when === undefined ? '' : `:when=${when}`}`;
   return ['-e', `trace=${calls}`, '-e', inject, ...paths.flatMap((path) => ['-P', path])];
 }
 

@@ -23,7 +23,7 @@ function packageOf(file) {
 
 function describePackage(folder) {
   const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
-  const texts = readdirSync(folder).filter((file) => /^licen[cs]e/i.test(file));
+  const texts = readdirSync(folder).filter((file) => /^(licen[cs]e|notice|copying)/i.test(file));
   return [`${name} ${version} (${license})`, ...texts.map((file) => readFileSync(join(folder, file), 'utf8').trim())].join('\n\n');
 }
 
@@ -33,7 +33,7 @@ const notices = {
   file: 'THIRD-PARTY-NOTICES.txt',
   generateBundle(_options, bundle) {
     const files = Object.values(bundle).flatMap(({ moduleIds = [] }) => moduleIds.filter((id) => id.includes('/node_modules/')));
-    const folders = [...new Set(files.map(packageOf))].sort((a, b) => (a < b ? -1 : 1));
+    const folders = [...new Set([...files, fileURLToPath(import.meta.resolve('rolldown'))].map(packageOf))].sort((a, b) => (a < b ? -1 : 1));
     this.emitFile({ type: 'asset', fileName: notices.file, source: `${folders.map(describePackage).join(`\n\n${'-'.repeat(72)}\n\n`)}\n` });
   },
 };
@@ -56,12 +56,13 @@ export default async function bundlePrograms() {
   for (const [folder, input] of Object.entries(programs)) {
     const dir = dirOf(folder);
     const made = statSync(join(dir, notices.file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
-    if (made > newest) continue;
+    if (made > newest && made <= Date.now()) continue; // else the clock was set back since
     const bundle = await rolldown({ input, platform: 'node', external: native, plugins: [notices], logLevel: 'warn' });
-    await bundle.write({ dir, format: 'esm', cleanDir: true, entryFileNames: '[name].js', chunkFileNames: '[name].js' });
+    // A name with a hash: an agent that runs finds its own parts or none, never those of the next one.
+    await bundle.write({ dir, format: 'esm', cleanDir: true, entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js' });
     await bundle.close();
     console.error(`[setup] bundled ${relative(root, dir)}`);
   }
 }
 
-if (import.meta.main) await bundlePrograms();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await bundlePrograms();

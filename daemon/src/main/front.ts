@@ -182,6 +182,6 @@ export class Front {
   /** Each takes a tenth of a start. */
   #doLater(): void {
     this.#describe();
-    void this.#metrics.load();
+    this.#metrics.load().catch((error: unknown) => this.#options.log.error('the figures cannot be loaded', { detail: describeError(error) }));
   }
 }

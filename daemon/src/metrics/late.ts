@@ -25,7 +25,10 @@ export class LateMetrics {
 
   /** Loads them, unless they are or are being. */
   load(): Promise<Metrics> {
-    this.#loading ??= this.#load();
+    this.#loading ??= this.#load().catch((error: unknown) => {
+      this.#loading = undefined; // the next who asks tries again
+      throw error;
+    });
     return this.#loading;
   }
 

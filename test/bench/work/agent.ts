@@ -19,7 +19,9 @@ export async function openAgent({ socketPath, operation, keyId, bytes }: Spec): 
     },
     advanceEncrypt: async (check) => {
       const sealed = await kms.advanceEncrypt({ keyId, plaintext: message });
-      if (check) judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob: sealed.ciphertextBlob })).plaintext));
+      if (!check) return;
+      judge(!Buffer.from(sealed.ciphertextBlob).includes(message.subarray(0, 16)));
+      judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob: sealed.ciphertextBlob })).plaintext));
     },
     advanceDecrypt: async () => judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob })).plaintext)),
     describeKey: async () => judge((await kms.describeKey({ keyId })).keyState === 'Enabled'),

@@ -1,4 +1,4 @@
-import { createCipheriv, generateKeyPairSync, randomBytes, sign, verify } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createSecretKey, generateKeyPairSync, randomBytes, randomFillSync, sign, verify } from 'node:crypto';
 import { promisify } from 'node:util';
 import { type Session, type WorkSpec, WrongAnswer } from './work.ts';
 
@@ -20,12 +20,26 @@ export function openCrypto({ operation, bytes, threads }: Extract<WorkSpec, { ki
   };
 }
 
-function encrypting(message: Buffer): () => undefined {
-  const key = randomBytes(32);
-  return () => {
-    const cipher = createCipheriv('aes-256-gcm', key, randomBytes(12), { authTagLength: 16 });
-    cipher.update(message);
+const [ivBytes, ivs] = [12, 512];
+
+/** As fast as it goes: with a key object, and with random IVs that are made many at a time. */
+function encrypting(message: Buffer): (check: boolean) => undefined {
+  const key = createSecretKey(randomBytes(32));
+  const pool = Buffer.alloc(ivBytes * ivs);
+  let next = pool.length;
+  return (check) => {
+    if (next === pool.length) {
+      randomFillSync(pool);
+      next = 0;
+    }
+    const iv = pool.subarray(next, next + ivBytes);
+    next += ivBytes;
+    const cipher = createCipheriv('aes-256-gcm', key, iv, { authTagLength: 16 });
+    const ciphertext = cipher.update(message);
     cipher.final();
-    cipher.getAuthTag();
+    const tag = cipher.getAuthTag();
+    if (!check) return;
+    const decipher = createDecipheriv('aes-256-gcm', key, iv, { authTagLength: 16 }).setAuthTag(tag);
+    if (!Buffer.concat([decipher.update(ciphertext), decipher.final()]).equals(message)) throw new WrongAnswer('node:crypto');
   };
 }

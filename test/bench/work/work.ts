@@ -7,7 +7,7 @@ export type WorkSpec =
       readonly keyId: string;
       readonly bytes: number;
     }
-  | { readonly kind: 'echo'; readonly socketPath: string; readonly requestBytes: number }
+  | { readonly kind: 'echo'; readonly socketPath: string; readonly requestBytes: number; readonly answerBytes: number }
   | { readonly kind: 'ssh-agent'; readonly socketPath: string; readonly publicKey: string; readonly keyType: string }
   | { readonly kind: 'gpg-agent'; readonly socketPath: string; readonly keygrip: string }
   | { readonly kind: 'crypto'; readonly operation: CryptoOperation; readonly bytes: number; readonly threads: boolean }

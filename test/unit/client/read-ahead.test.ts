@@ -122,25 +122,38 @@ test('AsideFile: what is written gives its memory back, unless others have a par
   expect([shared.byteLength, part.byteLength, small.byteLength]).toEqual([20_000, 10_000, 16]);
 });
 
-/** Writes a file of as many MiB under faults of the system. @returns the code of the error that `write` or `keep` ends with. */
-function writeUnder(faults: Parameters<typeof withFaults>[0], file: string, mebibytes: number): string {
+/** Runs a few lines that write a file aside, under faults of the system. @returns what they print. */
+function runUnder(faults: Parameters<typeof withFaults>[0], file: string, lines: string): string {
   const script = `
     const { AsideFile } = await import(${JSON.stringify(new URL('../../../client/dist/aside.js', import.meta.url).href)});
-    using file = new AsideFile(process.argv[1]);
-    const pieces = async function* () { for (let n = 0; n < Number(process.argv[2]); n += 1) yield Buffer.alloc(2 ** 20, n); };
-    await file.write(pieces()).then(() => file.keep(false)).catch((error) => console.log(error.code));`;
+    const pieces = async function* (count) { for (let n = 0; n < count; n += 1) yield Buffer.alloc(2 ** 20, n); };
+    ${lines}`;
   const [strace = '', ...args] = withFaults(faults);
   const env = { ...process.env, UV_THREADPOOL_SIZE: '1' }; // strace counts the calls of each thread by itself
-  return execFileSync(strace, [...args, process.execPath, '--input-type=module', '-e', script, file, String(mebibytes)], { env })
+  return execFileSync(strace, [...args, process.execPath, '--input-type=module', '-e', script, file], { env })
     .toString()
     .trim();
 }
 
 test.skipIf(!canInject)('AsideFile: a disk that fails while it takes what was written first ends the file, and nothing stays (needs root and strace)', () => {
   using folder = new TempFolder();
-  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '1' }, folder.join('f'), 80)).toBe('EIO'); // the system says it once
-  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '2' }, folder.join('f'), 80)).toBe('EIO'); // nothing is written after this one
+  const write = `using file = new AsideFile(process.argv[1]);
+    await file.write(pieces(80)).then(() => file.keep(false)).catch((error) => console.log(error.code));`;
+  const writeUnder = (when: string): string => runUnder({ calls: 'fdatasync', error: 'EIO', when }, folder.join('f'), write);
+  expect(writeUnder('1')).toBe('EIO'); // the system says it once
+  expect(writeUnder('2')).toBe('EIO'); // nothing is written after this one
   expect(readdirSync(folder.path)).toEqual([]);
-  expect(writeUnder({ calls: 'fdatasync', error: 'EIO', when: '3' }, folder.join('f'), 80)).toBe(''); // 80 MiB are flushed twice
+  expect(writeUnder('3')).toBe(''); // 80 MiB are flushed twice
   expect(readFileSync(folder.join('f')).length).toBe(80 * 2 ** 20);
+});
+
+test.skipIf(!canInject)('AsideFile: a source that fails while the disk takes what was written: the file is closed after that (needs root and strace)', () => {
+  using folder = new TempFolder();
+  const write = `const failing = async function* () { yield* pieces(34); throw new Error('gone'); };
+    const file = new AsideFile(process.argv[1]);
+    const started = performance.now();
+    await file.write(failing()).catch(() => console.log(performance.now() - started > 250));
+    file[Symbol.dispose]();`;
+  expect(runUnder({ calls: 'fdatasync', error: 'SLOW' }, folder.join('f'), write)).toBe('true');
+  expect(readdirSync(folder.path)).toEqual([]);
 });
