@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { installCommand } from '../../daemon/src/cli/install/host.ts';
 import { dateAnew, isOutdated } from '../../daemon/src/cli/install/outdated.ts';
-import { compareVersion, quoteWord, readProgram, systemManager, userManager } from '../../daemon/src/cli/install/units.ts';
+import { compareVersion, quoteWord, readProgram, systemManager, unitSteps, userManager } from '../../daemon/src/cli/install/units.ts';
 import { agentProgram, cleanEnv, repository, run, TempFolder } from '../kit/agent.ts';
 
 const units = join(repository, 'daemon', 'systemd'); // the folder itself: systemd/ at the top is a link to it
@@ -260,6 +260,19 @@ test('the package ships every file of systemd/, and the programs with the licenc
   const there = readdirSync(units, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   expect(shipped.length).toBe(there.length);
   expect(there.length).toBeGreaterThan(8);
+});
+
+test.each([
+  ['active', true],
+  ['activating', true],
+  ['deactivating', true],
+  ['reloading', true],
+  ['inactive', false],
+  ['failed', false],
+])('a service that is %s when its program changes: restarted %s', (state, restarted) => {
+  const manager = { ...userManager('/nowhere', ['/node', '/kms-agent.js']), units: [], systemctl: () => state };
+  const restart = unitSteps(manager, () => true).find(({ name }) => name === 'restart');
+  expect(restart?.isDone()).toBe(!restarted);
 });
 
 describe('whether a service is older than its program, when the clock was set', () => {

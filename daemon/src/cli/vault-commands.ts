@@ -52,8 +52,8 @@ export async function init({ dataDir, passphraseFd, json, defaultKey, keychain }
   } catch (error) {
     throw unfinished(error, defaultKey && made.defaultKeyId === undefined);
   } finally {
+    if (json) say(JSON.stringify({ dataDir, recoveryCode, ...made })); // before what may fail, too
     vault.close();
-    if (json) say(JSON.stringify({ dataDir, recoveryCode, ...made }));
   }
   if (!json) showRest(made);
 }

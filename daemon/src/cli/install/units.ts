@@ -133,6 +133,11 @@ export function requireVersion(manager: Pick<Manager, 'leastVersion' | 'systemct
 const isStale = ({ systemctl }: Manager): boolean =>
   [socketUnit, serviceUnit].some((name) => systemctl('show', '--property=NeedDaemonReload', '--value', name) === 'yes');
 
+/** Whether a process of the service may be there: one that starts, or ends, runs the program that it was started with. */
+function isAtWork({ systemctl }: Manager): boolean {
+  return !['inactive', 'failed'].includes(systemctl('show', '--property=ActiveState', '--value', serviceUnit));
+}
+
 /**
  * The units, and a socket that listens from now on and after each start.
  * @param isChanging - whether an earlier step changes the program; a dry run leaves nothing on the disk that would say so.
@@ -159,7 +164,7 @@ export function unitSteps(manager: Manager, isChanging: () => boolean = () => fa
     plainStep(
       'restart',
       `restart ${serviceUnit} if it runs another version; callers wait for it at the socket`,
-      () => !is('is-active', serviceUnit) || !(isChanging() || !units.every(holds) || isOutdated(manager)),
+      () => !isAtWork(manager) || !(isChanging() || !units.every(holds) || isOutdated(manager)),
       () => {
         dateAnew(manager);
         systemctl('restart', serviceUnit);
