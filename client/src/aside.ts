@@ -37,7 +37,8 @@ export class AsideFile implements Disposable {
   readonly #path: string;
   readonly #aside: string;
   #unflushedBytes = 0;
-  #flushing: Promise<void> | undefined;
+  #flushed: Promise<void> = Promise.resolve();
+  #isFlushing = false;
 
   /** @throws the file system's error, as `EACCES`. */
   constructor(path: string) {
@@ -54,7 +55,7 @@ export class AsideFile implements Disposable {
     syncFolder(dirname(this.#path));
   }
 
-  /** Writes every piece in the order they come; the next ones are asked for while some are written, so each must own its memory. */
+  /** Writes every piece in the order they come; the next ones are asked for while some are written, so each must own its memory, and most are empty afterwards. */
   async write(source: AsyncIterable<Uint8Array>): Promise<void> {
     let writing: Promise<void> = Promise.resolve();
     let [batch, bytes]: [Uint8Array[], number] = [[], 0];
@@ -70,20 +71,24 @@ export class AsideFile implements Disposable {
       }
       await writing;
       await this.#writeBatch(batch, bytes);
-      await this.#flushing;
+      await this.#flushed;
     } finally {
-      await Promise.allSettled([writing, this.#flushing]); // the descriptor is still in use
+      await Promise.allSettled([writing, this.#flushed]); // the descriptor is still in use
     }
   }
 
-  /** Whoever writes hears of a disk that fails: the system says it once, to whoever flushes first (fsync(2), ERRORS). */
-  async #flushSome(bytes: number): Promise<void> {
+  /** Nobody waits for a disk that is slow, but for its end; of one that fails the system tells once, whoever flushes first (fsync(2), ERRORS). */
+  #flushSome(bytes: number): void {
     this.#unflushedBytes += bytes;
-    if (this.#unflushedBytes < flushBytes) return;
+    if (this.#isFlushing || this.#unflushedBytes < flushBytes) return;
     this.#unflushedBytes = 0;
-    await this.#flushing;
-    this.#flushing = flush(this.fd);
-    this.#flushing.catch(() => undefined); // it is heard of when it is waited for
+    this.#isFlushing = true;
+    this.#flushed = this.#flushed
+      .then(() => flush(this.fd))
+      .finally(() => {
+        this.#isFlushing = false;
+      });
+    this.#flushed.catch(() => undefined); // it is heard of when it is waited for
   }
 
   async #writeBatch(pieces: readonly Uint8Array[], bytes: number): Promise<void> {
@@ -91,7 +96,8 @@ export class AsideFile implements Disposable {
     const { bytesWritten } = await writePieces(this.fd, pieces);
     if (bytesWritten === bytes) {
       for (const piece of pieces) release(piece);
-      return await this.#flushSome(bytes);
+      this.#flushSome(bytes);
+      return;
     }
     const rest = Buffer.concat(pieces).subarray(bytesWritten); // a full disk, most likely: the next write says so
     for (let offset = 0; offset < rest.length; ) offset += (await writeSome(this.fd, rest, offset)).bytesWritten;
