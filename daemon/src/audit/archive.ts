@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, type Dirent, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { isBesideRecord, isCurrentFile, listFiles, readFirst } from './folder.ts';
+import { isBesideRecord, isCurrentFile, listFiles, readFirst } from './files.ts';
 import { type ReadLine, readAll, readWhole } from './reading.ts';
 
 /** A file of the record, the number of its first record, and its bytes. */

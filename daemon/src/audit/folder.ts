@@ -7,63 +7,35 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
   readSync,
   renameSync,
   rmSync,
   statSync,
-  unlinkSync,
   writeSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { AgentError } from '@kms-agent/protocol';
 import { lockFile } from '../os/libc.ts';
 import type { ChainEnd } from './chain.ts';
-import { type AuditRecord, decodeRecord, hashLine, noHash } from './record.ts';
+import { currentName, isBeginningOf, listFiles, lockName, openRegular, readFirst, readLast, reserveName, rotatedName, tailBytes, writeWhole } from './files.ts';
+import { type KeepLimits, type OldestFile, OldestFiles } from './oldest-files.ts';
+import { type AuditRecord, hashLine, noHash } from './record.ts';
 
 /** Limits of the folder; each is a setting of the agent. */
-export interface AuditLimits {
+export interface AuditLimits extends KeepLimits {
   /** Bytes after which a new file is begun. */
   readonly maxFileBytes: number;
-  /** Bytes of all files together; the oldest go first. */
-  readonly maxTotalBytes: number;
-  /** A file whose last record is younger than so many milliseconds stays, whatever there is of others; 0 lets every one go. */
-  readonly minAgeMs: number;
   /** Bytes that are kept free, to record that the disk is full. */
   readonly reserveBytes: number;
   /** Whether each batch is on the disk before its answers leave; else it is in the kernel's hands. */
   readonly sync: boolean;
 }
 
-const currentName = 'audit.jsonl';
-const reserveName = 'reserve';
-const lockName = 'audit.lock';
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
+
 /** Where a file that somebody deleted is written again. */
 const restoredName = 'restored';
-const filePattern = /^audit(-\d+)?\.jsonl$/;
-
-/** Bytes that the last line of a file surely fits into. */
-const tailBytes = 1_048_576;
-
-const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_TRUNC } = constants;
-
-/** A rotated file: the number of its first record stands in its name. */
-const rotatedName = (firstSeq: number): string => `audit-${String(firstSeq).padStart(12, '0')}.jsonl`;
-
-/** Whether a file is the one that is written. */
-export const isCurrentFile = (file: string): boolean => basename(file) === currentName;
-
-/** Whether a file is one that the agent keeps in the folder beside the record. */
-export const isBesideRecord = (name: string): boolean => name === reserveName || name === lockName;
-
-/** The files of the record, oldest first; the one that is written is the last. */
-export function listFiles(folder: string): string[] {
-  const entries = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile() && filePattern.test(entry.name)); // a pipe of such a name must make nobody wait
-  const names = entries.map(({ name }) => name).sort();
-  const rotated = names.filter((name) => name !== currentName);
-  return [...rotated, ...names.filter((name) => name === currentName)].map((name) => join(folder, name));
-}
 
 /** The files that hold the record, written so that what was written is whole or is not there. Every call may throw the system's error. */
 export class AuditFolder {
@@ -78,13 +50,13 @@ export class AuditFolder {
   #tampering: Record<string, number> | undefined;
   /** A write failed half way, and what it left could not be cut off: what is beyond `#size` is our own. */
   #hasRemains = false;
-  /** When each rotated file was first there, by the clock that nobody can set; those of before the first look may be of any age. */
-  #seen: ReadonlyMap<string, number> | undefined;
+  readonly #oldest: OldestFiles;
 
   /** @throws AgentError `ERR_STATE_CONFLICT` when another agent holds the folder, or others can write it. */
   constructor(folder: string, limits: AuditLimits) {
     this.#folder = folder;
     this.#limits = limits;
+    this.#oldest = new OldestFiles(folder, limits);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const { uid, mode } = statSync(folder);
     if (uid !== process.geteuid?.() || (mode & 0o022) !== 0)
@@ -156,43 +128,9 @@ export class AuditFolder {
     return tampering;
   }
 
-  /**
-   * The oldest files past the limit that may go, and the records in each, by number. It is to be called after each rotation.
-   * @param now - milliseconds since the epoch; undefined where nobody knows for certain.
-   * @param sinceBoot - milliseconds since the machine started.
-   */
-  findOldest(now: number | undefined, sinceBoot: number): { file: string; firstSeq: number; lastSeq: number }[] {
-    const files = listFiles(this.#folder);
-    this.#noteSeen(files, sinceBoot);
-    const sizes = files.map((file) => statSync(file).size);
-    let total = sizes.reduce((sum, size) => sum + size, 0);
-    const oldest: { file: string; firstSeq: number; lastSeq: number }[] = [];
-    for (const [index, file] of files.entries()) {
-      const next = files[index + 1];
-      if (total <= this.#limits.maxTotalBytes || next === undefined || !this.#isOldEnough(file, now, sinceBoot)) break;
-      total -= sizes[index] ?? 0;
-      const after = readFirst(next)?.seq ?? 0;
-      oldest.push({ file, firstSeq: readFirst(file)?.seq ?? 0, lastSeq: after - 1 });
-    }
-    return oldest;
-  }
-
-  #noteSeen(files: readonly string[], sinceBoot: number): void {
-    const before = this.#seen;
-    const rotated = files.filter((file) => !isCurrentFile(file));
-    this.#seen = new Map(rotated.map((file) => [file, before ? (before.get(file) ?? sinceBoot) : Number.NEGATIVE_INFINITY]));
-  }
-
-  /**
-   * Of a file without a time to read, or with one that is still to come, nobody knows. One that was not there so long ago is not so old, whatever its records say:
-   * the wall clock may have been behind when they were made.
-   */
-  #isOldEnough(file: string, now: number | undefined, sinceBoot: number): boolean {
-    const { minAgeMs } = this.#limits;
-    if (minAgeMs === 0) return true;
-    if (now === undefined || sinceBoot - (this.#seen?.get(file) ?? sinceBoot) < minAgeMs) return false;
-    const age = now - Date.parse(readLast(file)?.record.time ?? '');
-    return age >= minAgeMs; // not for NaN
+  /** The oldest files past the limit that may go. It is to be called after each rotation. @param now, sinceBoot - as of OldestFiles. */
+  findOldest(now: number | undefined, sinceBoot: number): OldestFile[] {
+    return this.#oldest.find(now, sinceBoot);
   }
 
   /** Deletes a file; one that is gone already is gone. */
@@ -312,61 +250,5 @@ export class AuditFolder {
       if (last) return last;
     }
     return undefined;
-  }
-}
-
-/** Opens a file to write. What else can stand in its place must make nobody wait, a pipe above all. @throws TypeError for it; the system's error. */
-function openRegular(path: string, flag: number): { fd: number; size: number } {
-  const fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | flag, 0o600);
-  const stat = fstatSync(fd);
-  if (stat.isFile()) return { fd, size: stat.size };
-  closeSync(fd);
-  throw new TypeError('a file of the audit record is no regular file');
-}
-
-/** Writes a file of its own, durably; one that cannot be whole is not left. */
-function writeWhole(path: string, content: Uint8Array): void {
-  const { fd } = openRegular(path, O_TRUNC);
-  try {
-    let written = 0;
-    while (written < content.length) written += writeSync(fd, content, written);
-    fdatasyncSync(fd);
-  } catch (error) {
-    unlinkSync(path);
-    throw error;
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Whether some bytes are the first of others: a copy of a file that went on. */
-const isBeginningOf = (bytes: Buffer, all: Uint8Array): boolean => bytes.length <= all.length && bytes.equals(all.subarray(0, bytes.length));
-
-/** The first record of a file. */
-export function readFirst(file: string): AuditRecord | undefined {
-  const fd = openSync(file, constants.O_RDONLY | O_NONBLOCK);
-  try {
-    const head = Buffer.alloc(65_536);
-    const text = head.toString('utf8', 0, readSync(fd, head, 0, head.length, 0));
-    return decodeRecord(text.slice(0, Math.max(text.indexOf('\n'), 0)));
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** The last line of a file that is a record. */
-export function readLast(file: string): { record: AuditRecord; line: string } | undefined {
-  const fd = openSync(file, constants.O_RDONLY | O_NONBLOCK);
-  try {
-    const { size } = fstatSync(fd);
-    const tail = Buffer.alloc(Math.min(size, tailBytes));
-    readSync(fd, tail, 0, tail.length, size - tail.length);
-    for (const line of tail.toString().split('\n').reverse()) {
-      const record = line === '' ? undefined : decodeRecord(line);
-      if (record) return { record, line };
-    }
-    return undefined;
-  } finally {
-    closeSync(fd);
   }
 }

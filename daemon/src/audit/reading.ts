@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError } from '@kms-agent/protocol';
-import { isCurrentFile, listFiles, readFirst } from './folder.ts';
+import { isCurrentFile, listFiles, readFirst } from './files.ts';
 import { type AuditRecord, decodeRecord } from './record.ts';
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;

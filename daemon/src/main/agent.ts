@@ -1,18 +1,18 @@
 import { Agent } from '../keyring/agent.ts';
 import type { TimeSource } from '../keyring/clock.ts';
 import { describeError } from '../log.ts';
-import type { StartOptions } from '../main.ts';
 import { Keychain } from '../os/keychain.ts';
 import { leaveNow } from '../os/libc.ts';
 import type { Provider } from '../providers/provider.ts';
 import { SoftwareProvider } from '../providers/software/provider.ts';
 import { runSelfTest } from '../providers/software/self-test.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { Record } from './record.ts';
+import type { StartOptions } from './options.ts';
+import type { AuditParts } from './record.ts';
 import { makeTokenProvider } from './token-provider.ts';
 
 /** What an agent is made of beside its options. */
-export interface AgentParts extends Record {
+export interface AgentParts extends AuditParts {
   /** The vault that was opened first. */
   readonly found: Vault | undefined;
   readonly time: TimeSource;
@@ -22,7 +22,7 @@ export interface AgentParts extends Record {
 }
 
 /** Keys may still be in memory: nothing else is of use than to leave, and to say why. */
-export function leaveAfterLock({ log }: Pick<StartOptions, 'log'>, { audit }: Pick<Record, 'audit'>): (error?: unknown) => void {
+export function leaveAfterLock({ log }: Pick<StartOptions, 'log'>, { audit }: Pick<AuditParts, 'audit'>): (error?: unknown) => void {
   return (error) => {
     log.error('lock did not come to its end; leaving, because keys may still be in memory', error === undefined ? {} : { detail: describeError(error) });
     audit.note({ operation: 'lock', outcome: 'failed', error: error === undefined ? 'overdue' : 'failed' });

@@ -8,7 +8,6 @@ import type { Agent } from '../keyring/agent.ts';
 import type { TimeSource } from '../keyring/clock.ts';
 import type { SessionLocks } from '../keyring/session-locks.ts';
 import { describeError } from '../log.ts';
-import type { StartOptions } from '../main.ts';
 import { LateMetrics } from '../metrics/late.ts';
 import { QuietWork } from '../metrics/quiet-work.ts';
 import type { MetricsSnapshot } from '../metrics/registry.ts';
@@ -17,7 +16,8 @@ import { canReadExecutables, readMachineId } from '../os/machine.ts';
 import { version } from '../os/own-package.ts';
 import { readProtections } from '../os/protections.ts';
 import { Policy } from '../policy/policy.ts';
-import type { Record } from './record.ts';
+import type { StartOptions } from './options.ts';
+import type { AuditParts } from './record.ts';
 
 /** Bytes of a frame that its envelope and id may take beside a list. */
 const envelopeBytes = 1024;
@@ -47,7 +47,7 @@ function providerNameOf(agent: Agent, keyId: string | undefined): string {
 }
 
 /** What answers for an agent. */
-export interface FrontParts extends Pick<Record, 'audit'> {
+export interface FrontParts extends Pick<AuditParts, 'audit'> {
   readonly agent: Agent;
   readonly sessionLocks: SessionLocks;
   readonly time: TimeSource;

@@ -2,11 +2,11 @@ import { Audit } from '../audit/audit.ts';
 import type { TimeSource } from '../keyring/clock.ts';
 import { Witness } from '../keyring/witness.ts';
 import { describeError } from '../log.ts';
-import type { StartOptions } from '../main.ts';
 import { version } from '../os/own-package.ts';
+import type { StartOptions } from './options.ts';
 
 /** The audit record, and what compares it with the vault. */
-export interface Record {
+export interface AuditParts {
   readonly audit: Audit;
   readonly witness: Witness;
 }
@@ -18,7 +18,7 @@ export function openRecord({
   acceptRollback,
   log,
   time,
-}: Pick<StartOptions, 'settings' | 'auditFolder' | 'acceptRollback' | 'log'> & { time: TimeSource }): Record {
+}: Pick<StartOptions, 'settings' | 'auditFolder' | 'acceptRollback' | 'log'> & { time: TimeSource }): AuditParts {
   const audit = new Audit({
     folder: auditFolder,
     maxFileBytes: settings.auditMaxFileBytes,

@@ -5,7 +5,7 @@ import { isAgentError } from '@kms-agent/protocol';
 import fc from 'fast-check';
 import { Audit, type AuditOptions } from '../../../daemon/src/audit/audit.ts';
 import type { AuditState } from '../../../daemon/src/audit/chain.ts';
-import { listFiles } from '../../../daemon/src/audit/folder.ts';
+import { listFiles } from '../../../daemon/src/audit/files.ts';
 import { type AuditEntry, type AuditRecord, decodeRecord, encodeRecord, hashLine } from '../../../daemon/src/audit/record.ts';
 import { firstState, resume } from '../../../daemon/src/audit/resume.ts';
 import { verifyAudit } from '../../../daemon/src/audit/verify.ts';

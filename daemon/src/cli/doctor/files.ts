@@ -1,7 +1,7 @@
 import { closeSync, constants, lstatSync, openSync, type Stats, statfsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { systemSocketPath } from '@kms-agent/protocol';
-import { listFiles, readLast } from '../../audit/folder.ts';
+import { listFiles, readLast } from '../../audit/files.ts';
 import { findUserId } from '../../os/users.ts';
 import { serviceUser, systemPlaces } from '../install/host.ts';
 import { wrong } from './finding.ts';
