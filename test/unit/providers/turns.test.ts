@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { isAgentError } from '@kms-agent/protocol';
 import { expect, test } from 'vitest';
 import { TokenFailure } from '../../../daemon/src/providers/pkcs11/messages.ts';
 import { defaultTokenSettings } from '../../../daemon/src/providers/pkcs11/settings.ts';
@@ -8,7 +9,8 @@ import { type Asked, Turns } from '../../../daemon/src/providers/pkcs11/turns.ts
 const settings = { ...defaultTokenSettings, name: 'hsm', module: '/m.so', uri: 'pkcs11:token=hsm' };
 const lost = (helper: 'died' | 'late' | 'ended') => ({ kind: 'fault', rv: 'a loss', call: 'sign', helper }) as const;
 const asked = (kind: string, connection = 1): Asked => ({ call: 'sign', asker: { uid: 1, connection }, kind });
-const makeTurns = (overrides: { readonly timeoutMs?: number } = {}): Turns => new Turns({ ...settings, ...overrides }, () => undefined);
+const makeTurns = (overrides: { readonly timeoutMs?: number; readonly maxQueued?: number } = {}): Turns =>
+  new Turns({ ...settings, ...overrides }, () => undefined);
 
 /** Tries a call once. */
 async function tryOnce<T>(turns: Turns, what: Asked, ask: () => Promise<T>, tries = new Tries(1000)): Promise<T> {
@@ -84,4 +86,32 @@ test('Tries: no try begins long after the first, however often others took its h
   young.begin();
   young.note(lost('ended'));
   expect(() => young.checkRepeat(lost('ended'))).not.toThrow();
+});
+
+test('Turns: of a kind that has cost helpers no more wait than may be queued', async () => {
+  const turns = makeTurns({ maxQueued: 10 });
+  const fail = async (): Promise<never> => {
+    throw new TokenFailure(lost('died'));
+  };
+  const tries = new Tries(1000);
+  for (let left = 2; left > 0; left -= 1) await expect(tryOnce(turns, asked('a'), fail, tries)).rejects.toMatchObject({ failure: { kind: 'fault' } });
+  const outcomes = await Promise.allSettled(Array.from({ length: 30 }, () => tryOnce(turns, asked('a'), fail)));
+  const busy = outcomes.filter((outcome) => outcome.status === 'rejected' && isAgentError(outcome.reason, 'ERR_BUSY'));
+  expect(busy).toHaveLength(19); // one is tried, and ten wait for it
+});
+
+test('Turns: a try that did not come to the token tells nobody that it cost a helper', async () => {
+  let isDown = false;
+  const turns = new Turns({ ...settings, timeoutMs: 3000 }, async () => {
+    if (isDown) throw new TokenFailure(lost('died')); // what the token is down for, and long past
+  });
+  const tries = new Tries(1000);
+  const fail = async (): Promise<never> => {
+    throw new TokenFailure(lost('died'));
+  };
+  for (let left = 2; left > 0; left -= 1) await expect(tryOnce(turns, asked('a'), fail, tries)).rejects.toMatchObject({ failure: { kind: 'fault' } });
+  isDown = true;
+  const outcomes = await Promise.allSettled(Array.from({ length: 2 }, () => tryOnce(turns, asked('a'), fail)));
+  const kinds = outcomes.map((outcome) => (outcome.status === 'rejected' ? outcome.reason.failure.kind : 'answered'));
+  expect(kinds).toEqual(['fault', 'fault']);
 });

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Asker } from '../../caller/identity.ts';
 import { type Failure, type HelperEnd, TokenFailure } from './messages.ts';
+import { busy } from './slots.ts';
 
 type Fault = Extract<Failure, { kind: 'fault' }>;
 
@@ -28,10 +29,14 @@ export const free = Symbol('free');
 export class CostlyCalls {
   readonly #marks = new Map<string, Mark>();
   readonly #patienceMs: number;
+  readonly #maxWaiting: number;
+  /** Calls that wait for the outcome of another one's try; each holds its message. */
+  #waiting = 0;
 
-  /** @param patienceMs - who has waited for others so long is told what they were told. */
-  constructor(patienceMs: number) {
+  /** @param patienceMs - who has waited for others so long is told what they were told. @param maxWaiting - so many may wait. */
+  constructor(patienceMs: number, maxWaiting: number) {
     this.#patienceMs = patienceMs;
+    this.#maxWaiting = maxWaiting;
   }
 
   /** A call of the kind has cost a helper more than it may. */
@@ -49,21 +54,30 @@ export class CostlyCalls {
    * Tries for all, or shares what the one that does was told.
    * @param work - is given how the last one lost its helper.
    * @returns `free` when another one went well.
-   * @throws TokenFailure of kind `failed` when another one of the same connection cost a helper; whatever `work` throws.
+   * @throws TokenFailure of kind `failed` when another one of the same connection cost a helper; AgentError `ERR_BUSY` when too many wait; whatever `work` throws.
    */
   async run<T>(kind: string, asker: Asker | undefined, work: (end: HelperEnd) => Promise<T>): Promise<T | typeof free> {
     const start = performance.now();
     for (let mark = this.#find(kind); mark; mark = this.#find(kind)) {
       if (!mark.trial) return await this.#try(kind, mark, asker, work);
-      const { connection, failure } = await mark.trial;
+      const { connection, failure } = await this.#outcomeOf(mark.trial);
       if (failure && (connection === asker?.connection || performance.now() - start >= this.#patienceMs)) throw new TokenFailure(failure);
     }
     return free;
   }
 
+  async #outcomeOf(trial: Promise<Outcome>): Promise<Outcome> {
+    if (this.#waiting >= this.#maxWaiting) throw busy();
+    this.#waiting += 1;
+    return await trial.finally(() => {
+      this.#waiting -= 1;
+    });
+  }
+
   async #try<T>(kind: string, mark: Mark, asker: Asker | undefined, work: (end: HelperEnd) => Promise<T>): Promise<T> {
     const { promise, resolve } = Promise.withResolvers<Outcome>();
     mark.trial = promise;
+    const { lossTime } = mark;
     let failure: Failure | undefined;
     try {
       await delay(Math.max(0, mark.lossTime + pauseMs - performance.now()), undefined, { ref: false });
@@ -73,7 +87,8 @@ export class CostlyCalls {
     } catch (error) {
       const met = error instanceof TokenFailure ? error.failure : undefined;
       if (met && met.kind !== 'fault') this.#marks.delete(kind); // it was answered
-      failure = met?.kind === 'fault' && isLoss(met) ? { kind: 'failed', rv: met.rv, call: met.call } : undefined;
+      const isNew = mark.lossTime !== lossTime; // else it never ran: what it met is why the token is down
+      failure = isNew && met?.kind === 'fault' && isLoss(met) ? { kind: 'failed', rv: met.rv, call: met.call } : undefined;
       throw error;
     } finally {
       mark.trial = undefined;

@@ -10,7 +10,7 @@ interface Waiting {
 /** Whoever asks for the agent itself; no user has such a number. */
 const agent: Asker = { uid: -1, connection: 0 };
 
-const busy = (): AgentError => new AgentError('ERR_BUSY', { retryAfterMs: 1000 });
+export const busy = (): AgentError => new AgentError('ERR_BUSY', { retryAfterMs: 1000 });
 
 /** Lets so many work side by side and so many wait: users take turns, of a user connections do, and of a connection it is the order in which they came. */
 export class Slots {

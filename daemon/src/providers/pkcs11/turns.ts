@@ -35,7 +35,7 @@ export class Turns {
     this.#settle = settle;
     this.#slots = new Slots(sessions, maxQueued);
     this.#changes = new Slots(1, maxQueued);
-    this.#costly = new CostlyCalls(timeoutMs);
+    this.#costly = new CostlyCalls(timeoutMs, maxQueued);
   }
 
   /** Runs a try when its turn comes. @throws TokenFailure of kind `failed`, untried; AgentError `ERR_BUSY`; whatever `ask` throws. */
