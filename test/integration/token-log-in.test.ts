@@ -202,6 +202,39 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(rig.log).not.toContain('refused the PIN');
   });
 
+  test('a module that says CKR_USER_ALREADY_LOGGED_IN has looked at no PIN: it works, and a wrong one is not kept', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'vault' }, env: { KMS_FAULT_OTHER_PIN: pin } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    await kms.unlock({ token: 'hsm', pin });
+    const { keyId } = await kms.createKey({ protectionLevel: 'HSM' });
+    const seal = (): Promise<string> => codeOf(kms.advanceEncrypt({ keyId, plaintext: x }));
+    fault.begin('C_Login', 0x100);
+    const wrong = kms.unlock({ token: 'hsm', pin: '99999999' }); // beside the login that works
+    await expect(wrong).rejects.toMatchObject({ code: 'ERR_HSM_UNAVAILABLE', details: { hint: expect.stringContaining('looks at no PIN') } });
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    expect(await seal()).toBe('no error');
+    fault.end();
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    expect(await seal()).toBe('no error'); // with the PIN that was kept
+  });
+
+  test('a PIN that opens a token because others are logged in to it is not kept', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'vault' }, env: { KMS_FAULT_OTHER_PIN: pin } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    fault.begin('C_Login', 0x100);
+    await kms.unlock({ token: 'hsm', pin: '99999999' });
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    const before = fault.counts.logins;
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'it waits for a PIN');
+    expect(fault.counts.logins).toBe(before);
+  });
+
   test('a log-in has the time of a call for itself: a slow module, whose calls are each in time, is not cut off in it', async () => {
     await using faulty = await FaultyRig.make({ overrides: { timeoutMs: 3000 } });
     const { rig, fault } = faulty;

@@ -5,6 +5,7 @@
  *   plan says otherwise), crash, flip (C_Sign alone: answers CKR_OK, with one bit of the signature wrong), or slow and milliseconds; every: 1 for each call, or x and a pattern of 0 and 1 that repeats.
  * An empty plan lets everything through. The rest are the counts, see enum below.
  * KMS_FAULT_MAX_SESSIONS: sessions that the token has. KMS_FAULT_FOREIGN_SLOT: a slot whose token is not initialized cannot be read.
+ * KMS_FAULT_OTHER_PIN: where the plan has C_Login answer CKR_USER_ALREADY_LOGGED_IN, another program is logged in with this one.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -148,6 +149,8 @@ static CK_RV fault_C_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t) {
 static CK_RV fault_C_Login(S, CK_USER_TYPE u, B p, L n) {
   atomic_fetch_add(&counts[count_logins], 1);
   CK_RV rv = fault("C_Login");
+  const char *other = getenv("KMS_FAULT_OTHER_PIN");
+  if (rv == CKR_USER_ALREADY_LOGGED_IN && other) real->C_Login(s, u, (CK_UTF8CHAR_PTR)other, strlen(other));
   return rv == CKR_OK ? real->C_Login(s, u, p, n) : rv;
 }
 

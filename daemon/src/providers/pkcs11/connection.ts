@@ -84,9 +84,10 @@ export class Connection {
     this.#trying = helper;
     try {
       await this.#openIn(helper, pin, false);
+      if (helper.hasSentPin && !helper.taker) throw new TokenFailure({ kind: 'pin', why: 'unread' });
       if (held !== this.#pin) throw fault('stopped', 'open');
       this.#isOutdated = true;
-      this.setPin(pin, true);
+      this.setPin(pin, helper.taker !== undefined);
     } catch (error) {
       pin.fill(0);
       throw error instanceof TokenFailure ? new TokenFailure(refuseUntaken(error.failure)) : error;
@@ -134,8 +135,8 @@ export class Connection {
       await helper.kill();
       throw fault('stopped', 'open');
     }
-    this.#isTaken = true;
-    this.sentTaken = true;
+    this.#isTaken ||= helper.taker !== undefined;
+    this.sentTaken = this.hasTakenPin;
     this.info = opened.token;
     if (this.abilities) return;
     const { abilities } = await helper.ask('probe', {}, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon

@@ -8,6 +8,8 @@ const hintsOfPin = {
   refused: 'The token refused to log in, kms status says how, and is not asked again by itself; once that is mended: kms unlock --token.',
   untaken:
     'The log-in to the token failed, and it has not taken this PIN before: it may be wrong, and is not tried again by itself. Check it, then kms unlock --token.',
+  unread:
+    'Somebody is logged in to the token already, and its module looks at no PIN then: this one was not used. It can be tried after kms lock, when other programs are logged out.',
   needed: 'Log in to the token first: kms unlock --token.',
 } as const;
 

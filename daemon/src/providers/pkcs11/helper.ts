@@ -1,7 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { programOf } from '../../os/own-package.ts';
-import { type CallName, type Calls, type Failure, type HelperEnd, type LogInNotice, type Reply, type Request, readyId, TokenFailure } from './messages.ts';
+import {
+  type CallName,
+  type Calls,
+  type Failure,
+  type HelperEnd,
+  type LogInNotice,
+  type Reply,
+  type Request,
+  readyId,
+  TokenFailure,
+  type TokenInfo,
+} from './messages.ts';
 
 const program = programOf('providers/pkcs11/process/main');
 
@@ -46,6 +57,9 @@ export class HelperProcess {
   #isUnwanted = false;
   /** It has sent a PIN, and not heard what the token says. */
   #isLoggingIn = false;
+  hasSentPin = false;
+  /** The token that took the PIN that was sent last. */
+  taker: TokenInfo | undefined;
   #lastId = 0;
   #openSessions = 0;
 
@@ -130,8 +144,10 @@ export class HelperProcess {
   }
 
   /** A log-in has the whole time of a call for itself: one that is cut off counts as refused. */
-  #noteLogIn({ isLoggingIn }: LogInNotice): void {
+  #noteLogIn({ isLoggingIn, taker }: LogInNotice): void {
     this.#isLoggingIn = isLoggingIn;
+    this.hasSentPin = true;
+    this.taker = taker;
     for (const [id, waiting] of this.#waiting) if (logIns.has(waiting.call)) this.#startClock(id, waiting);
   }
 

@@ -158,7 +158,7 @@ export type Failure =
   /** The wrapping pair of an import is not in the token any more. */
   | { readonly kind: 'noWrappingKey' }
   /** Nothing but a person helps. */
-  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused' | 'untaken'; readonly rv?: string }
+  | { readonly kind: 'pin'; readonly why: 'wrong' | 'locked' | 'finalTry' | 'needed' | 'refused' | 'untaken' | 'unread'; readonly rv?: string }
   /** C_Login failed in words that may mean a sick token or a refusal, or never ended: it may be tried again, but not often, because the token may count. */
   | { readonly kind: 'logIn'; readonly rv: string }
   /** No token, or more than one, fits the URI. */
@@ -188,6 +188,8 @@ export type Reply = { readonly id: number; readonly openSessions: number } & ({ 
 /** Sent before C_Login begins, and once the token has answered: a helper that is lost in between has sent a PIN, and nobody knows whether the token counted it. */
 export interface LogInNotice {
   readonly isLoggingIn: boolean;
+  /** The token that answered C_Login with CKR_OK, and nothing else: the PIN is its own, whatever fails after it. */
+  readonly taker?: TokenInfo;
 }
 
 /** Thrown on both sides; what it says goes over the pipe, and to the log, never to a caller. */
@@ -219,6 +221,7 @@ const describePin = {
   wrong: 'the token refused the PIN; give the right one with kms unlock --token',
   locked: "the token's PIN is locked; its security officer must set a new one",
   finalTry: 'one try of the PIN is left, which is kept for a person: kms unlock --token',
+  unread: 'somebody is logged in to the token already, and its module looks at no PIN then',
   needed: 'the token needs a PIN: kms unlock --token',
   refused: 'the token refused to log in and is not asked again by itself: kms unlock --token',
   untaken:

@@ -134,7 +134,7 @@ export class Pkcs11Provider implements Provider, TokenProvider, Encrypter, Signe
     const kept = pin && Buffer.from(pin); // outside of the heap that a collection moves about
     try {
       await withAgentErrors(() => this.#link.logIn(pin));
-      if (kept) await this.#pins.save(kept);
+      if (kept && this.#link.connection.hasTakenPin) await this.#pins.save(kept); // a token that others are logged in to may have taken it unread
     } finally {
       kept?.fill(0);
     }

@@ -1,4 +1,4 @@
-import { type CallName, type Calls, isFullness, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
+import { type CallName, type Calls, isFullness, type LogInNotice, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
 import { CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
@@ -45,7 +45,7 @@ export class Helper {
   #open: Open | undefined;
   /** Modules break when keys are made, taken in or destroyed side by side (SoftHSMv2 573). */
   #turn: Promise<unknown> = Promise.resolve();
-  readonly #onLogIn: (isLoggingIn: boolean) => Promise<void>;
+  readonly #onLogIn: (notice: LogInNotice) => Promise<void>;
 
   readonly handlers: Handlers = {
     offer: async ({ module }) => {
@@ -88,7 +88,7 @@ export class Helper {
   };
 
   /** @param onLogIn - hears of it before a PIN is sent, and once the token has answered. */
-  constructor(onLogIn: (isLoggingIn: boolean) => Promise<void>) {
+  constructor(onLogIn: (notice: LogInNotice) => Promise<void>) {
     this.#onLogIn = onLogIn;
   }
 

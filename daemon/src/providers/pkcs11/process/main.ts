@@ -14,9 +14,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) proces
 process.on('disconnect', () => process.exit(0));
 
 /** Comes back when the notice is on its way: what is done next may be the last thing that this process does. */
-async function noteLogIn(isLoggingIn: boolean): Promise<void> {
+async function noteLogIn(notice: LogInNotice): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  process.send?.({ isLoggingIn } satisfies LogInNotice, (error: Error | null) => (error ? reject(error) : resolve()));
+  process.send?.(notice, (error: Error | null) => (error ? reject(error) : resolve()));
   await promise;
 }
 

@@ -1,4 +1,4 @@
-import { type Failure, isAmbiguous, isFullness, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
+import { type Failure, isAmbiguous, isFullness, type LogInNotice, TokenFailure, type TokenInfo, type TokenMatch } from '../messages.ts';
 import { fits } from '../uri.ts';
 import {
   CKF_LOGIN_REQUIRED,
@@ -28,7 +28,7 @@ export class Token {
   readonly #library: PKCS11;
   readonly #match: TokenMatch;
   readonly #pin: string | undefined;
-  readonly #onLogIn: (isLoggingIn: boolean) => Promise<void>;
+  readonly #onLogIn: (notice: LogInNotice) => Promise<void>;
   #slot: Handle;
   #login: Session | undefined;
   #needsLogin = false;
@@ -43,7 +43,7 @@ export class Token {
   constructor(
     library: PKCS11,
     { match, serial }: { match: TokenMatch; serial: string | undefined },
-    { pin, sessions, onLogIn }: { pin: Uint8Array | undefined; sessions: number; onLogIn: (isLoggingIn: boolean) => Promise<void> },
+    { pin, sessions, onLogIn }: { pin: Uint8Array | undefined; sessions: number; onLogIn: (notice: LogInNotice) => Promise<void> },
   ) {
     this.#library = library;
     this.#match = match;
@@ -93,16 +93,18 @@ export class Token {
   }
 
   async #logIn(session: Session, pin: string): Promise<void> {
-    await this.#onLogIn(true);
+    await this.#onLogIn({ isLoggingIn: true });
+    let isTaken = false;
     try {
       this.#library.C_Login(session.handle, CKU_USER, pin);
+      isTaken = true;
     } catch (error) {
       const rv = rvOf(error);
-      if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's
+      if (rv === CKR_USER_ALREADY_LOGGED_IN) return; // login is the application's, not the session's; the PIN was not looked at
       session.close();
       throw rv === undefined ? error : refusalOf(rv);
     } finally {
-      await this.#onLogIn(false);
+      await this.#onLogIn({ isLoggingIn: false, ...(isTaken ? { taker: this.info } : {}) });
     }
   }
 
