@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { passphrase, TempFolder } from '../kit/agent.ts';
-import { FaultyRig } from '../kit/fault.ts';
+import { FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
 import { hasSoftHsm, killHelper, makeTokenProvider, pin, SoftHsm, TokenRig } from '../kit/softhsm.ts';
 
@@ -154,6 +154,36 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     rig.replaceTokens();
     rig.setUri(`pkcs11:token=hsm;serial=${rig.hsm.serial()}`);
     expect(await triesAfterRestart()).toBe(1);
+  });
+
+  test('a PIN that C_Login took counts as taken, although what comes after it fails: one vague answer later it is tried again', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    await rig.agent?.end();
+    const before = fault.counts.logins;
+    fault.begin('C_GenerateKey', 0x30); // of the check
+    await rig.start();
+    const kms = await rig.client();
+    await until(() => fault.counts.logins - before >= 2, 'it was logged in, and failed');
+    const at = fault.counts.logins;
+    fault.begin('C_Login', 0x5);
+    await until(() => fault.counts.logins > at, 'the answer is vague');
+    fault.end();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'it is logged in again');
+  });
+
+  test('a PIN that a token took in its first log-in, after which its check fails, is sent to no other token of the label', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    fault.begin('C_GenerateKey', 0x30);
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    const kms = await rig.client();
+    await until(() => fault.counts.logins >= 2, 'it was logged in, and failed');
+    rig.replaceTokens();
+    await until(async () => (await tokenOf(kms))?.error?.includes('the one that its PIN is for') ?? false, 'another one is seen');
+    const before = fault.counts.logins;
+    await delay(1500);
+    expect(fault.counts.logins).toBe(before);
   });
 
   test('a lock in the middle of a log-in counts as its failure: a PIN that the token has not taken is sent once, however often the vault is locked and unlocked', async () => {

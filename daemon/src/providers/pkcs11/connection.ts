@@ -29,7 +29,8 @@ export class Connection {
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
-  #isTaken = false;
+  /** Serial number of the token that has taken it. */
+  #taker: string | undefined;
   /** What the helper of the moment logs in again with is not the PIN that is held by now. */
   #isOutdated = false;
   /** Whether the PIN that was sent last had been taken before; it outlives the PIN, which a lock forgets. */
@@ -65,35 +66,36 @@ export class Connection {
     return this.#made >= maxGenerations;
   }
 
-  /** Whether there is a PIN that the token has taken. */
+  /** Whether there is a PIN that the token has taken, and no other of its label. */
   get hasTakenPin(): boolean {
-    return this.#pin !== undefined && this.#isTaken;
+    return this.#pin !== undefined && this.#taker !== undefined && this.#taker === this.#pins.serial;
   }
 
-  /** Takes a PIN over, or forgets it. @param isTaken - the token is known to have taken it before. */
-  setPin(pin: Uint8Array | undefined, isTaken = false): void {
+  /** Takes a PIN over, or forgets it. @param taker - serial number of the token that is known to have taken it before. */
+  setPin(pin: Uint8Array | undefined, taker?: string): void {
     if (this.#pin !== pin) this.#pin?.fill(0);
     this.#pin = pin;
-    this.#isTaken = isTaken;
+    this.#taker = taker;
   }
 
   /** Takes a PIN over once the token has taken it, in a helper of its own: the one that works is not disturbed. @throws TokenFailure */
   async prove(pin: Uint8Array): Promise<void> {
     const held = this.#pin;
-    const helper = new HelperProcess(1);
-    this.#trying = helper;
+    let helper: HelperProcess | undefined;
     try {
+      helper = new HelperProcess(1);
+      this.#trying = helper;
       await this.#openIn(helper, pin, false);
       if (helper.hasSentPin && !helper.taker) throw new TokenFailure({ kind: 'pin', why: 'unread' });
       if (held !== this.#pin) throw fault('stopped', 'open');
       this.#isOutdated = true;
-      this.setPin(pin, helper.taker !== undefined);
+      this.setPin(pin, helper.taker?.serial);
     } catch (error) {
       pin.fill(0);
       throw error instanceof TokenFailure ? new TokenFailure(refuseUntaken(error.failure)) : error;
     } finally {
       this.#trying = undefined;
-      await helper.kill();
+      await helper?.kill();
     }
   }
 
@@ -124,18 +126,19 @@ export class Connection {
       pin?.fill(0);
       throw fault('stopped', 'open');
     }
-    if (pin !== this.#pin) this.setPin(pin, this.#pins.keepsTaken);
+    if (pin !== this.#pin) this.setPin(pin, this.#pins.keepsTaken ? this.#pins.serial : undefined);
     const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
     this.#isOutdated = false;
     this.sentTaken = this.hasTakenPin;
     this.#made = 0;
-    const opened = await this.#openIn(helper, pin, automatic);
+    const opened = await this.#openIn(helper, pin, automatic).finally(() => {
+      if (helper.taker && pin === this.#pin) this.#taker = helper.taker.serial; // whatever failed after that
+    });
     if (!isWanted()) {
       await helper.kill();
       throw fault('stopped', 'open');
     }
-    this.#isTaken ||= helper.taker !== undefined;
     this.sentTaken = this.hasTakenPin;
     this.info = opened.token;
     if (this.abilities) return;
@@ -150,7 +153,10 @@ export class Connection {
     const { serial } = this.#pins;
     const known = { ...(serial === undefined ? {} : { serial }), ...(pin ? { pin } : {}), ...(abilities ? { abilities } : {}) };
     const params = { module, match: matchOf(this.#settings), automatic, sessions, ...known };
-    const opened = await helper.ask('open', params, timeoutMs);
+    const opened = await helper.ask('open', params, timeoutMs).catch((error: unknown) => {
+      if (helper.taker) this.#pins.note(helper.taker); // a PIN that counts as taken goes to no other token of the label
+      throw error;
+    });
     this.#pins.note(opened.token);
     return opened;
   }
