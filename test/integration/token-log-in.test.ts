@@ -121,9 +121,11 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
   );
 
   test.each([
-    ['CKR_GENERAL_ERROR', 0x5],
-    ['CKR_DEVICE_ERROR', 0x30],
-  ] as const)('a PIN of a credential that the token has not taken before is sent once, however vague the answer (%s)', async (_name, rv) => {
+    ['CKR_GENERAL_ERROR', 0x5, 1],
+    ['CKR_DEVICE_ERROR', 0x30, 1],
+    ['CKR_DEVICE_REMOVED', 0x32, 2],
+    ['CKR_SESSION_HANDLE_INVALID', 0xb3, 2],
+  ] as const)('a PIN of a credential that the token has not taken before is sent once, and once more to one that was away (%s)', async (_name, rv, times) => {
     await using faulty = await FaultyRig.make();
     const { rig, fault } = faulty;
     await rig.agent?.end();
@@ -133,7 +135,46 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     const kms = await rig.client();
     await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled');
     await delay(2000);
-    expect(fault.counts.logins - before).toBe(1);
+    await kms.lock();
+    await kms.unlock({ passphrase });
+    await delay(500);
+    expect(fault.counts.logins - before).toBe(times);
+  });
+
+  test('a PIN is sent once more, and no more, to a token that was away, over a lock and unlock; then a wrong one is refused', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    await rig.agent?.end();
+    writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
+    const before = fault.counts.logins;
+    fault.begin('C_Login', 0x32);
+    await rig.start();
+    const kms = await rig.client();
+    await until(() => fault.counts.logins > before, 'the PIN is sent');
+    fault.end();
+    for (let turn = 0; turn < 3; turn += 1) {
+      await kms.lock();
+      await kms.unlock({ passphrase });
+      await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled');
+    }
+    expect(fault.counts.logins - before).toBe(2);
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('ERR_HSM_PIN_WRONG');
+  });
+
+  test('a token that was away for a moment in the first log-in opens the vault that has a keyslot of it', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    await (await rig.client()).addKeyslot({ type: 'hsm', token: 'hsm', proof: { passphrase } });
+    await rig.agent?.end();
+    const before = fault.counts.logins;
+    fault.begin('C_Login', 0x32);
+    const starting = rig.start(false);
+    await until(() => fault.counts.logins > before, 'the PIN is sent');
+    fault.end();
+    await starting;
+    const kms = await rig.client();
+    await until(async () => (await kms.status()).state === 'UNLOCKED', 'the token opens the vault');
+    expect(fault.counts.logins - before).toBe(2);
   });
 
   test('a PIN of the vault is one that its token took, and is tried three times; another token has not taken it', async () => {
