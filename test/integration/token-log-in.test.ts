@@ -177,6 +177,30 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(fault.counts.logins - before).toBe(2);
   });
 
+  test.each([
+    ['a wrong PIN', '99999999', undefined],
+    ['a device that fails when it is sent the right one', pin, 0x30],
+  ] as const)('%s counts as no wrong passphrase: the right one opens the vault at once', async (_name, given, rv) => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'ask' } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    if (rv) fault.begin('C_Login', rv);
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin: given }))).toBe('ERR_HSM_PIN_WRONG');
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin: given }))).toBe('ERR_UNLOCK_FAILED'); // too early
+    await kms.lock();
+    expect(await codeOf(kms.unlock({ passphrase }))).toBe('no error');
+  });
+
+  test('a token that is not there counts as no wrong PIN: the right one is taken at once when it is back', async () => {
+    await using faulty = await FaultyRig.make({ overrides: { pin: 'ask' } });
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    fault.begin('C_Login', 0x32);
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('ERR_HSM_UNAVAILABLE');
+    fault.end();
+    expect(await codeOf(kms.unlock({ token: 'hsm', pin }))).toBe('no error');
+  });
+
   test('a PIN of the vault is one that its token took, and is tried three times; another token has not taken it', async () => {
     await using faulty = await FaultyRig.make({ overrides: { pin: 'vault' } });
     const { rig, fault } = faulty;
@@ -206,8 +230,8 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     await rig.start();
     const kms = await rig.client();
     await until(() => fault.counts.logins - before >= 2, 'it was logged in, and failed');
+    fault.begin('C_GenerateKey,C_Login', 0x5); // also the check of a log-in that runs
     const at = fault.counts.logins;
-    fault.begin('C_Login', 0x5);
     await until(() => fault.counts.logins > at, 'the answer is vague');
     fault.end();
     await until(async () => (await tokenOf(kms))?.state === 'ok', 'it is logged in again');

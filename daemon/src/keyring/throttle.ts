@@ -1,4 +1,4 @@
-import { AgentError, isAgentError } from '@kms-agent/protocol';
+import { AgentError, type ErrorCode, isAgentError } from '@kms-agent/protocol';
 import type { Clock } from './clock.ts';
 
 /** First delay after a wrong secret, the factor is two. */
@@ -23,11 +23,13 @@ interface Attempts {
  */
 export class Throttle {
   readonly #clock: Clock;
+  readonly #counted: readonly ErrorCode[];
   readonly #attempts = new Map<number, Attempts>();
 
-  /** @param clock - milliseconds that nobody can set. */
-  constructor(clock: Clock) {
+  /** @param clock - milliseconds that nobody can set. @param counted - what says that a secret was wrong. */
+  constructor(clock: Clock, counted: readonly ErrorCode[]) {
     this.#clock = clock;
+    this.#counted = counted;
   }
 
   /**
@@ -57,7 +59,7 @@ export class Throttle {
       mine.failures = 0;
       return result;
     } catch (error) {
-      if (!isAgentError(error, 'ERR_UNLOCK_FAILED', 'ERR_HSM_PIN_WRONG')) throw error;
+      if (!isAgentError(error, ...this.#counted)) throw error;
       throw new AgentError(error.code, { ...error.details, retryAfterMs: this.#countFailure(mine) }, { cause: error });
     }
   }

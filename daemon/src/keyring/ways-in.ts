@@ -29,7 +29,9 @@ export class WaysIn {
   readonly #agent: Agent;
   readonly #keychain: KeychainKeyslots;
   readonly #onWarning: (warning: string, error?: unknown) => void;
-  readonly #throttle = new Throttle(() => performance.now());
+  readonly #throttle = new Throttle(() => performance.now(), ['ERR_UNLOCK_FAILED']);
+  /** Apart: a PIN, or a token that hangs or fails, keeps nobody from the passphrase, which may be all that is left. */
+  readonly #pinThrottle = new Throttle(() => performance.now(), ['ERR_HSM_PIN_WRONG']);
   /** Tokens that somebody is opening the vault with, and how many are. */
   readonly #used = new Map<Provider, number>();
 
@@ -97,7 +99,7 @@ export class WaysIn {
   async logIn(uid: number, { token, pin, keyslotId }: { token: string; pin?: SecretText; keyslotId?: string }): Promise<void> {
     const provider = findToken(this.#agent.providers, token);
     const { lockCount } = this.#agent;
-    await this.#throttle.attempt(uid, async () => {
+    await this.#pinThrottle.attempt(uid, async () => {
       let isIn = false;
       try {
         await this.#using([provider], async () => {
