@@ -1,9 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AgentClient } from '@kms-agent/client';
 import { describe, expect, test } from 'vitest';
-import { type FaultModule, FaultyRig } from '../kit/fault.ts';
+import { TempFolder } from '../kit/agent.ts';
+import { FaultModule, FaultyRig } from '../kit/fault.ts';
 import { codeOf, tokenOf, until } from '../kit/outcome.ts';
-import { hasSoftHsm, killHelper } from '../kit/softhsm.ts';
+import { hasSoftHsm, killHelper, TokenRig } from '../kit/softhsm.ts';
 
 const x = Buffer.from('x');
 
@@ -63,6 +64,20 @@ describe.skipIf(!hasSoftHsm)('calls that cost a token its helper (needs SoftHSM 
       fault.end();
       expect(await sign()).toBe('no error');
     });
+  });
+
+  test('what crashes the module when it is first tried out is left out, and tried again later: meanwhile the token does the rest', async () => {
+    using folder = new TempFolder();
+    const fault = new FaultModule(folder);
+    fault.begin('C_SignInit', 'crash');
+    await using rig = await TokenRig.make({ module: fault.module, env: fault.env });
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token is there', 20_000);
+    const pair = (): Promise<string> => codeOf(kms.createKey({ protectionLevel: 'HSM', keySpec: 'EC_P256' }));
+    expect(await codeOf(kms.createKey({ protectionLevel: 'HSM' }))).toBe('no error');
+    expect(await pair()).not.toBe('no error');
+    fault.end();
+    await until(async () => (await codeOf(kms.unlock({ token: 'hsm' }))) === 'no error' && (await pair()) === 'no error', 'it signs as well');
   });
 
   test('a client whose calls crash the module, again and again: the calls of another are all answered', async () => {

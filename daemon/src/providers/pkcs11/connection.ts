@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { isLoss } from './costly-calls.ts';
 import { HelperProcess } from './helper.ts';
 import { refuseUntaken } from './log-in-tries.ts';
 import { type CallName, type Calls, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
@@ -36,6 +37,8 @@ export class Connection {
   /** Whether the PIN that was sent last had been taken before; it outlives the PIN, which a lock forgets. */
   sentTaken = false;
   #made = 0;
+  /** What cost a helper when it was first tried out, and so is left for later. */
+  readonly #costly = new Set<string>();
   info: TokenInfo | undefined;
   /** Tried out once; a later helper is told. */
   abilities: TokenAbilities | undefined;
@@ -142,8 +145,19 @@ export class Connection {
     this.sentTaken = this.hasTakenPin;
     this.info = opened.token;
     if (this.abilities) return;
-    const { abilities } = await helper.ask('probe', {}, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon
+    const abilities = await this.#probe(helper);
     if (helper === this.#helper) this.abilities = abilities;
+  }
+
+  /** What crashes a module, or hangs, keeps its token away once, and then is left out. */
+  async #probe(helper: HelperProcess): Promise<TokenAbilities> {
+    try {
+      return (await helper.ask('probe', { costly: [...this.#costly] }, this.#settings.generateTimeoutMs)).abilities; // long; what opens it is not, and a hang there is seen soon
+    } catch (error) {
+      const isLost = error instanceof TokenFailure && error.failure.kind === 'fault' && isLoss(error.failure);
+      if (isLost && helper.trying !== undefined) this.#costly.add(helper.trying);
+      throw error;
+    }
   }
 
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {

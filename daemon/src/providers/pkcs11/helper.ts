@@ -12,6 +12,7 @@ import {
   readyId,
   TokenFailure,
   type TokenInfo,
+  type TryNotice,
 } from './messages.ts';
 
 const program = programOf('providers/pkcs11/process/main');
@@ -60,6 +61,8 @@ export class HelperProcess {
   hasSentPin = false;
   /** The token that took the PIN that was sent last. */
   taker: TokenInfo | undefined;
+  /** What it has tried out last. */
+  trying: string | undefined;
   #lastId = 0;
   #openSessions = 0;
 
@@ -69,7 +72,7 @@ export class HelperProcess {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#gone = promise;
     this.#starting = setTimeout(() => this.#giveUp('the helper does not start'), startTimeoutMs).unref();
-    this.#child.on('message', (message: Reply | LogInNotice) => this.#take(message));
+    this.#child.on('message', (message: Reply | LogInNotice | TryNotice) => this.#take(message));
     this.#child.on('error', (error) => {
       this.#fail(error.message);
       if (this.#child.pid === undefined) resolve(); // it was never there, and so never ends
@@ -151,9 +154,13 @@ export class HelperProcess {
     for (const [id, waiting] of this.#waiting) if (logIns.has(waiting.call)) this.#startClock(id, waiting);
   }
 
-  #take(reply: Reply | LogInNotice): void {
+  #take(reply: Reply | LogInNotice | TryNotice): void {
     if ('isLoggingIn' in reply) {
       this.#noteLogIn(reply);
+      return;
+    }
+    if ('trying' in reply) {
+      this.trying = reply.trying;
       return;
     }
     this.#openSessions = reply.openSessions;

@@ -99,8 +99,8 @@ export interface Calls {
   /** Makes it good again: from a new login or from C_Initialize on. Ends with a check. */
   recover: { takes: { from: 'login' | 'initialize' }; gives: Record<string, never> };
   check: { takes: Record<string, never>; gives: Record<string, never> };
-  /** Tries out what the token can do; of what is `known` only what is doubtful. */
-  probe: { takes: { known?: TokenAbilities }; gives: { abilities: TokenAbilities } };
+  /** Tries out what the token can do; of what is `known` only what is doubtful, and nothing that is said to cost helpers: that is doubtful. */
+  probe: { takes: { known?: TokenAbilities; costly?: readonly string[] }; gives: { abilities: TokenAbilities } };
   generate: { takes: { key: NewKey }; gives: MadeKey };
   encrypt: {
     takes: { key: KeyRef; algorithm: EncryptionAlgorithm; plaintext: Uint8Array; aad?: Uint8Array; iv?: Uint8Array; paddingMode?: PaddingMode };
@@ -190,6 +190,11 @@ export interface LogInNotice {
   readonly isLoggingIn: boolean;
   /** The token that answered C_Login with CKR_OK, and nothing else: the PIN is its own, whatever fails after it. */
   readonly taker?: TokenInfo;
+}
+
+/** Sent before something is tried out: a helper that is lost then was lost for it. */
+export interface TryNotice {
+  readonly trying: string;
 }
 
 /** Thrown on both sides; what it says goes over the pipe, and to the log, never to a caller. */

@@ -1,4 +1,14 @@
-import { type CallName, type Calls, isFullness, type LogInNotice, type MadeKey, type NewKey, type TokenAbilities, TokenFailure } from '../messages.ts';
+import {
+  type CallName,
+  type Calls,
+  isFullness,
+  type LogInNotice,
+  type MadeKey,
+  type NewKey,
+  type TokenAbilities,
+  TokenFailure,
+  type TryNotice,
+} from '../messages.ts';
 import { TokenCipher } from './cipher.ts';
 import { CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN } from './cryptoki.ts';
 import { MaterialImport } from './import.ts';
@@ -45,7 +55,7 @@ export class Helper {
   #open: Open | undefined;
   /** Modules break when keys are made, taken in or destroyed side by side (SoftHSMv2 573). */
   #turn: Promise<unknown> = Promise.resolve();
-  readonly #onLogIn: (notice: LogInNotice) => Promise<void>;
+  readonly #notify: (notice: LogInNotice | TryNotice) => Promise<void>;
 
   readonly handlers: Handlers = {
     offer: async ({ module }) => {
@@ -66,7 +76,7 @@ export class Helper {
       await this.#opened.token.check();
       return {};
     },
-    probe: ({ known }) => this.#inTurn(() => this.#probe(known)),
+    probe: (params) => this.#inTurn(() => this.#probe(params)),
     generate: ({ key }) => this.#making(() => this.#generate(key)),
     encrypt: (params) => this.#opened.cipher.encrypt(params),
     decrypt: (params) => this.#opened.cipher.decrypt(params),
@@ -87,9 +97,9 @@ export class Helper {
     unwrap: (params) => this.#making(() => this.#unwrap(params)),
   };
 
-  /** @param onLogIn - hears of it before a PIN is sent, and once the token has answered. */
-  constructor(onLogIn: (notice: LogInNotice) => Promise<void>) {
-    this.#onLogIn = onLogIn;
+  /** @param notify - hears of it before a PIN is sent, once the token has answered, and before something is tried out. */
+  constructor(notify: (notice: LogInNotice | TryNotice) => Promise<void>) {
+    this.#notify = notify;
   }
 
   /** Sessions that the token has open, that of the login among them. */
@@ -104,7 +114,7 @@ export class Helper {
 
   async #openToken({ module, match, serial, pin, automatic, sessions, abilities }: Calls['open']['takes']): Promise<Calls['open']['gives']> {
     this.#library ??= await loadModule(module);
-    const token = new Token(this.#library, { match, serial }, { pin, sessions, onLogIn: this.#onLogIn });
+    const token = new Token(this.#library, { match, serial }, { pin, sessions, onLogIn: this.#notify });
     pin?.fill(0);
     await token.login(automatic);
     await token.check();
@@ -112,9 +122,9 @@ export class Helper {
     return { token: token.info };
   }
 
-  async #probe(known: TokenAbilities | undefined): Promise<Calls['probe']['gives']> {
+  async #probe({ known, costly = [] }: Calls['probe']['takes']): Promise<Calls['probe']['gives']> {
     const { token, listing } = this.#opened;
-    const abilities = await new Probe(token, known).run();
+    const abilities = await new Probe(token, known, { costly, onTry: (trying) => this.#notify({ trying }) }).run();
     this.#open = { ...this.#build(token, abilities), listing }; // its pages go on
     return { abilities };
   }

@@ -1,5 +1,5 @@
 import { dieWithParent, forbidInspection } from '../../../os/libc.ts';
-import { type Failure, type LogInNotice, type Reply, type Request, readyId, TokenFailure } from '../messages.ts';
+import { type Failure, type LogInNotice, type Reply, type Request, readyId, TokenFailure, type TryNotice } from '../messages.ts';
 import { Helper } from './calls.ts';
 
 /*
@@ -14,13 +14,13 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) proces
 process.on('disconnect', () => process.exit(0));
 
 /** Comes back when the notice is on its way: what is done next may be the last thing that this process does. */
-async function noteLogIn(notice: LogInNotice): Promise<void> {
+async function notify(notice: LogInNotice | TryNotice): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   process.send?.(notice, (error: Error | null) => (error ? reject(error) : resolve()));
   await promise;
 }
 
-const helper = new Helper(noteLogIn);
+const helper = new Helper(notify);
 
 function describe(error: unknown): Failure {
   if (error instanceof TokenFailure) return error.failure;

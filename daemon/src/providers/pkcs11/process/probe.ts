@@ -27,6 +27,12 @@ const attempts = 3;
 
 const oaepAlgorithms = ['RSAES_OAEP_SHA_256', 'RSAES_OAEP_SHA_1'] as const;
 
+/** What is not tried, because it has cost helpers, and who hears of what is. */
+export interface Trying {
+  readonly costly: readonly string[];
+  readonly onTry: (name: string) => Promise<void>;
+}
+
 /** Asks a token what it really does, once, with session keys that are thrown away: its list of mechanisms says OAEP and may mean SHA-1 only. */
 export class Probe {
   readonly #token: Token;
@@ -34,11 +40,13 @@ export class Probe {
   readonly #refused: string[] = [];
   readonly #doubtful: string[] = [];
   readonly #known: TokenAbilities | undefined;
+  readonly #trying: Trying;
 
   /** @param known - what an earlier one found: only what is doubtful of it is tried, once, because it is tried again later. */
-  constructor(token: Token, known: TokenAbilities | undefined) {
+  constructor(token: Token, known: TokenAbilities | undefined, trying: Trying) {
     this.#token = token;
     this.#known = known;
+    this.#trying = trying;
   }
 
   /** A token that is sick does not come this far: what it is asked after is a check. What is sick of it makes the outcome doubtful. */
@@ -87,6 +95,12 @@ export class Probe {
   async #tries(name: string, attempt: () => Promise<unknown>): Promise<boolean> {
     const recalled = this.#recall(name);
     if (recalled !== undefined) return recalled;
+    if (this.#trying.costly.includes(name)) {
+      this.#doubtful.push(name);
+      this.#refused.push(`${name} (its helper was lost)`);
+      return false;
+    }
+    await this.#trying.onTry(name);
     // A token that cannot do something may say so with the same value as one that is sick for a moment: that is asked again.
     for (let left = this.#known ? 1 : attempts; ; left -= 1) {
       try {
