@@ -177,6 +177,29 @@ describe.skipIf(!hasSoftHsm)('logging in to a token (needs SoftHSM and gcc)', ()
     expect(fault.counts.logins - before).toBe(2);
   });
 
+  test('a PIN of a credential that the token has taken is tried again after a lock and unlock; one that was changed meanwhile is sent once', async () => {
+    await using faulty = await FaultyRig.make();
+    const { rig, fault } = faulty;
+    const kms = await rig.client();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'the token has taken the PIN');
+    const unlockSick = async (): Promise<number> => {
+      const before = fault.counts.logins;
+      fault.begin('C_Login', 0x5);
+      await kms.unlock({ passphrase });
+      await until(() => fault.counts.logins > before, 'it is tried');
+      return before;
+    };
+    await kms.lock();
+    await unlockSick();
+    fault.end();
+    await until(async () => (await tokenOf(kms))?.state === 'ok', 'it is logged in again');
+    await kms.lock();
+    writeFileSync(rig.folder.join('credentials', 'hsm-pin'), '00000000');
+    const before = await unlockSick();
+    await until(async () => (await tokenOf(kms))?.state === 'disabled', 'the token is disabled', 20_000);
+    expect(fault.counts.logins - before).toBe(1);
+  });
+
   test.each([
     ['a wrong PIN', '99999999', undefined],
     ['a device that fails when it is sent the right one', pin, 0x30],

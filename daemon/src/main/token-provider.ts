@@ -1,7 +1,7 @@
 import type { Audit } from '../audit/audit.ts';
 import type { TimeSource } from '../keyring/clock.ts';
 import type { Log } from '../log.ts';
-import { readCredential } from '../os/credentials.ts';
+import { credentialVersion, readCredential } from '../os/credentials.ts';
 import type { Keychain } from '../os/keychain.ts';
 import { describeFailure } from '../providers/pkcs11/messages.ts';
 import { Pkcs11Provider } from '../providers/pkcs11/provider.ts';
@@ -9,6 +9,9 @@ import type { TokenSettings } from '../providers/pkcs11/settings.ts';
 
 /** What the OS keychain calls the PIN of a token. */
 const pinAccount = (token: string): string => `pin of token ${token}`;
+
+/** Name of the credential that a setting names as the source of a PIN. */
+const credentialOf = (source: string): string | undefined => (source.startsWith('credential:') ? source.slice('credential:'.length) : undefined);
 
 /** What a token tells, and where its PIN may lie. */
 export interface TokenSurroundings {
@@ -25,7 +28,12 @@ export function makeTokenProvider(settings: TokenSettings, { keychain, log, audi
     settings,
     readPin: async ({ pin }) => {
       if (pin === 'keychain') return await keychain.read(pinAccount(name));
-      return pin.startsWith('credential:') ? readCredential(pin.slice('credential:'.length)) : undefined;
+      const credential = credentialOf(pin);
+      return credential === undefined ? undefined : readCredential(credential);
+    },
+    pinVersion: ({ pin }) => {
+      const credential = credentialOf(pin);
+      return credential === undefined ? undefined : credentialVersion(credential);
     },
     savePin: async ({ pin: source }, pin) => {
       if (source === 'keychain') await keychain.write(pinAccount(name), pin);

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Name of the systemd credential that opens a vault; also the name of its file in the credential store. */
@@ -15,4 +15,11 @@ export function readCredential(name: string): Buffer | undefined {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** Another text once the credential may have another content; undefined when there is none of that name. */
+export function credentialVersion(name: string): string | undefined {
+  const folder = process.env['CREDENTIALS_DIRECTORY'];
+  const stats = folder === undefined ? undefined : statSync(join(folder, name), { bigint: true, throwIfNoEntry: false });
+  return stats && [stats.dev, stats.ino, stats.ctimeNs, stats.size].join();
 }

@@ -30,6 +30,7 @@ export class Connection {
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
   #pin: Uint8Array | undefined;
+  #isOfSource = false;
   /** Serial number of the token that has taken it. */
   #taker: string | undefined;
   /** What the helper of the moment logs in again with is not the PIN that is held by now. */
@@ -76,6 +77,12 @@ export class Connection {
 
   /** Takes a PIN over, or forgets it. @param taker - serial number of the token that is known to have taken it before. */
   setPin(pin: Uint8Array | undefined, taker?: string): void {
+    this.#hold(pin, taker);
+    this.#isOfSource = false;
+    if (pin) this.#pins.doubtSource();
+  }
+
+  #hold(pin: Uint8Array | undefined, taker: string | undefined): void {
     if (this.#pin !== pin) this.#pin?.fill(0);
     this.#pin = pin;
     this.#taker = taker;
@@ -129,14 +136,17 @@ export class Connection {
       pin?.fill(0);
       throw fault('stopped', 'open');
     }
-    if (pin !== this.#pin) this.setPin(pin, this.#pins.keepsTaken ? this.#pins.serial : undefined);
+    if (pin !== this.#pin) {
+      this.#hold(pin, this.#pins.keepsTaken ? this.#pins.serial : undefined);
+      this.#isOfSource = true;
+    }
     const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
     this.#isOutdated = false;
     this.sentTaken = this.hasTakenPin;
     this.#made = 0;
     const opened = await this.#openIn(helper, pin, automatic).finally(() => {
-      if (helper.taker && pin === this.#pin) this.#taker = helper.taker.serial; // whatever failed after that
+      if (helper.taker && pin === this.#pin) this.#noteTaker(helper.taker.serial); // whatever failed after that
     });
     if (!isWanted()) {
       await helper.kill();
@@ -147,6 +157,11 @@ export class Connection {
     if (this.abilities) return;
     const abilities = await this.#probe(helper);
     if (helper === this.#helper) this.abilities = abilities;
+  }
+
+  #noteTaker(serial: string): void {
+    this.#taker = serial;
+    if (this.#isOfSource) this.#pins.noteTaken(serial);
   }
 
   /** What crashes a module, or hangs, keeps its token away once, and then is left out. */

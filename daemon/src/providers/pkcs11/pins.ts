@@ -7,6 +7,8 @@ export interface TokenPinsOptions {
   readonly settings: TokenSettings;
   /** A PIN that lies outside of the vault: in the OS keychain or a credential. */
   readonly readPin: (settings: TokenSettings) => Promise<Uint8Array | undefined>;
+  /** Of a source that others may change: another text once it may hold another PIN. */
+  readonly pinVersion?: (settings: TokenSettings) => string | undefined;
   /** Keeps a PIN that the token took, where its source lies outside of the vault. */
   readonly savePin: (settings: TokenSettings, pin: Uint8Array) => Promise<void>;
   /** Hears of what the log should say. */
@@ -20,6 +22,10 @@ export class TokenPins {
   #book: PinBook | undefined;
   /** Of the token that took a PIN first, as far as that is known without the vault. */
   #serial: string | undefined;
+  /** Of what was read last, where nobody changed it meanwhile. */
+  #version: string | undefined;
+  /** What the source held when a token took that, in this process. */
+  #taken: { readonly serial: string; readonly version: string } | undefined;
 
   constructor(options: TokenPinsOptions) {
     this.#options = options;
@@ -67,17 +73,31 @@ export class TokenPins {
     return this.#book?.serialOf(this.#options.settings.name) ?? this.#serial;
   }
 
-  /** Whether its source holds only what that very token took: a credential may be anything, and the settings may name another token by now. */
+  /** A token took what was read last. */
+  noteTaken(serial: string): void {
+    this.#taken = this.#version === undefined ? undefined : { serial, version: this.#version };
+  }
+
+  /** A person gave a PIN: that of the source may be an old one. */
+  doubtSource(): void {
+    this.#taken = undefined;
+  }
+
+  /** Whether what was read is what that very token took: a credential may be anything before, and the settings may name another token by now. */
   get keepsTaken(): boolean {
     const { pin } = this.#options.settings;
+    if (this.#taken) return this.#taken.version === this.#version && this.#taken.serial === this.serial;
     const taker = this.#takerSerial;
     return (pin === 'vault' || pin === 'keychain') && taker !== undefined && taker === this.serial;
   }
 
   /** The PIN, where it needs no person. */
   async read(): Promise<Uint8Array | undefined> {
-    const { settings, readPin } = this.#options;
-    return settings.pin === 'vault' ? this.#book?.read(settings.name) : await readPin(settings);
+    const { settings, readPin, pinVersion } = this.#options;
+    const version = pinVersion?.(settings);
+    const pin = settings.pin === 'vault' ? this.#book?.read(settings.name) : await readPin(settings);
+    this.#version = version === pinVersion?.(settings) ? version : undefined;
+    return pin;
   }
 
   /** The token is logged in: a PIN that cannot be kept is asked for again next time, and the log says so. */
