@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { isLoss } from './costly-calls.ts';
+import { FirstProbe } from './first-probe.ts';
+import { HeldPin } from './held-pin.ts';
 import { HelperProcess } from './helper.ts';
 import { refuseUntaken } from './log-in-tries.ts';
 import { type CallName, type Calls, type TokenAbilities, TokenFailure, type TokenInfo } from './messages.ts';
@@ -29,17 +30,13 @@ export class Connection {
   #helper: HelperProcess | undefined;
   /** Tries a PIN beside it. */
   #trying: HelperProcess | undefined;
-  #pin: Uint8Array | undefined;
-  #isOfSource = false;
-  /** Serial number of the token that has taken it. */
-  #taker: string | undefined;
+  readonly #pin: HeldPin;
   /** What the helper of the moment logs in again with is not the PIN that is held by now. */
   #isOutdated = false;
   /** Whether the PIN that was sent last had been taken before; it outlives the PIN, which a lock forgets. */
   sentTaken = false;
   #made = 0;
-  /** What cost a helper when it was first tried out, and so is left for later. */
-  readonly #costly = new Set<string>();
+  readonly #firstProbe = new FirstProbe();
   info: TokenInfo | undefined;
   /** Tried out once; a later helper is told. */
   abilities: TokenAbilities | undefined;
@@ -50,6 +47,7 @@ export class Connection {
   constructor(settings: TokenSettings, pins: TokenPins, onGone: (why: string) => void) {
     this.#settings = settings;
     this.#pins = pins;
+    this.#pin = new HeldPin(pins);
     this.#onGone = onGone;
   }
 
@@ -72,32 +70,24 @@ export class Connection {
 
   /** Whether there is a PIN that the token has taken, and no other of its label. */
   get hasTakenPin(): boolean {
-    return this.#pin !== undefined && this.#taker !== undefined && this.#taker === this.#pins.serial;
+    return this.#pin.isTaken;
   }
 
   /** Takes a PIN over, or forgets it. @param taker - serial number of the token that is known to have taken it before. */
   setPin(pin: Uint8Array | undefined, taker?: string): void {
-    this.#hold(pin, taker);
-    this.#isOfSource = false;
-    if (pin) this.#pins.doubtSource();
-  }
-
-  #hold(pin: Uint8Array | undefined, taker: string | undefined): void {
-    if (this.#pin !== pin) this.#pin?.fill(0);
-    this.#pin = pin;
-    this.#taker = taker;
+    this.#pin.set(pin, taker);
   }
 
   /** Takes a PIN over once the token has taken it, in a helper of its own: the one that works is not disturbed. @throws TokenFailure */
   async prove(pin: Uint8Array): Promise<void> {
-    const held = this.#pin;
+    const held = this.#pin.bytes;
     let helper: HelperProcess | undefined;
     try {
       helper = new HelperProcess(1);
       this.#trying = helper;
       await this.#openIn(helper, pin, false);
       if (helper.hasSentPin && !helper.taker) throw new TokenFailure({ kind: 'pin', why: 'unread' });
-      if (held !== this.#pin) throw fault('stopped', 'open');
+      if (held !== this.#pin.bytes) throw fault('stopped', 'open');
       this.#isOutdated = true;
       this.setPin(pin, helper.taker?.serial);
     } catch (error) {
@@ -131,22 +121,19 @@ export class Connection {
   async open(automatic: boolean, isWanted: () => boolean): Promise<void> {
     await this.close();
     if (!isWanted()) throw fault('stopped', 'open');
-    const pin = this.#pin ?? (await this.#pins.read());
+    const pin = this.#pin.bytes ?? (await this.#pins.read());
     if (!isWanted()) {
       pin?.fill(0);
       throw fault('stopped', 'open');
     }
-    if (pin !== this.#pin) {
-      this.#hold(pin, this.#pins.keepsTaken ? this.#pins.serial : undefined);
-      this.#isOfSource = true;
-    }
+    if (pin !== this.#pin.bytes) this.#pin.setRead(pin);
     const helper: HelperProcess = new HelperProcess(this.#settings.sessions, (why) => helper === this.#helper && this.#onGone(why));
     this.#helper = helper;
     this.#isOutdated = false;
     this.sentTaken = this.hasTakenPin;
     this.#made = 0;
     const opened = await this.#openIn(helper, pin, automatic).finally(() => {
-      if (helper.taker && pin === this.#pin) this.#noteTaker(helper.taker.serial); // whatever failed after that
+      if (helper.taker && pin === this.#pin.bytes) this.#pin.noteTaker(helper.taker.serial); // whatever failed after that
     });
     if (!isWanted()) {
       await helper.kill();
@@ -155,24 +142,8 @@ export class Connection {
     this.sentTaken = this.hasTakenPin;
     this.info = opened.token;
     if (this.abilities) return;
-    const abilities = await this.#probe(helper);
+    const abilities = await this.#firstProbe.run(helper, this.#settings.generateTimeoutMs); // long; what opens it is not, and a hang there is seen soon
     if (helper === this.#helper) this.abilities = abilities;
-  }
-
-  #noteTaker(serial: string): void {
-    this.#taker = serial;
-    if (this.#isOfSource) this.#pins.noteTaken(serial);
-  }
-
-  /** What crashes a module, or hangs, keeps its token away once, and then is left out. */
-  async #probe(helper: HelperProcess): Promise<TokenAbilities> {
-    try {
-      return (await helper.ask('probe', { costly: [...this.#costly] }, this.#settings.generateTimeoutMs)).abilities; // long; what opens it is not, and a hang there is seen soon
-    } catch (error) {
-      const isLost = error instanceof TokenFailure && error.failure.kind === 'fault' && isLoss(error.failure);
-      if (isLost && helper.trying !== undefined) this.#costly.add(helper.trying);
-      throw error;
-    }
   }
 
   async #openIn(helper: HelperProcess, pin: Uint8Array | undefined, automatic: boolean): Promise<Calls['open']['gives']> {
