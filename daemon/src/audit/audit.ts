@@ -6,9 +6,10 @@ import { AuditFolder, type AuditLimits } from './folder.ts';
 import { OldFiles } from './old-files.ts';
 import { type AuditHealth, Outage, unavailable } from './outage.ts';
 import type { AuditEntry } from './record.ts';
+import { type KeepLimits, Retention } from './retention.ts';
 
 /** What an audit record is kept with. */
-export interface AuditOptions extends AuditLimits, CheckpointLimits {
+export interface AuditOptions extends AuditLimits, KeepLimits, CheckpointLimits {
   readonly folder: string;
   /** Wall clock, milliseconds since the epoch. */
   readonly now: () => number;
@@ -48,7 +49,8 @@ export class Audit {
     const chain = new ChainWriter({ folder, end, now, onTampering: (detail) => note({ operation: 'audit', outcome: 'failed', error: 'tampered', detail }) });
     const write = (entries: readonly AuditEntry[]): void => chain.write(entries);
     const outage = new Outage({ folder, write, onChange, onOver: (written) => this.#checkpoints.countLater(written) });
-    const oldFiles = new OldFiles({ folder, announce: (entry, written) => this.#push({ entry, written }), note });
+    const retention = new Retention(folder.path, options);
+    const oldFiles = new OldFiles({ folder, retention, announce: (entry, written) => this.#push({ entry, written }), note });
     this.#folder = folder;
     this.#chain = chain;
     this.#outage = outage;

@@ -19,11 +19,10 @@ import { AgentError } from '@kms-agent/protocol';
 import { lockFile } from '../os/libc.ts';
 import type { ChainEnd } from './chain.ts';
 import { currentName, isBeginningOf, listFiles, lockName, openRegular, readFirst, readLast, reserveName, rotatedName, tailBytes, writeWhole } from './files.ts';
-import { type KeepLimits, type OldestFile, OldestFiles } from './oldest-files.ts';
 import { type AuditRecord, hashLine, noHash } from './record.ts';
 
 /** Limits of the folder; each is a setting of the agent. */
-export interface AuditLimits extends KeepLimits {
+export interface AuditLimits {
   /** Bytes after which a new file is begun. */
   readonly maxFileBytes: number;
   /** Bytes that are kept free, to record that the disk is full. */
@@ -50,13 +49,11 @@ export class AuditFolder {
   #tampering: Record<string, number> | undefined;
   /** A write failed half way, and what it left could not be cut off: what is beyond `#size` is our own. */
   #hasRemains = false;
-  readonly #oldest: OldestFiles;
 
   /** @throws AgentError `ERR_STATE_CONFLICT` when another agent holds the folder, or others can write it. */
   constructor(folder: string, limits: AuditLimits) {
     this.#folder = folder;
     this.#limits = limits;
-    this.#oldest = new OldestFiles(folder, limits);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const { uid, mode } = statSync(folder);
     if (uid !== process.geteuid?.() || (mode & 0o022) !== 0)
@@ -126,11 +123,6 @@ export class AuditFolder {
     const tampering = this.#tampering;
     this.#tampering = undefined;
     return tampering;
-  }
-
-  /** The oldest files past the limit that may go. It is to be called after each rotation. @param now, sinceBoot - as of OldestFiles. */
-  findOldest(now: number | undefined, sinceBoot: number): OldestFile[] {
-    return this.#oldest.find(now, sinceBoot);
   }
 
   /** Deletes a file; one that is gone already is gone. */

@@ -1,9 +1,11 @@
 import type { AuditFolder } from './folder.ts';
 import { type AuditEntry, errorNameOf } from './record.ts';
+import type { Expendable, Retention } from './retention.ts';
 
 /** What old files are dropped with. */
 export interface OldFilesOptions {
   readonly folder: AuditFolder;
+  readonly retention: Retention;
   /** Records something that is about to happen; `written` is called when it is written, and nothing where it cannot be. */
   readonly announce: (entry: AuditEntry, written: () => void) => void;
   /** Records something that has happened. */
@@ -61,9 +63,9 @@ export class OldFiles {
     }
   }
 
-  #find(now: number | undefined, sinceBoot: number): ReturnType<AuditFolder['findOldest']> {
+  #find(now: number | undefined, sinceBoot: number): Expendable[] {
     try {
-      return this.#options.folder.findOldest(now, sinceBoot);
+      return this.#options.retention.findOldest(now, sinceBoot);
     } catch (error) {
       this.#noteFailure(error);
       return [];

@@ -10,14 +10,14 @@ export interface KeepLimits {
 }
 
 /** A file that may go, and the numbers of its records. */
-export interface OldestFile {
+export interface Expendable {
   readonly file: string;
   readonly firstSeq: number;
   readonly lastSeq: number;
 }
 
 /** Says which of the oldest files may go, and remembers since when each is there. */
-export class OldestFiles {
+export class Retention {
   readonly #folder: string;
   readonly #limits: KeepLimits;
   /** When each rotated file was first there, by the clock that nobody can set; those of before the first look may be of any age. */
@@ -33,12 +33,12 @@ export class OldestFiles {
    * @param now - milliseconds since the epoch; undefined where nobody knows for certain.
    * @param sinceBoot - milliseconds since the machine started.
    */
-  find(now: number | undefined, sinceBoot: number): OldestFile[] {
+  findOldest(now: number | undefined, sinceBoot: number): Expendable[] {
     const files = listFiles(this.#folder);
     this.#noteSeen(files, sinceBoot);
     const sizes = files.map((file) => statSync(file).size);
     let total = sizes.reduce((sum, size) => sum + size, 0);
-    const oldest: OldestFile[] = [];
+    const oldest: Expendable[] = [];
     for (const [index, file] of files.entries()) {
       const next = files[index + 1];
       if (total <= this.#limits.maxTotalBytes || next === undefined || !this.#isOldEnough(file, now, sinceBoot)) break;
