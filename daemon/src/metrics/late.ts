@@ -1,5 +1,8 @@
 import type { AnsweredRequest, Metrics, MetricsSnapshot } from './registry.ts';
 
+/** Answers that are kept until the library is there, about 10 MB. It is loaded long before there are so many; where it cannot be, those beyond are not counted. */
+const mostEarly = 100_000;
+
 /** Figures whose library is loaded when somebody wants them or nobody waits: it takes as long as half of the rest of a start. What is counted before is counted then. */
 export class LateMetrics {
   readonly #version: string;
@@ -16,7 +19,7 @@ export class LateMetrics {
 
   count(answered: AnsweredRequest): void {
     if (this.#metrics) this.#metrics.count(answered);
-    else this.#early.push(answered);
+    else if (this.#early.length < mostEarly) this.#early.push(answered);
   }
 
   async expose(): Promise<{ contentType: string; text: string }> {
