@@ -58,11 +58,9 @@ export class HelperProcess {
   #isUnwanted = false;
   /** It has sent a PIN, and not heard what the token says. */
   #isLoggingIn = false;
-  hasSentPin = false;
-  /** The token that took the PIN that was sent last. */
-  taker: TokenInfo | undefined;
-  /** What it has tried out last. */
-  trying: string | undefined;
+  #hasSentPin = false;
+  #taker: TokenInfo | undefined;
+  #trying: string | undefined;
   #lastId = 0;
   #openSessions = 0;
 
@@ -92,6 +90,20 @@ export class HelperProcess {
 
   get pid(): number | undefined {
     return this.#child.pid;
+  }
+
+  get hasSentPin(): boolean {
+    return this.#hasSentPin;
+  }
+
+  /** The token that took the PIN that was sent last. */
+  get taker(): TokenInfo | undefined {
+    return this.#taker;
+  }
+
+  /** What it has tried out last. */
+  get trying(): string | undefined {
+    return this.#trying;
   }
 
   /** Sessions of its token, as its last answer had it. */
@@ -149,8 +161,8 @@ export class HelperProcess {
   /** A log-in has the whole time of a call for itself: one that is cut off counts as refused. */
   #noteLogIn({ isLoggingIn, taker }: LogInNotice): void {
     this.#isLoggingIn = isLoggingIn;
-    this.hasSentPin = true;
-    this.taker = taker;
+    this.#hasSentPin = true;
+    this.#taker = taker;
     for (const [id, waiting] of this.#waiting) if (logIns.has(waiting.call)) this.#startClock(id, waiting);
   }
 
@@ -160,7 +172,7 @@ export class HelperProcess {
       return;
     }
     if ('trying' in reply) {
-      this.trying = reply.trying;
+      this.#trying = reply.trying;
       return;
     }
     this.#openSessions = reply.openSessions;
