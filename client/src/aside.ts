@@ -10,13 +10,16 @@ const flush = promisify(fdatasync);
 /** Bytes that are written at once: a way to another thread and back for each piece would take longer than the piece. */
 const batchBytes = 1_048_576;
 
-/** Gives memory back at once: V8 would look through its whole heap for each 64 MiB of such pieces, a sixth of the time that a file takes. */
-function release({ buffer, byteLength }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength && byteLength >= 4096) buffer.transfer(0);
-}
+/** Smaller pieces are left to the collector: their memory is often part of a pool. */
+const leastReleasedBytes = 4096;
 
 /** Bytes after which the disk begins to take what was written, beside what is still to be encrypted. */
 const flushBytes = 33_554_432;
+
+/** Gives memory back at once: V8 would look through its whole heap for each 64 MiB of such pieces, a sixth of the time that a file takes. */
+function release({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && byteLength === buffer.byteLength && byteLength >= leastReleasedBytes) buffer.transfer(0);
+}
 
 /** A rename is durable only when its folder is. */
 function syncFolder(path: string): void {

@@ -45,7 +45,8 @@ const imports = ['@kms-agent/protocol', 'json-rpc-2.0', 'koffi', 'node:sqlite', 
 /** What a process costs that only imports something: where the time and the memory of the start go. */
 export function startByImport(rounds: number, onDone: () => void): Line[] {
   const daemon = new URL('../../daemon/', import.meta.url);
-  const bundled = readdirSync(new URL('dist/bundle/', daemon)).find((name) => name.startsWith('serve-')) ?? '';
+  const bundled = readdirSync(new URL('dist/bundle/', daemon)).find((name) => name.startsWith('serve-'));
+  if (bundled === undefined) throw new Error('the bundle of kms-agent has no part that serves; run: npm run build');
   const serve = { 'all that kms-agent serve imports': 'dist/cli/serve.js', 'the same, bundled': `dist/bundle/${bundled}` };
   const named = new Map(Object.entries(serve).map(([name, path]) => [new URL(path, daemon).href, name]));
   const all = [...imports, ...named.keys()];

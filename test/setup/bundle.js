@@ -38,8 +38,6 @@ const notices = {
   },
 };
 
-const dirOf = (folder) => join(root, folder, 'dist', 'bundle');
-
 /** When the newest of what bundles are made of was written. */
 function newestInput() {
   const isBundled = (entry) => entry.parentPath.split(sep).includes('bundle');
@@ -54,7 +52,7 @@ function newestInput() {
 export default async function bundlePrograms() {
   const newest = newestInput();
   for (const [folder, input] of Object.entries(programs)) {
-    const dir = dirOf(folder);
+    const dir = join(root, folder, 'dist', 'bundle');
     const made = statSync(join(dir, notices.file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
     if (made > newest && made <= Date.now()) continue; // else the clock was set back since
     const bundle = await rolldown({ input, platform: 'node', external: native, plugins: [notices], logLevel: 'warn' });
