@@ -8,7 +8,7 @@ import { readTrusted } from './settings-file.ts';
 /** Yes, no, or where the machine has what it takes; only a plain yes complains where it has not. */
 type WhereThereIsOne = boolean | 'auto';
 
-/** Every setting with its default; each is described in the operator's guide. Times are milliseconds, sizes bytes, 0 means never. */
+/** Every setting with its default; each is described in the operator's guide. Times are milliseconds but where a name says otherwise, sizes bytes, 0 means never. */
 export const defaultSettings = {
   idleLockMs: 0,
   lockOnSuspend: 'auto' as WhereThereIsOne,
@@ -27,6 +27,7 @@ export const defaultSettings = {
   reservedConnections: 16,
   maxUnreadBytes: 4_194_304,
   stalledReaderMs: 30_000,
+  busyPollUs: 200,
   socketMode: 0o600,
   lookIntervalMs: 60_000,
   maxOffMs: 259_200_000,
@@ -108,6 +109,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   reservedConnections: integer(0, 1_048_576),
   maxUnreadBytes: integer(65_536, 1_073_741_824),
   stalledReaderMs: integer(100, 3_600_000),
+  busyPollUs: integer(0, 10_000),
   socketMode: integer(0, 0o666),
   lookIntervalMs: integer(10, 3_600_000),
   maxOffMs: integer(0, 31_622_400_000),

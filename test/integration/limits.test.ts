@@ -1,8 +1,8 @@
-import { chmodSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync } from 'node:fs';
 import { connect } from 'node:net';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, test } from 'vitest';
-import { initVault, passphrase, TempFolder, TestAgent } from '../kit/agent.ts';
+import { initVault, passphrase, serveWith, TempFolder, TestAgent } from '../kit/agent.ts';
 import { ClockedAgent, hourMs, makeVault } from '../kit/clocked.ts';
 import { asRoot, TestPeer } from '../kit/peer.ts';
 import { Wire } from '../kit/wire.ts';
@@ -30,10 +30,7 @@ test('createKeyVersion: the thousand and first version is ERR_LIMIT_EXCEEDED', a
 
 test('SIGTERM: what runs is answered, what waits is ERR_SHUTTING_DOWN, and the exit status is 0', async () => {
   using folder = new TempFolder();
-  await initVault(folder);
-  writeFileSync(folder.join('config.json'), JSON.stringify({ maxInFlight: 2 }));
-  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
-  await (await agent.client()).unlock({ passphrase });
+  const agent = await serveWith(folder, { maxInFlight: 2 });
   using wire = await Wire.open(agent.socketPath);
   const requests = Array.from(
     { length: 50 },
@@ -65,15 +62,6 @@ test('a restart under a client: reads, cryptography and creations go on by thems
   expect((await kms.createKey({ clientToken: 'before' })).keyId).toBe(keyId);
   expect(second.child.exitCode).toBeNull();
 });
-
-/** Starts an agent with settings of its own, on an unlocked vault. */
-async function serveWith(folder: TempFolder, settings: object): Promise<TestAgent> {
-  await initVault(folder);
-  writeFileSync(folder.join('config.json'), JSON.stringify(settings));
-  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
-  await (await agent.client()).unlock({ passphrase });
-  return agent;
-}
 
 const slowKey = { keySpec: 'RSA_3072', keyUsage: 'SIGN_VERIFY' } as const;
 

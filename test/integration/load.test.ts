@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type AgentClient, connect, isAgentError } from '@kms-agent/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { defaultSettings } from '../../daemon/src/config.ts';
-import { initVault, passphrase, repository, TempFolder, TestAgent } from '../kit/agent.ts';
+import { passphrase, repository, serveWith, TempFolder, TestAgent } from '../kit/agent.ts';
 import { auditRecords } from '../kit/audit.ts';
 import { FaultModule } from '../kit/fault.ts';
 import { asRoot, TestPeer } from '../kit/peer.ts';
@@ -17,15 +17,6 @@ const codeOf = ({ error }: WireResponse): unknown => error?.data['code'] ?? 'ok'
 
 function residentMiB(agent: TestAgent): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${agent.child.pid}/status`, 'utf8'))?.[1]) / 1024;
-}
-
-/** An unlocked agent with settings of its own. */
-async function serveWith(folder: TempFolder, settings: object): Promise<TestAgent> {
-  await initVault(folder);
-  writeFileSync(folder.join('config.json'), JSON.stringify(settings), { mode: 0o600 });
-  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
-  await (await agent.client()).unlock({ passphrase });
-  return agent;
 }
 
 test('busy clients do not keep an agent from ending: nothing waits for shutdownTimeoutMs', async () => {

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -159,4 +159,13 @@ export async function initByCommand(folder: TempFolder, ...args: string[]): Prom
   });
   if (code !== 0) throw new Error(`init ended with ${code}: ${stderr}`);
   return (JSON.parse(stdout.toString()) as { recoveryCode: string }).recoveryCode;
+}
+
+/** An unlocked agent with settings of its own. */
+export async function serveWith(folder: TempFolder, settings: object): Promise<TestAgent> {
+  await initVault(folder);
+  writeFileSync(folder.join('config.json'), JSON.stringify(settings), { mode: 0o600 });
+  const agent = await TestAgent.serve(folder, '--config', folder.join('config.json'));
+  await (await agent.client()).unlock({ passphrase });
+  return agent;
 }

@@ -17,6 +17,8 @@ export type Answer<M extends MethodName = MethodName> =
 
 /** The one door from the fronts into the agent. Never throws and never rejects. */
 export interface Dispatch {
+  /** Calls and refusals that run now. */
+  readonly inFlight: number;
   /** Runs a call to its end. */
   dispatch<M extends MethodName>(call: Call<M>): Promise<Answer<M>>;
   /** Answers what a front could not even decode; audited like any other refusal. */

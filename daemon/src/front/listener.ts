@@ -5,6 +5,7 @@ import { AgentError, checkSocketPath, encodeFrame } from '@kms-agent/protocol';
 import type { Peer } from '../caller/identity.ts';
 import { type ReadFacts, readPeer } from '../caller/process.ts';
 import type { Dispatch } from '../dispatch/request.ts';
+import { BusyPoll } from './busy-poll.ts';
 import { Connection, type FrontLimits } from './jsonrpc/connection.ts';
 import { RpcServer } from './jsonrpc/server.ts';
 import { type ConnectionLimits, ConnectionQuota } from './quota.ts';
@@ -25,7 +26,7 @@ const backlog = 4096;
 /** What a listener works with. */
 export interface ListenerOptions {
   readonly dispatch: Dispatch;
-  readonly limits: FrontLimits & ConnectionLimits;
+  readonly limits: FrontLimits & ConnectionLimits & { readonly busyPollUs: number };
   /** Default: from the kernel. */
   readonly readFacts?: ReadFacts;
   /** Hears of a connection that could not be served; never fatal. */
@@ -38,6 +39,7 @@ export class Listener {
   readonly #rpc: RpcServer;
   readonly #limits: FrontLimits;
   readonly #quota: ConnectionQuota;
+  readonly #busyPoll: BusyPoll;
   readonly #connections = new Map<Socket, Connection>();
   readonly #readFacts: ReadFacts | undefined;
   readonly #onError: (error: unknown) => void;
@@ -48,6 +50,7 @@ export class Listener {
     this.#rpc = new RpcServer(dispatch);
     this.#limits = limits;
     this.#quota = new ConnectionQuota(limits, process.geteuid?.() ?? 0);
+    this.#busyPoll = new BusyPoll({ windowUs: limits.busyPollUs, isBusy: () => dispatch.inFlight > 0 });
     this.#onError = onError;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
@@ -118,7 +121,7 @@ export class Listener {
       this.#connections.delete(socket);
       this.#quota.release(uid);
     });
-    this.#connections.set(socket, new Connection(socket, peer, this.#rpc, this.#limits));
+    this.#connections.set(socket, new Connection(socket, peer, this.#rpc, this.#limits, this.#busyPoll));
   }
 
   /** Says why, and closes: a peer that keeps its end open must not keep a descriptor of ours. */

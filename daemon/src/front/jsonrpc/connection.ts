@@ -3,6 +3,7 @@ import { finished } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AgentError, encodeFrame, FrameReader, FrameTooLargeError, isAgentError } from '@kms-agent/protocol';
 import type { Peer } from '../../caller/identity.ts';
+import type { BusyPoll } from '../busy-poll.ts';
 import { checkEnvelope, type Response } from './envelope.ts';
 import { parseRequest } from './secrets.ts';
 import type { RpcServer } from './server.ts';
@@ -49,6 +50,7 @@ export class Connection {
   readonly #peer: Peer;
   readonly #server: RpcServer;
   readonly #limits: FrontLimits;
+  readonly #busyPoll: BusyPoll;
   readonly #reader: FrameReader;
   readonly #frames: Buffer[] = [];
   #held: Pending | undefined;
@@ -60,11 +62,12 @@ export class Connection {
   #isLeaving = false;
   #stallTimer: NodeJS.Timeout | undefined;
 
-  constructor(socket: Socket, peer: Peer, server: RpcServer, limits: FrontLimits) {
+  constructor(socket: Socket, peer: Peer, server: RpcServer, limits: FrontLimits, busyPoll: BusyPoll) {
     this.#socket = socket;
     this.#peer = peer;
     this.#server = server;
     this.#limits = limits;
+    this.#busyPoll = busyPoll;
     this.#reader = new FrameReader(limits);
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('drain', () => this.#resume());
@@ -88,6 +91,7 @@ export class Connection {
   }
 
   #take(chunk: Buffer): void {
+    this.#busyPoll.noteRequest();
     if (this.#refused || (this.#isLeaving && !this.#socket.writable)) return;
     try {
       this.#frames.push(...this.#reader.push(chunk));
@@ -249,6 +253,7 @@ export class Connection {
     this.#outgoing = [];
     this.#outgoingChars = 0;
     if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(text);
+    this.#busyPoll.noteAnswers();
     this.#resume();
   }
 
