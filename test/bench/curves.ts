@@ -13,7 +13,7 @@ export function curveRows({ agent, keys }: Bench): Row[] {
   const { socketPath } = agent;
   const point = (name: string, bytes: number, connections: number, inFlight: number): Variant => ({
     name,
-    load: { work: { kind: 'agent', socketPath, operation: 'advanceEncrypt', keyId: keys.aes, bytes }, connections, inFlight },
+    load: { work: { kind: 'frames', socketPath, operation: 'advanceEncrypt', keyId: keys.aes, bytes }, connections, inFlight },
   });
   return [
     {
@@ -36,7 +36,7 @@ export async function sessionCurve(thoroughness: Thoroughness, onDone: () => voi
   for (const sessions of sessionCounts) {
     const rig = stack.use(await TokenRig.make({ overrides: { sessions } }));
     const { keyId } = await (await rig.client()).createKey({ keySpec: 'EC_P256', protectionLevel: 'HSM' });
-    const work = { kind: 'agent', socketPath: rig.agent?.socketPath ?? '', operation: 'sign', keyId, bytes: 1024 } as const;
+    const work = { kind: 'frames', socketPath: rig.agent?.socketPath ?? '', operation: 'sign', keyId, bytes: 1024 } as const;
     variants.push({ name: `${sessions}`, load: { work, connections: 1, inFlight: 64 } });
   }
   return await measureRow({ name: 'curve: sessions in SoftHSM, 64 sign EC_P256 in flight', variants, claims: [] }, thoroughness, onDone);

@@ -22,7 +22,7 @@ export async function sideBySide(operation: 'sign' | 'advanceEncrypt', thoroughn
   for (let round = 0; round < thoroughness.rounds; round += 1)
     for (const count of counts) {
       const loads = agents.slice(0, count).map(({ agent, keyId }) => {
-        const work = { kind: 'agent', socketPath: agent.socketPath, operation, keyId, bytes: 1024 } as const;
+        const work = { kind: 'frames', socketPath: agent.socketPath, operation, keyId, bytes: 1024 } as const;
         return runLoad({ name: 'one of several', load: { work, connections: 1, inFlight: 64 / count } }, thoroughness);
       });
       const results = await Promise.all(loads);

@@ -4,10 +4,11 @@ import { judge } from './row.ts';
 import { runInterleaved, type Thoroughness, type Variant } from './run-load.ts';
 import type { LoadResult, WorkSpec } from './work/work.ts';
 
-/** Loads that are compared with each other; the first is ours. */
+/** Loads that are compared with each other. */
 export interface Row {
   readonly name: string;
   readonly variants: readonly Variant[];
+  /** What ours must reach, each of them. */
   readonly claims: readonly Claim[];
 }
 
@@ -31,15 +32,18 @@ export interface Bench {
 
 const load = (work: WorkSpec, connections: number, inFlight: number): Variant['load'] => ({ work, connections, inFlight });
 
+/** Ours by bare frames, as every peer is asked, and as programs ask, through the client library. */
+function oursOf({ socketPath }: TestAgent, operation: 'sign' | 'advanceEncrypt', keyId: string, inFlight: number): Variant[] {
+  const work = { socketPath, operation, keyId, bytes: 1024 };
+  return [
+    { name: 'kms-agent', load: load({ kind: 'frames', ...work }, 1, inFlight) },
+    { name: 'kms-agent, by its client library', load: load({ kind: 'agent', ...work }, 1, inFlight) },
+  ];
+}
+
 /** The rows that are loads; start, many keys and many connections have pages of their own. */
 export function loadRows({ agent, keys, ssh, gpg, echo, token }: Bench): Row[] {
-  const ours = (operation: 'sign' | 'advanceEncrypt', keyId: string): WorkSpec => ({
-    kind: 'agent',
-    socketPath: agent.socketPath,
-    operation,
-    keyId,
-    bytes: 1024,
-  });
+  const ours = (operation: 'sign' | 'advanceEncrypt', keyId: string, inFlight: number): Variant[] => oursOf(agent, operation, keyId, inFlight);
   const sshVariants = (key: 'ecdsa' | 'rsa', shapes: readonly [number, number][]): Variant[] =>
     ssh
       ? shapes.map(([c, f]) => ({ name: `ssh-agent, ${c} × ${f}`, load: load({ kind: 'ssh-agent', socketPath: ssh.socketPath, ...ssh.keys[key] }, c, f) }))
@@ -58,22 +62,17 @@ export function loadRows({ agent, keys, ssh, gpg, echo, token }: Bench): Row[] {
   return [
     {
       name: 'sign EC_P256, 64 in flight',
-      variants: [
-        { name: 'kms-agent', load: load(ours('sign', keys.ec), 1, 64) },
-        ...sshVariants('ecdsa', shapes),
-        ...gpgVariants(16),
-        local('sign EC_P256', true),
-      ],
+      variants: [...ours('sign', keys.ec, 64), ...sshVariants('ecdsa', shapes), ...gpgVariants(16), local('sign EC_P256', true)],
       claims: [{ figure: 'perSecond', against: best, atLeast: 8 }],
     },
     {
       name: 'sign EC_P256, 1 in flight',
-      variants: [{ name: 'kms-agent', load: load(ours('sign', keys.ec), 1, 1) }, ...sshVariants('ecdsa', [[1, 1]]), ...gpgVariants(1)],
+      variants: [...ours('sign', keys.ec, 1), ...sshVariants('ecdsa', [[1, 1]]), ...gpgVariants(1)],
       claims: [{ figure: 'p50Us', against: ['ssh-agent, 1 × 1'], atMost: 1 / 3 }],
     },
     {
       name: 'sign RSA_2048, 64 in flight',
-      variants: [{ name: 'kms-agent', load: load(ours('sign', keys.rsa), 1, 64) }, ...sshVariants('rsa', shapes), local('sign RSA_2048', true)],
+      variants: [...ours('sign', keys.rsa, 64), ...sshVariants('rsa', shapes), local('sign RSA_2048', true)],
       claims: [
         { figure: 'perSecond', against: best, atLeast: 3 },
         { figure: 'perSecond', against: ['node:crypto in process, all cores'], atLeast: 0.75 },
@@ -81,15 +80,12 @@ export function loadRows({ agent, keys, ssh, gpg, echo, token }: Bench): Row[] {
     },
     {
       name: 'advanceEncrypt 1 KiB AES_256, 64 in flight',
-      variants: [{ name: 'kms-agent', load: load(ours('advanceEncrypt', keys.aes), 1, 64) }, local('encrypt AES_256', false)],
+      variants: [...ours('advanceEncrypt', keys.aes, 64), local('encrypt AES_256', false)],
       claims: [{ figure: 'perSecond', against: ['node:crypto in process, one core'], atLeast: 0.25 }],
     },
     {
       name: 'advanceEncrypt 1 KiB AES_256, 1 in flight',
-      variants: [
-        { name: 'kms-agent', load: load(ours('advanceEncrypt', keys.aes), 1, 1) },
-        { name: 'echo of the same frames', load: load({ kind: 'echo', ...echo }, 1, 1) },
-      ],
+      variants: [...ours('advanceEncrypt', keys.aes, 1), { name: 'echo of the same frames', load: load({ kind: 'echo', ...echo }, 1, 1) }],
       claims: [{ figure: 'p50Us', against: ['echo of the same frames'], atMost: 2.5 }],
     },
     ...(token ? [tokenRow(token)] : []),
@@ -100,11 +96,7 @@ function tokenRow({ agent, keyId, direct, env, p11Kit }: NonNullable<Bench['toke
   const directName = 'pkcs11js in process, 8 sessions';
   return {
     name: 'sign EC_P256 in SoftHSM, 64 in flight',
-    variants: [
-      { name: 'kms-agent', load: load({ kind: 'agent', socketPath: agent.socketPath, operation: 'sign', keyId, bytes: 1024 }, 1, 64) },
-      { name: directName, load: load(direct, 8, 1), env },
-      ...(p11Kit ? [p11Kit] : []),
-    ],
+    variants: [...oursOf(agent, 'sign', keyId, 64), { name: directName, load: load(direct, 8, 1), env }, ...(p11Kit ? [p11Kit] : [])],
     claims: [{ figure: 'perSecond', against: [directName], atLeast: 0.5 }],
   };
 }
@@ -120,10 +112,11 @@ export const figuresOf = ({ perSecond, p50Us, p99Us, errors }: LoadResult): Line
 /** Measures a row. */
 export async function measureRow({ name, variants, claims }: Row, thoroughness: Thoroughness, onDone: () => void): Promise<Line[]> {
   const results = await runInterleaved(variants, thoroughness, onDone);
-  return variants.map((variant, index) => {
+  return variants.map((variant) => {
     const result = results.get(variant.name);
     if (!result) throw new Error(`${variant.name} was not measured`);
-    const verdicts = index > 0 ? [] : claims.map((claim) => judge(claim, result, results)).filter((verdict) => verdict !== undefined);
+    const isOurs = variant.load.work.kind === 'frames' || variant.load.work.kind === 'agent';
+    const verdicts = !isOurs ? [] : claims.map((claim) => judge(claim, result, results)).filter((verdict) => verdict !== undefined);
     return { row: name, name: variant.name, figures: figuresOf(result), verdicts };
   });
 }

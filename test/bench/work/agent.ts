@@ -4,30 +4,43 @@ import { type Session, type WorkSpec, WrongAnswer } from './work.ts';
 
 type Spec = Extract<WorkSpec, { kind: 'agent' }>;
 
+function judge(isRight: boolean): void {
+  if (!isRight) throw new WrongAnswer('kms-agent');
+}
+
 /** kms-agent, through its client library. */
 export async function openAgent({ socketPath, operation, keyId, bytes }: Spec): Promise<Session> {
   const kms = await connect({ socketPath, retry: false });
   const message = randomBytes(bytes);
   const { ciphertextBlob = new Uint8Array() } = operation === 'advanceDecrypt' ? await kms.advanceEncrypt({ keyId, plaintext: message }) : {};
-  const judge = (isRight: boolean): void => {
-    if (!isRight) throw new WrongAnswer('kms-agent');
-  };
   const calls: Record<Spec['operation'], (check: boolean) => Promise<void>> = {
     sign: async (check) => {
       const { signature, algorithm } = await kms.sign({ keyId, message });
-      if (check) judge(verifyHere((await publicKeyOf(kms, keyId)) ?? '', algorithm, message, signature));
+      if (check) await checkSignature(kms, { keyId, message, algorithm, signature });
     },
     advanceEncrypt: async (check) => {
       const sealed = await kms.advanceEncrypt({ keyId, plaintext: message });
-      if (!check) return;
-      judge(!Buffer.from(sealed.ciphertextBlob).includes(message.subarray(0, 16)));
-      judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob: sealed.ciphertextBlob })).plaintext));
+      if (check) await checkCiphertext(kms, message, sealed.ciphertextBlob);
     },
     advanceDecrypt: async () => judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob })).plaintext)),
     describeKey: async () => judge((await kms.describeKey({ keyId })).keyState === 'Enabled'),
     whoAmI: async () => judge((await kms.whoAmI()).uid === process.getuid?.()),
   };
   return { call: calls[operation], close: () => kms.close() };
+}
+
+/** @throws WrongAnswer for a signature that node:crypto does not verify. */
+export async function checkSignature(
+  kms: AgentClient,
+  { keyId, message, algorithm, signature }: { keyId: string; message: Buffer; algorithm: string; signature: Uint8Array },
+): Promise<void> {
+  judge(verifyHere(await publicKeyOf(kms, keyId), algorithm, message, signature));
+}
+
+/** @throws WrongAnswer for a ciphertext that shows its plaintext, or opens to something else. */
+export async function checkCiphertext(kms: AgentClient, message: Buffer, ciphertextBlob: Uint8Array): Promise<void> {
+  judge(!Buffer.from(ciphertextBlob).includes(message.subarray(0, 16)));
+  judge(message.equals((await kms.advanceDecrypt({ ciphertextBlob })).plaintext));
 }
 
 const publicKeys = new Map<string, string>();

@@ -1,6 +1,7 @@
 import { openAgent } from './agent.ts';
 import { openCrypto } from './crypto.ts';
 import { openEcho } from './echo.ts';
+import { openFrames } from './frames.ts';
 import { openGpgAgent } from './gpg-agent.ts';
 import { openPkcs11 } from './pkcs11.ts';
 import { openSshAgent } from './ssh-agent.ts';
@@ -11,6 +12,8 @@ export async function open(work: WorkSpec): Promise<Session> {
   switch (work.kind) {
     case 'agent':
       return await openAgent(work);
+    case 'frames':
+      return await openFrames(work);
     case 'echo':
       return await openEcho(work);
     case 'ssh-agent':

@@ -7,6 +7,13 @@ export type WorkSpec =
       readonly keyId: string;
       readonly bytes: number;
     }
+  | {
+      readonly kind: 'frames';
+      readonly socketPath: string;
+      readonly operation: 'sign' | 'advanceEncrypt';
+      readonly keyId: string;
+      readonly bytes: number;
+    }
   | { readonly kind: 'echo'; readonly socketPath: string; readonly requestBytes: number; readonly answerBytes: number }
   | { readonly kind: 'ssh-agent'; readonly socketPath: string; readonly publicKey: string; readonly keyType: string }
   | { readonly kind: 'gpg-agent'; readonly socketPath: string; readonly keygrip: string }
