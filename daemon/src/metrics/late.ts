@@ -1,15 +1,12 @@
-import type { AnsweredRequest, Metrics, MetricsSnapshot } from './registry.ts';
+import { AnswerCounts, type AnsweredRequest } from './answers.ts';
+import type { Metrics, MetricsSnapshot } from './registry.ts';
 
-/** Answers that are kept until the library is there, about 10 MB. It is loaded long before there are so many; where it cannot be, those beyond are not counted. */
-const mostEarly = 100_000;
-
-/** Figures whose library is loaded when somebody wants them or nobody waits: it takes as long as half of the rest of a start. What is counted before is counted then. */
+/** Figures whose library is loaded when somebody wants them or nobody waits: it takes as long as half of the rest of a start. What is answered is counted without it. */
 export class LateMetrics {
   readonly #version: string;
   readonly #read: () => MetricsSnapshot;
-  readonly #early: AnsweredRequest[] = [];
+  readonly #answers = new AnswerCounts();
   #loading: Promise<Metrics> | undefined;
-  #metrics: Metrics | undefined;
 
   /** @param read - asked each time that somebody wants the text. */
   constructor(version: string, read: () => MetricsSnapshot) {
@@ -18,8 +15,7 @@ export class LateMetrics {
   }
 
   count(answered: AnsweredRequest): void {
-    if (this.#metrics) this.#metrics.count(answered);
-    else if (this.#early.length < mostEarly) this.#early.push(answered);
+    this.#answers.count(answered);
   }
 
   async expose(): Promise<{ contentType: string; text: string }> {
@@ -37,9 +33,6 @@ export class LateMetrics {
 
   async #load(): Promise<Metrics> {
     const { Metrics } = await import('./registry.ts');
-    const metrics = new Metrics(this.#version, this.#read);
-    for (const answered of this.#early.splice(0)) metrics.count(answered);
-    this.#metrics = metrics;
-    return metrics;
+    return new Metrics(this.#version, this.#answers, this.#read);
   }
 }

@@ -1,7 +1,5 @@
 /** Milliseconds without an answer after which nobody is taken to wait. */
 const quietMs = 1000;
-/** Answers after which the work is done although it never was quiet: what is counted until then is kept in memory, about 2 MB. */
-const mostAnswers = 20_000;
 
 /** Work that nobody waits for and that holds up everybody: it is done once, when nobody asks anything. Just after a start all those wait who came during it. */
 export class QuietWork {
@@ -35,15 +33,12 @@ export class QuietWork {
 
   noteAnswer(): void {
     this.#answers += 1;
-    if (this.#answers === mostAnswers && this.#timer) this.#run();
   }
 
   #look(): void {
-    if (this.#answers === this.#seen && !this.#isAsked()) this.#run();
+    const isQuiet = this.#answers === this.#seen && !this.#isAsked();
     this.#seen = this.#answers;
-  }
-
-  #run(): void {
+    if (!isQuiet) return;
     this.stop();
     this.#work();
   }

@@ -1,5 +1,6 @@
 import type { ProviderStatus } from '@kms-agent/protocol';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { AggregatorRegistry, collectDefaultMetrics, Gauge, type PrometheusContentType, Registry } from 'prom-client';
+import { type AnswerCounts, bounds } from './answers.ts';
 
 /** How the agent is when somebody asks. */
 export interface MetricsSnapshot {
@@ -13,41 +14,14 @@ export interface MetricsSnapshot {
   readonly warnings: number;
 }
 
-/** An answer that left the agent. */
-export interface AnsweredRequest {
-  readonly method: string;
-  /** `ok` or the code of the error. */
-  readonly outcome: string;
-  /** Where the key lives; empty for what has no key. */
-  readonly provider: string;
-  readonly seconds: number;
-}
-
-/** Upper bounds in seconds: from what stays in memory to what a slow token needs. */
-const buckets = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30];
-
-/** Counts answers, and writes the Prometheus text exposition format. The owner of prom-client. */
+/** Writes figures in the Prometheus text exposition format. The owner of prom-client. */
 export class Metrics {
   readonly #registry = new Registry();
-  readonly #requests = new Counter({
-    name: 'kms_agent_requests_total',
-    help: 'Requests answered, by method and outcome: ok or the code of the error.',
-    labelNames: ['method', 'outcome'],
-    registers: [this.#registry],
-  });
-  readonly #durations = new Histogram({
-    name: 'kms_agent_request_duration_seconds',
-    help: 'Time from a decoded request to its answer, by method and by where the key lives.',
-    labelNames: ['method', 'provider'],
-    buckets,
-    registers: [this.#registry],
-  });
-  /** Children of the two by their labels: looked up once, not at each request. */
-  readonly #children = new Map<string, { inc(): void }>();
-  readonly #timers = new Map<string, { observe(seconds: number): void }>();
+  readonly #answers: AnswerCounts;
 
   /** @param read - asked each time that somebody wants the text. */
-  constructor(version: string, read: () => MetricsSnapshot) {
+  constructor(version: string, answers: AnswerCounts, read: () => MetricsSnapshot) {
+    this.#answers = answers;
     collectDefaultMetrics({ register: this.#registry });
     this.#gauge('kms_agent_info', 'Always 1; the version of the agent is its label.', ['version'], () => [[1, version]]);
     this.#gauge('kms_agent_unlocked', '1 while the vault is open.', [], () => [[Number(read().unlocked)]]);
@@ -84,13 +58,9 @@ export class Metrics {
     );
   }
 
-  count({ method, outcome, provider, seconds }: AnsweredRequest): void {
-    remember(this.#children, `${method} ${outcome}`, () => this.#requests.labels(method, outcome)).inc();
-    remember(this.#timers, `${method} ${provider}`, () => this.#durations.labels(method, provider)).observe(seconds);
-  }
-
   async expose(): Promise<{ contentType: string; text: string }> {
-    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
+    const counted = AggregatorRegistry.aggregate<PrometheusContentType>([[describeRequests(this.#answers), describeDurations(this.#answers)]]);
+    return { contentType: this.#registry.contentType, text: await Registry.merge([counted, this.#registry]).metrics() };
   }
 
   #gauge(name: string, help: string, labelNames: string[], values: () => [value: number, ...labels: string[]][]): void {
@@ -107,8 +77,33 @@ export class Metrics {
   }
 }
 
-function remember<T>(known: Map<string, T>, name: string, make: () => T): T {
-  const child = known.get(name) ?? make();
-  known.set(name, child);
-  return child;
+/** Figures as the library's own registries give them to each other. */
+interface MetricJson {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'counter' | 'histogram';
+  readonly aggregator: 'sum';
+  readonly values: readonly { readonly value: number; readonly labels: Readonly<Record<string, string | number>>; readonly metricName?: string }[];
+}
+
+const describeRequests = (answers: AnswerCounts): MetricJson => ({
+  name: 'kms_agent_requests_total',
+  help: 'Requests answered, by method and outcome: ok or the code of the error.',
+  type: 'counter',
+  aggregator: 'sum',
+  values: answers.requests().map(({ count, ...labels }) => ({ value: count, labels })),
+});
+
+function describeDurations(answers: AnswerCounts): MetricJson {
+  const name = 'kms_agent_request_duration_seconds';
+  const values = answers.durations().flatMap(({ method, provider, counts, sum }) => {
+    let count = 0;
+    const buckets = [...bounds, '+Inf'].map((le, place) => {
+      count += counts[place] ?? 0; // each bucket counts those below it too
+      return { value: count, labels: { le, method, provider }, metricName: `${name}_bucket` };
+    });
+    const labels = { method, provider };
+    return [...buckets, { value: sum, labels, metricName: `${name}_sum` }, { value: count, labels, metricName: `${name}_count` }];
+  });
+  return { name, help: 'Time from a decoded request to its answer, by method and by where the key lives.', type: 'histogram', aggregator: 'sum', values };
 }
