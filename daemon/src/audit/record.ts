@@ -22,7 +22,9 @@ const escapeCharacter = (character: string): string => `\\u${character.charCodeA
 
 /** Writes a record as its line, in ASCII, so that a byte that is none can only be damage. The order of the fields is that of their making. */
 export function encodeRecord(record: AuditRecord): string {
-  return JSON.stringify(record).replace(/[\u007f-\uffff]/g, escapeCharacter);
+  const line = JSON.stringify(record);
+  const isPrintable = Buffer.byteLength(line) === line.length && !line.includes('\u007f'); // nearly always, and a tenth of the time of the expression
+  return isPrintable ? line : line.replace(/[\u007f-\uffff]/g, escapeCharacter);
 }
 
 type Test = (value: unknown) => boolean;

@@ -55,16 +55,19 @@ export interface Trouble {
   readonly refusal?: string | undefined;
 }
 
+/** What is quoted may have lines, and a second line would be another message to systemd. */
+const oneLine = (text: string): string => text.replaceAll(/\s+/g, ' ');
+
 function describeLock({ state, keyCount }: Pick<Agent, 'state' | 'keyCount'>, reason: string | undefined): string {
   if (state === 'UNLOCKED') return `unlocked, ${keyCount} ${keyCount === 1 ? 'key' : 'keys'}`;
-  if (state === 'LOCKED') return `locked, no keys in memory${reason === undefined ? '' : `: ${reason.replace(/\.$/, '')}`}; run kms unlock`;
+  if (state === 'LOCKED') return `locked, no keys in memory${reason === undefined ? '' : `: ${oneLine(reason).replace(/\.$/, '')}`}; run kms unlock`;
   return 'uninitialized, no vault yet; run kms-agent init';
 }
 
-/** How the agent is, in one line for `systemctl status`: a reason may quote a file, and a second line would be another message to systemd. */
+/** How the agent is, in one line for `systemctl status`. It is asked after each answer. */
 export function describeState(agent: Pick<Agent, 'state' | 'keyCount'>, { reason, refusal }: Trouble = {}): string {
-  const refused = refusal === undefined ? '' : `; the last reload was refused, the settings from before hold: ${refusal}`;
-  return `${describeLock(agent, reason)}${refused}`.replaceAll(/\s+/g, ' ');
+  const refused = refusal === undefined ? '' : `; the last reload was refused, the settings from before hold: ${oneLine(refusal)}`;
+  return `${describeLock(agent, reason)}${refused}`;
 }
 
 /** Why nothing opens the vault by itself although something could. */

@@ -89,6 +89,7 @@ function checkRawAad(aad: Uint8Array | undefined): void {
 export class Cipher {
   readonly #keyring: Keyring;
   readonly #budget: Budget;
+  readonly #headers = new WeakMap<KeyVersionEntry, Uint8Array>();
 
   constructor(keyring: Keyring, budget: Budget) {
     this.#keyring = keyring;
@@ -141,8 +142,9 @@ export class Cipher {
     this.#keyring.use(key, primaryVersion(key));
     const counted = this.#budget.countPrimary(key);
     const version = this.#keyring.use(key, counted instanceof Promise ? await counted : counted);
-    const header = encodeBlobHeader(version.keyVersionId, to.bound);
-    const input = { algorithm: 'AES_GCM', plaintext, aad: Buffer.concat([header, to.facts, aad]) } as const;
+    const header = this.#headerOf(version, to.bound);
+    const isPlain = to.facts.length === 0 && aad.length === 0; // as most are: nothing to put together
+    const input = { algorithm: 'AES_GCM', plaintext, aad: isPlain ? header : Buffer.concat([header, to.facts, aad]) } as const;
     const { ciphertext, iv } = await this.#keyring.withSecret(key, version, (ref) => encrypter.encrypt(ref, input, asker));
     if (!iv) throw new AgentError('ERR_INTERNAL', {}, { cause: new TypeError('the provider made no IV') });
     return { key, version, algorithm: 'AES_GCM', ciphertextBlob: encodeBlob(header, iv, ciphertext) };
@@ -172,6 +174,14 @@ export class Cipher {
     const input = { algorithm, ciphertext, iv, aad: Buffer.concat([header, facts, aad]) };
     const plaintext = await this.#keyring.withSecret(key, version, (ref) => encrypter.decrypt(ref, input, asker));
     return { key, version, algorithm, plaintext: own(plaintext) };
+  }
+
+  /** Of an advance blob; that of a blob without facts is made once for a version. */
+  #headerOf(version: KeyVersionEntry, bound: number): Uint8Array {
+    if (bound !== unbound.bound) return encodeBlobHeader(version.keyVersionId, bound);
+    const header = this.#headers.get(version) ?? encodeBlobHeader(version.keyVersionId);
+    this.#headers.set(version, header);
+    return header;
   }
 
   /** Lets a version be used for one encryption more. */

@@ -5,12 +5,16 @@ import { libc } from './libc.ts';
 const clockGetTime = libc.func('int clock_gettime(int clock, _Out_ uint8_t *time)');
 /** <linux/time.h> */
 const clockBootTime = 7;
-const time = Buffer.alloc(16);
+/** struct timespec of a 64-bit machine: words of seconds and nanoseconds, the lower one first. A BigInt would cost as much as the call. */
+const time = new Uint32Array(4);
+const timeBytes = new Uint8Array(time.buffer);
+const wordSize = 2 ** 32;
 
 /** CLOCK_BOOTTIME in milliseconds, from its seconds and nanoseconds (clock_gettime(2)). */
 function sinceBoot(): number {
-  if (clockGetTime(clockBootTime, time) !== 0) throw new Error(`clock_gettime failed with errno ${koffi.errno()}`);
-  return Number(time.readBigInt64LE(0)) * 1000 + Number(time.readBigInt64LE(8)) / 1e6;
+  if (clockGetTime(clockBootTime, timeBytes) !== 0) throw new Error(`clock_gettime failed with errno ${koffi.errno()}`);
+  const [low = 0, high = 0, nanoseconds = 0] = time;
+  return (high * wordSize + low) * 1000 + nanoseconds / 1e6;
 }
 
 /** Longest time in milliseconds that readings of two clocks may lie apart and still be of one moment. */

@@ -14,11 +14,15 @@ const record = {
   previous: noHash,
 } as const;
 
-test('encodeRecord: a line is ASCII and is read as it was written', () => {
-  const foreign = { ...record, caller: { uid: 0, gid: 0, exe: '/opt/é\u2028\ufffd😀\u007f' } };
+test.each(['é\u2028\ufffd😀\u007f', 'é', '\u007f', '\u0080'])('encodeRecord: a line is ASCII and is read as it was written, with %j', (part) => {
+  const foreign = { ...record, caller: { uid: 0, gid: 0, exe: `/opt/${part}` } };
   const line = encodeRecord(foreign);
   expect(line).toMatch(/^[\x20-\x7e]*$/);
   expect(decodeRecord(line)).toEqual(foreign);
+});
+
+test('decodeRecord: a byte that is not ASCII is damage', () => {
+  const line = encodeRecord({ ...record, caller: { uid: 0, gid: 0, exe: '/opt/é' } });
   expect(decodeRecord(line.replace('\\u00e9', 'é'))).toBeUndefined();
 });
 

@@ -9,20 +9,19 @@ import {
   methodNames,
   AgentError as ProtocolError,
 } from '@kms-agent/protocol';
-import { createJSONRPCErrorResponse, JSONRPCServer } from 'json-rpc-2.0';
+import { JSONRPC, type JSONRPCErrorResponse, type JSONRPCID, type JSONRPCRequest, type JSONRPCResponse, JSONRPCServer } from 'json-rpc-2.0';
 import type { Caller } from '../../caller/identity.ts';
 import type { Call, Dispatch } from '../../dispatch/request.ts';
 import type { Envelope, Response } from './envelope.ts';
 
-/** Carries an answered error through the library to where it becomes a response. */
-class AnsweredError extends Error {
-  readonly answer: { requestId: string; error: AgentError };
-
-  constructor(answer: { requestId: string; error: AgentError }) {
-    super(answer.error.code);
-    this.answer = answer;
-  }
+/** An error that was answered. */
+interface Refused {
+  readonly requestId: string;
+  readonly error: AgentError;
 }
+
+/** The response of an error (JSON-RPC 2.0, section 5.1). */
+const respond = (id: JSONRPCID, { requestId, error }: Refused): JSONRPCErrorResponse => ({ jsonrpc: JSONRPC, id, error: encodeError(error, requestId) });
 
 interface Context {
   readonly caller: Caller;
@@ -36,13 +35,9 @@ export class RpcServer {
 
   constructor(dispatch: Dispatch) {
     this.#dispatch = dispatch;
-    this.#server.mapErrorToJSONRPCErrorResponse = (id, error: unknown) => {
-      const { requestId, error: cause } =
-        error instanceof AnsweredError ? error.answer : { requestId: '', error: new ProtocolError('ERR_INTERNAL', {}, { cause: error }) };
-      const { code, message, data } = encodeError(cause, requestId);
-      return createJSONRPCErrorResponse(id, code, message, data);
-    };
-    for (const method of methodNames) this.#server.addMethod(method, (params, context) => this.#run(method, params, context));
+    this.#server.mapErrorToJSONRPCErrorResponse = (id, cause: unknown) =>
+      respond(id, { requestId: '', error: new ProtocolError('ERR_INTERNAL', {}, { cause }) });
+    for (const method of methodNames) this.#server.addMethodAdvanced(method, (request, context) => this.#run(method, request, context));
   }
 
   /** Runs one request. @returns its response; undefined for a notification. Never rejects. */
@@ -60,22 +55,23 @@ export class RpcServer {
   /** The response to what never became a call. */
   async refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Promise<Response> {
     const answer = await this.#dispatch.refuse(caller, error, method, notification);
-    return { jsonrpc: '2.0', id, error: encodeError(answer.error ?? error, answer.requestId) };
+    return respond(id, { requestId: answer.requestId, error: answer.error ?? error });
   }
 
-  async #run(method: MethodName, params: unknown, { caller, notification }: Context): Promise<unknown> {
+  async #run(method: MethodName, { id = null, params }: JSONRPCRequest, { caller, notification }: Context): Promise<JSONRPCResponse | null> {
     const call = this.#decode(method, params, caller, notification);
     const answer = isAgentError(call) ? await this.#dispatch.refuse(caller, call, method, notification) : await this.#dispatch.dispatch(call);
-    if (answer.error) throw new AnsweredError({ requestId: answer.requestId, error: answer.error });
+    if (notification) return null;
+    if (answer.error) return respond(id, answer);
     try {
-      return encodeResult(method, answer.result);
+      return { jsonrpc: JSONRPC, id, result: encodeResult(method, answer.result) };
     } catch (cause) {
-      throw new AnsweredError(await this.#refuseInternal(caller, method, cause));
+      return respond(id, await this.#refuseInternal(caller, method, cause));
     }
   }
 
   /** Something of ours is wrong: the dispatcher logs and records it, and the caller hears only that. */
-  async #refuseInternal(caller: Caller, method: MethodName, cause: unknown): Promise<{ requestId: string; error: AgentError }> {
+  async #refuseInternal(caller: Caller, method: MethodName, cause: unknown): Promise<Refused> {
     const error = new ProtocolError('ERR_INTERNAL', {}, { cause });
     return { requestId: (await this.#dispatch.refuse(caller, error, method)).requestId, error };
   }
