@@ -1,12 +1,14 @@
 import type { Audit } from './audit/audit.ts';
 import type { Settings } from './config.ts';
 import type { Agent } from './keyring/agent.ts';
+import { describeError } from './log.ts';
 import { leaveAfterLock, makeAgent } from './main/agent.ts';
 import { Front } from './main/front.ts';
 import type { StartOptions } from './main/options.ts';
 import { openRecord } from './main/record.ts';
 import { makeSessionLocks } from './main/session-locks.ts';
 import { readProtections } from './os/protections.ts';
+import { putEventLoopFirst } from './os/thread-pool.ts';
 import { machineTime } from './os/time.ts';
 import { checkTokens } from './providers/pkcs11/settings.ts';
 
@@ -31,6 +33,7 @@ export async function startAgent(options: StartOptions): Promise<RunningAgent> {
   const onLockFailed = leaveAfterLock(options, record);
   checkTokens(settings.tokens);
   for (const { name, on, detail } of readProtections()) if (!on) log.warn(`the protection ${name} is off`, { detail });
+  await putEventLoopFirst().catch((error: unknown) => log.info('signatures under load will be slower', { detail: describeError(error) }));
   const agent = await makeAgent(options, { ...record, found, time, onChange, onLockFailed });
   const sessionLocks = makeSessionLocks(agent, settings, { audit, log, onLockFailed });
   const front = new Front(options, { agent, audit, sessionLocks, time, onChange });

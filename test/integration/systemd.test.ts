@@ -136,6 +136,10 @@ describe.skipIf(systemdBackends.length === 0)('under a real systemd (needs root 
     expect(await show('StatusText')).toBe('unlocked, 1 key');
     expect(await show('TriggeredBy')).toBe('kms-agent.socket');
     expect(await host.sh('systemctl status kms-agent | grep Status:')).toContain('Status: "unlocked, 1 key"');
+    const pool = await host.sh(
+      `for task in /proc/${await show('MainPID')}/task/*; do grep -q libuv-worker $task/comm && cut -d ' ' -f 41 $task/stat; done | sort | uniq -c`,
+    );
+    expect(pool.trim()).toBe('4 3'); // all of the pool are SCHED_BATCH, also in the sandbox
     expect(await host.sh('journalctl -o json -u kms-agent.service | grep -c "unlocked without a person"')).not.toBe('0');
     await host.sh('systemctl stop kms-agent.service');
     const [started, answered] = (
