@@ -9,13 +9,17 @@ import { evpSettings, modulusBytes, oaepHash } from './public-operations.ts';
 /** Most bytes of an ECDSA signature in DER on a 256-bit curve. */
 const maxEcdsaBytes = 72;
 
+/** Signatures on the pool from which on the event loop makes some too: twice the threads of libuv's pool. */
+const poolBacklog = 8;
+
 /**
  * What needs a private key: RSA and ECDSA with OpenSSL, on the thread pool. A signature of P-256 takes less time than the way there and back, but
- * as much as everything else that a request costs: the first of a turn of the event loop is made at once, those beside it on other cores.
+ * as much as everything else that a request costs: one that is alone is made at once, those beside it on other cores.
  */
 export class PrivateOperations {
   readonly #keys = new PrivateKeys();
   #hasSigned = false;
+  #onPool = 0;
 
   /** RFC 8017 section 7.1.2. @throws AgentError `ERR_INVALID_CIPHERTEXT`, one answer for all causes. */
   async decrypt(ref: MaterialRef, { algorithm, ciphertext }: DecryptInput): Promise<Uint8Array> {
@@ -37,15 +41,20 @@ export class PrivateOperations {
 
   #signMessage(ref: MaterialRef, input: SignInput): Uint8Array | Promise<Uint8Array> {
     const key = this.#keys.signingKey(ref, input.algorithm);
-    if (ref.keySpec === 'EC_P256' && this.#isFirstOfTurn()) return signMessage('sha256', input.message, key);
+    if (ref.keySpec === 'EC_P256' && this.#isQuickerHere()) return signMessage('sha256', input.message, key);
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    signMessage('sha256', input.message, key, (error, signature) => (error ? reject(error) : resolve(signature)));
+    this.#onPool += 1;
+    signMessage('sha256', input.message, key, (error, signature) => {
+      this.#onPool -= 1;
+      if (error) reject(error);
+      else resolve(signature);
+    });
     return promise;
   }
 
-  /** Whether nobody else has signed here in this turn of the event loop. */
-  #isFirstOfTurn(): boolean {
-    if (this.#hasSigned) return false;
+  /** Alone, or where more waits for the pool than it can do at once; of several in one turn of the event loop the first. */
+  #isQuickerHere(): boolean {
+    if (this.#hasSigned || (this.#onPool > 0 && this.#onPool < poolBacklog)) return false;
     this.#hasSigned = true;
     setImmediate(() => {
       this.#hasSigned = false;
