@@ -8,36 +8,41 @@ import { type Session, type WorkSpec, WrongAnswer } from './work.ts';
 type Spec = Extract<WorkSpec, { kind: 'frames' }>;
 
 const beforeId = '{"jsonrpc":"2.0","id":';
+const [zero, comma, lineFeed] = [0x30, 0x2c, 0x0a];
 
-/** A bare socket to an agent: what is asked in one turn of the event loop leaves in one write, and an answer goes to who asked by its id. */
+/** A bare socket to an agent that is asked one thing again and again. A frame is made once for each of those that are under way at a time, and its id names who waits. */
 class FrameSocket {
   readonly #socket: Socket;
-  readonly #waiting = new Map<number, (answer: string) => void>();
-  #nextId = 1;
-  #outgoing = '';
-  #rest = '';
+  readonly #request: string;
+  readonly #frames: Buffer[] = [];
+  readonly #waiting: ((answer: Buffer) => void)[] = [];
+  readonly #free: number[] = [];
+  #outgoing: Buffer[] = [];
+  #rest: Buffer = Buffer.alloc(0);
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, request: string) {
     this.#socket = socket;
-    socket.setEncoding('latin1');
-    socket.on('data', (chunk: string) => this.#take(chunk));
+    this.#request = request;
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('error', (error) => {
       throw error;
     });
   }
 
-  static async open(path: string): Promise<FrameSocket> {
+  /** @param request - a frame after its id. */
+  static async open(path: string, request: string): Promise<FrameSocket> {
     const socket = connectSocket(path);
     await once(socket, 'connect');
-    return new FrameSocket(socket);
+    return new FrameSocket(socket, request);
   }
 
-  /** @param request - a frame after its id. @returns the answer after its id. */
-  ask(request: string): Promise<string> {
-    if (this.#outgoing === '') process.nextTick(() => this.#flush());
-    const id = this.#nextId++;
-    this.#outgoing += `${beforeId}${id}${request}`;
-    return new Promise((resolve) => this.#waiting.set(id, resolve));
+  /** What is asked in one turn of the event loop leaves in one write. @returns the answer after its id. */
+  ask(): Promise<Buffer> {
+    const id = this.#free.pop() ?? this.#frames.push(Buffer.from(`${beforeId}${this.#frames.length}${this.#request}`)) - 1;
+    if (this.#outgoing.push(this.#frames[id] ?? Buffer.alloc(0)) === 1) process.nextTick(() => this.#flush());
+    return new Promise((resolve) => {
+      this.#waiting[id] = resolve;
+    });
   }
 
   close(): void {
@@ -45,41 +50,43 @@ class FrameSocket {
   }
 
   #flush(): void {
-    this.#socket.write(this.#outgoing, 'latin1');
-    this.#outgoing = '';
+    this.#socket.write(Buffer.concat(this.#outgoing));
+    this.#outgoing = [];
   }
 
-  #take(chunk: string): void {
-    const text = this.#rest + chunk;
+  #take(chunk: Buffer): void {
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     let start = 0;
-    for (let end = text.indexOf('\n'); end !== -1; end = text.indexOf('\n', start)) {
-      this.#answer(text, start, end);
+    for (let end = bytes.indexOf(lineFeed); end !== -1; end = bytes.indexOf(lineFeed, start)) {
+      this.#answer(bytes, start + beforeId.length, end);
       start = end + 1;
     }
-    this.#rest = text.slice(start);
+    this.#rest = bytes.subarray(start);
   }
 
-  #answer(text: string, start: number, end: number): void {
-    const comma = text.indexOf(',', start + beforeId.length);
-    const id = Number(text.slice(start + beforeId.length, comma));
-    this.#waiting.get(id)?.(text.slice(comma, end));
-    this.#waiting.delete(id);
+  #answer(bytes: Buffer, start: number, end: number): void {
+    let [at, id] = [start, 0];
+    for (; bytes[at] !== comma; at += 1) id = id * 10 + (bytes[at] ?? zero) - zero;
+    this.#free.push(id);
+    this.#waiting[id]?.(bytes.subarray(at, end));
   }
 }
 
-/** kms-agent by frames whose text is made once, as other agents are asked here: what it costs without the part of a client library. */
+const resultMark = Buffer.from(',"result":');
+
+/** kms-agent by frames that are made once, as other agents are asked here: what it costs without the part of a client library. */
 export async function openFrames({ socketPath, operation, keyId, bytes }: Spec): Promise<Session> {
   const message = randomBytes(bytes);
   const params = { keyId, [operation === 'sign' ? 'message' : 'plaintext']: message.toString('base64') };
   const request = `,${JSON.stringify({ method: operation, params }).slice(1)}\n`;
-  const socket = await FrameSocket.open(socketPath);
+  const socket = await FrameSocket.open(socketPath, request);
   const kms = await connect({ socketPath, retry: false }); // for what is checked
   const check = operation === 'sign' ? checkSigned : checkSealed;
   return {
     call: async (isSample) => {
-      const answer = await socket.ask(request);
-      if (!answer.startsWith(',"result":')) throw new Error(answer);
-      if (isSample) await check(kms, keyId, message, (JSON.parse(`{${answer.slice(1)}`) as { result: Record<string, string> }).result);
+      const answer = await socket.ask();
+      if (answer.compare(resultMark, 0, resultMark.length, 0, resultMark.length) !== 0) throw new Error(answer.toString());
+      if (isSample) await check(kms, keyId, message, (JSON.parse(`{${answer.toString().slice(1)}`) as { result: Record<string, string> }).result);
     },
     close: () => {
       socket.close();

@@ -43,12 +43,12 @@ export class PrivateOperations {
     const key = this.#keys.signingKey(ref, input.algorithm);
     if (ref.keySpec === 'EC_P256' && this.#isQuickerHere()) return signMessage('sha256', input.message, key);
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    this.#onPool += 1;
     signMessage('sha256', input.message, key, (error, signature) => {
       this.#onPool -= 1;
       if (error) reject(error);
       else resolve(signature);
     });
+    this.#onPool += 1;
     return promise;
   }
 
