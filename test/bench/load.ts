@@ -70,7 +70,8 @@ async function pace(sessions: readonly Session[], ratePerSecond: number, seconds
 
 async function main(): Promise<void> {
   const spec = JSON.parse(process.argv[2] ?? '') as LoadSpec;
-  const sessions = await Promise.all(Array.from({ length: spec.connections }, () => open(spec.work)));
+  const sessions: Session[] = [];
+  while (sessions.length < spec.connections) sessions.push(await open(spec.work)); // one after the other: several processes that accept share them
   const meter = new Meter();
   const go = (seconds: number): Promise<number> =>
     spec.ratePerSecond === undefined ? press(sessions, spec.inFlight, seconds, meter) : pace(sessions, spec.ratePerSecond, seconds, meter);

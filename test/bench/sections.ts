@@ -1,6 +1,6 @@
 import { curveRows, sessionCurve } from './curves.ts';
 import { fairness } from './fairness.ts';
-import { sideBySide } from './processes.ts';
+import { workerCurve } from './processes.ts';
 import type { Line } from './row.ts';
 import { type Bench, loadRows, measureRow, type Row } from './rows.ts';
 import type { Thoroughness } from './run-load.ts';
@@ -42,8 +42,8 @@ export function sectionsOf({ bench, stack, thoroughness, missing, isQuick }: Sec
     { name: 'a file of 1,024 MiB', measure: (step) => streams(agent, keys.aes, 1024, 2 * thoroughness.rounds + 1, missing, step) },
     ...curveRows(bench).map(section),
     ...(['sign', 'advanceEncrypt'] as const).map((operation) => ({
-      name: `curve: agents side by side, ${operation}`,
-      measure: (step: () => void) => sideBySide(operation, thoroughness, step),
+      name: `curve: processes behind one socket, ${operation}`,
+      measure: (step: () => void) => workerCurve(operation, thoroughness, step),
     })),
     ...(token ? [{ name: 'curve: sessions in SoftHSM', measure: (step: () => void) => sessionCurve(thoroughness, step) }] : []),
   ];

@@ -24,7 +24,7 @@ test('restarts that follow each other at once: none of 16 clients loses a call, 
   };
   const clients = Array.from({ length: 16 }, work);
   for (;;) {
-    const agent = await socket.start(folder, env);
+    const agent = await socket.start(folder.join('vault'), env);
     started += 1;
     if (started > restarts) isOver = true;
     if (isOver) await Promise.all(clients);

@@ -31,8 +31,8 @@ export class PassedSocket implements Disposable {
   }
 
   /** Starts an agent on it. @returns when that is ready. */
-  async start(folder: TempFolder, env: NodeJS.ProcessEnv): Promise<ChildProcess> {
-    const command = `export LISTEN_FDS=1 LISTEN_PID=$$; exec "${process.execPath}" "${agentProgram}" serve --data-dir "${folder.join('vault')}"`;
+  async start(dataDir: string, env: NodeJS.ProcessEnv): Promise<ChildProcess> {
+    const command = `export LISTEN_FDS=1 LISTEN_PID=$$; exec "${process.execPath}" "${agentProgram}" serve --data-dir "${dataDir}"`;
     const child = spawn('sh', ['-c', command], { stdio: ['ignore', 'ignore', 'pipe', this.#fd], env });
     const lines = createInterface({ input: child.stderr as Readable }); // stdio above makes it a pipe
     for await (const line of lines) if (line.includes('"message":"ready"')) break;
