@@ -275,11 +275,6 @@ test.each([
   expect(restart?.isDone()).toBe(!restarted);
 });
 
-test('programs that are bundled are not bundled again, under an agent that may yet load a part of them', () => {
-  const { status, stderr } = spawnSync(process.execPath, [join(repository, 'test', 'setup', 'bundle.js')], { encoding: 'utf8' });
-  expect([status, stderr]).toEqual([0, '']);
-});
-
 describe('whether a service is older than its program, when the clock was set', () => {
   const hourMs = 3_600_000;
   /** A service that began so long ago, by each clock, and a program that was changed now. */
