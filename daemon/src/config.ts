@@ -109,7 +109,7 @@ export const settingsSchema: { readonly [K in keyof Settings]: Schema[string] } 
   reservedConnections: integer(0, 1_048_576),
   maxUnreadBytes: integer(65_536, 1_073_741_824),
   stalledReaderMs: integer(100, 3_600_000),
-  busyPollUs: integer(0, 10_000),
+  busyPollUs: integer(0, 1000),
   socketMode: integer(0, 0o666),
   lookIntervalMs: integer(10, 3_600_000),
   maxOffMs: integer(0, 31_622_400_000),

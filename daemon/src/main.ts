@@ -1,7 +1,6 @@
 import type { Audit } from './audit/audit.ts';
 import type { Settings } from './config.ts';
 import type { Agent } from './keyring/agent.ts';
-import { describeError } from './log.ts';
 import { leaveAfterLock, makeAgent } from './main/agent.ts';
 import { Front } from './main/front.ts';
 import type { StartOptions } from './main/options.ts';
@@ -33,7 +32,8 @@ export async function startAgent(options: StartOptions): Promise<RunningAgent> {
   const onLockFailed = leaveAfterLock(options, record);
   checkTokens(settings.tokens);
   for (const { name, on, detail } of readProtections()) if (!on) log.warn(`the protection ${name} is off`, { detail });
-  await putEventLoopFirst().catch((error: unknown) => log.info('signatures under load will be slower', { detail: describeError(error) }));
+  const refusal = await putEventLoopFirst();
+  if (refusal !== undefined) log.info('signatures under load will be slower', { detail: refusal });
   const agent = await makeAgent(options, { ...record, found, time, onChange, onLockFailed });
   const sessionLocks = makeSessionLocks(agent, settings, { audit, log, onLockFailed });
   const front = new Front(options, { agent, audit, sessionLocks, time, onChange });

@@ -17,12 +17,12 @@ export function curveRows({ agent, keys }: Bench): Row[] {
   });
   return [
     {
-      name: 'curve: connections, each with one advanceEncrypt of 1 KiB in flight',
+      name: 'curve by bare frames: connections, each with one advanceEncrypt of 1 KiB in flight',
       variants: connectionCounts.map((count) => point(`${count}`, 1024, count, 1)),
       claims: [],
     },
     {
-      name: 'curve: bytes of a plaintext, 16 advanceEncrypt in flight',
+      name: 'curve by bare frames: bytes of a plaintext, 16 advanceEncrypt in flight',
       variants: messageBytes.map((bytes) => point(`${bytes.toLocaleString('en-US')} B`, bytes, 1, 16)),
       claims: [],
     },
@@ -39,5 +39,5 @@ export async function sessionCurve(thoroughness: Thoroughness, onDone: () => voi
     const work = { kind: 'frames', socketPath: rig.agent?.socketPath ?? '', operation: 'sign', keyId, bytes: 1024 } as const;
     variants.push({ name: `${sessions}`, load: { work, connections: 1, inFlight: 64 } });
   }
-  return await measureRow({ name: 'curve: sessions in SoftHSM, 64 sign EC_P256 in flight', variants, claims: [] }, thoroughness, onDone);
+  return await measureRow({ name: 'curve by bare frames: sessions in SoftHSM, 64 sign EC_P256 in flight', variants, claims: [] }, thoroughness, onDone);
 }

@@ -77,7 +77,7 @@ export async function workerCurve(operation: 'sign' | 'advanceEncrypt', thorough
     const its = results.get(count) ?? [];
     const memoryMiB = Math.max(...its.map((result) => result.memoryMiB));
     return {
-      row: `curve: processes behind one socket, ${connections} × ${inFlight} ${operation} in flight`,
+      row: `curve by bare frames: processes behind one socket, ${connections} × ${inFlight} ${operation} in flight`,
       name: `${count}`,
       figures: { ...figuresOf(medianOf(its.map(({ load }) => load))), 'memory MiB': memoryMiB },
       verdicts: [],

@@ -36,7 +36,7 @@ const load = (work: WorkSpec, connections: number, inFlight: number): Variant['l
 function oursOf({ socketPath }: TestAgent, operation: 'sign' | 'advanceEncrypt', keyId: string, inFlight: number): Variant[] {
   const work = { socketPath, operation, keyId, bytes: 1024 };
   return [
-    { name: 'kms-agent', load: load({ kind: 'frames', ...work }, 1, inFlight) },
+    { name: 'kms-agent, by bare frames', load: load({ kind: 'frames', ...work }, 1, inFlight) },
     { name: 'kms-agent, by its client library', load: load({ kind: 'agent', ...work }, 1, inFlight) },
   ];
 }

@@ -39,7 +39,7 @@ export function sectionsOf({ bench, stack, thoroughness, missing, isQuick }: Sec
   ];
   const long: Section[] = [
     { name: 'start by import', measure: async (step) => startByImport(2 * thoroughness.rounds + 1, step) },
-    { name: 'a file of 1,024 MiB', measure: (step) => streams(agent, keys.aes, 1024, 2 * thoroughness.rounds + 1, missing, step) },
+    { name: 'a file of 1,024 MiB', measure: (step) => streams(agent, keys.aes, 1024, 2 * thoroughness.rounds + 2, missing, step) },
     ...curveRows(bench).map(section),
     ...(['sign', 'advanceEncrypt'] as const).map((operation) => ({
       name: `curve: processes behind one socket, ${operation}`,

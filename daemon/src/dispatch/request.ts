@@ -17,7 +17,7 @@ export type Answer<M extends MethodName = MethodName> =
 
 /** The one door from the fronts into the agent. Never throws and never rejects. */
 export interface Dispatch {
-  /** Calls and refusals that run now. */
+  /** Calls that run now. */
   readonly inFlight: number;
   /** Runs a call to its end. */
   dispatch<M extends MethodName>(call: Call<M>): Promise<Answer<M>>;

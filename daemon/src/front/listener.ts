@@ -50,7 +50,7 @@ export class Listener {
     this.#rpc = new RpcServer(dispatch);
     this.#limits = limits;
     this.#quota = new ConnectionQuota(limits, process.geteuid?.() ?? 0);
-    this.#busyPoll = new BusyPoll({ windowUs: limits.busyPollUs, isBusy: () => dispatch.inFlight > 0 });
+    this.#busyPoll = new BusyPoll({ windowUs: limits.busyPollUs, work: dispatch });
     this.#onError = onError;
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }

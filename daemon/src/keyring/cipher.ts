@@ -179,7 +179,9 @@ export class Cipher {
   /** Of an advance blob; that of a blob without facts is made once for a version. */
   #headerOf(version: KeyVersionEntry, bound: number): Uint8Array {
     if (bound !== unbound.bound) return encodeBlobHeader(version.keyVersionId, bound);
-    const header = this.#headers.get(version) ?? encodeBlobHeader(version.keyVersionId);
+    const known = this.#headers.get(version);
+    if (known) return known;
+    const header = encodeBlobHeader(version.keyVersionId);
     this.#headers.set(version, header);
     return header;
   }

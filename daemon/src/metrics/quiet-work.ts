@@ -1,7 +1,7 @@
 /** Milliseconds without an answer after which nobody is taken to wait. */
 const quietMs = 1000;
 
-/** Work that nobody waits for and that holds up everybody: it is done once, when nobody asks anything. Just after a start all those wait who came during it. */
+/** Work that nobody waits for and that holds up everybody: it is done once, when nobody asks anything; in an agent that is never quiet, when somebody first wants what it makes. Just after a start all those wait who came during it. */
 export class QuietWork {
   readonly #work: () => void;
   readonly #isAsked: () => boolean;

@@ -15,7 +15,7 @@ class FrameSocket {
   readonly #socket: Socket;
   readonly #request: string;
   readonly #frames: Buffer[] = [];
-  readonly #waiting: ((answer: Buffer) => void)[] = [];
+  readonly #waiting: (((answer: Buffer) => void) | undefined)[] = [];
   readonly #free: number[] = [];
   #outgoing: Buffer[] = [];
   #rest: Buffer = Buffer.alloc(0);
@@ -67,8 +67,11 @@ class FrameSocket {
   #answer(bytes: Buffer, start: number, end: number): void {
     let [at, id] = [start, 0];
     for (; bytes[at] !== comma; at += 1) id = id * 10 + (bytes[at] ?? zero) - zero;
+    const resolve = this.#waiting[id];
+    if (!resolve) throw new Error(bytes.toString('latin1', start - beforeId.length, end)); // about the stream itself, or an answer too many
+    this.#waiting[id] = undefined;
     this.#free.push(id);
-    this.#waiting[id]?.(bytes.subarray(at, end));
+    resolve(bytes.subarray(at, end));
   }
 }
 

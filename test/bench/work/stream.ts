@@ -6,6 +6,7 @@ export class OrderedStream {
   readonly #socket: Socket;
   readonly #waiting: ((answer: Buffer) => void)[] = [];
   readonly #take: (bytes: Buffer) => number;
+  #outgoing: Uint8Array[] = [];
   #rest: Buffer = Buffer.alloc(0);
 
   private constructor(socket: Socket, take: (bytes: Buffer) => number) {
@@ -28,12 +29,21 @@ export class OrderedStream {
   async ask(request?: Uint8Array | string): Promise<Buffer> {
     const { promise, resolve } = Promise.withResolvers<Buffer>();
     this.#waiting.push(resolve);
-    if (request !== undefined) this.#socket.write(request);
+    if (request !== undefined) this.#send(request);
     return await promise;
   }
 
   close(): void {
     this.#socket.destroy();
+  }
+
+  /** What is asked in one turn of the event loop leaves in one write. */
+  #send(request: Uint8Array | string): void {
+    if (this.#outgoing.push(typeof request === 'string' ? Buffer.from(request, 'latin1') : request) > 1) return;
+    process.nextTick(() => {
+      this.#socket.write(Buffer.concat(this.#outgoing));
+      this.#outgoing = [];
+    });
   }
 
   #receive(chunk: Buffer): void {

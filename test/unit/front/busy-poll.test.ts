@@ -6,27 +6,31 @@ const windowUs = 200;
 
 /** One that sees 2 cores, and a clock that stands until it is moved. */
 function makePoll({ windowUs: window = windowUs, cores = 2 } = {}) {
-  const state = { nowMs: 1000, isBusy: false };
-  const poll = new BusyPoll({ windowUs: window, isBusy: () => state.isBusy, cores, now: () => state.nowMs });
+  const state = { nowMs: 1000, waitedMs: 0, inFlight: 0 };
+  const poll = new BusyPoll({ windowUs: window, work: state, cores, now: () => state.nowMs, waited: () => state.waitedMs });
   const ask = (afterMs: number): void => {
     state.nowMs += afterMs;
     poll.noteRequest();
     poll.noteAnswers();
   };
-  return { poll, state, ask };
+  /** Until what was planned for the next turn of the event loop is done. */
+  const settle = async (): Promise<void> => {
+    await nextTurn();
+    await nextTurn();
+  };
+  return { poll, state, ask, settle };
 }
 
 test('an agent stays awake once a request has come soon after an answer, and sleeps when the window is over', async () => {
-  const { poll, state, ask } = makePoll();
+  const { poll, state, ask, settle } = makePoll();
   ask(0);
   expect(poll.isPolling).toBe(false); // one request says nothing of the next
   ask(0.1);
   expect(poll.isPolling).toBe(true);
-  await nextTurn();
+  await settle();
   expect(poll.isPolling).toBe(true); // the clock stands
   state.nowMs += 0.2;
-  await nextTurn();
-  await nextTurn();
+  await settle();
   expect(poll.isPolling).toBe(false);
 });
 
@@ -39,29 +43,47 @@ test('requests that come later than the window cost nothing', () => {
 });
 
 test('a late request after quick ones ends it', async () => {
-  const { poll, state, ask } = makePoll();
+  const { poll, state, ask, settle } = makePoll();
   ask(0);
   ask(0.1);
   state.nowMs += 0.2;
-  await nextTurn();
-  await nextTurn();
+  await settle();
   ask(0);
   expect(poll.isPolling).toBe(false);
 });
 
-test('while requests run nobody stays awake for others', async () => {
-  const { poll, state, ask } = makePoll();
+test('while calls run nobody stays awake for others', async () => {
+  const { poll, state, ask, settle } = makePoll();
   ask(0);
-  state.isBusy = true;
+  state.inFlight = 1;
   ask(0.1);
   expect(poll.isPolling).toBe(false);
-  state.isBusy = false;
+  state.inFlight = 0;
   ask(0.1);
   expect(poll.isPolling).toBe(true);
-  state.isBusy = true;
-  await nextTurn();
-  await nextTurn();
+  state.inFlight = 1;
+  await settle();
   expect(poll.isPolling).toBe(false);
+});
+
+test('an agent that had to wait for a core sleeps for the next second', async () => {
+  const { poll, state, ask, settle } = makePoll();
+  /** Whether it stays awake after quick requests, so long after those before, and with so much waiting in between. */
+  const isAwakeAfter = async (ms: number, waitedMs: number): Promise<boolean> => {
+    state.nowMs += ms;
+    state.waitedMs += waitedMs;
+    await settle();
+    ask(0);
+    ask(0.1);
+    return poll.isPolling;
+  };
+  expect(await isAwakeAfter(0, 0)).toBe(true);
+  expect(await isAwakeAfter(100, 10)).toBe(true);
+  expect(await isAwakeAfter(100, 20)).toBe(false);
+  expect(await isAwakeAfter(900, 0)).toBe(false);
+  expect(await isAwakeAfter(110, 0)).toBe(true);
+  expect(await isAwakeAfter(99, 90)).toBe(true); // it looks ten times a second, and not more often
+  expect(await isAwakeAfter(2, 0)).toBe(false);
 });
 
 test.each([

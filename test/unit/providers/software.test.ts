@@ -38,6 +38,25 @@ test('a full cache of private keys: the least recently used go, and every key st
   expect(await provider.verify(first, { ...input, signature: await provider.sign(first, input) })).toBe(true);
 });
 
+test('sign: a signature of P-256 waits for no slower ones', { timeout: 60_000 }, async () => {
+  const provider = new SoftwareProvider();
+  const makeRef = async (keySpec: 'RSA_3072' | 'EC_P256') => {
+    const { material } = await provider.generate({ keyId: 'k', keyVersionId: keySpec, keySpec, keyUsage: 'SIGN_VERIFY' });
+    return { keyVersionId: keySpec, keySpec, material };
+  };
+  const [slow, quick] = [await makeRef('RSA_3072'), await makeRef('EC_P256')];
+  const [message, messageType] = [new Uint8Array([1]), 'RAW' as const];
+  let isDone = false;
+  const slowOnes = Array.from({ length: 7 }, async () => {
+    await provider.sign(slow, { algorithm: 'RSA_PSS_SHA_256', message, messageType });
+    isDone = true;
+  });
+  await provider.sign(quick, { algorithm: 'ECDSA_SHA_256', message, messageType });
+  expect(isDone).toBe(false);
+  await Promise.all(slowOnes);
+  expect(isDone).toBe(true);
+});
+
 test('encrypt: a raw AES-GCM ciphertext opens in node:crypto with the key, and what node:crypto made opens here', async () => {
   const provider = new SoftwareProvider();
   const key = randomBytes(32);

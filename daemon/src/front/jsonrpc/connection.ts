@@ -252,8 +252,10 @@ export class Connection {
     const text = this.#outgoing.join('');
     this.#outgoing = [];
     this.#outgoingChars = 0;
-    if (!this.#socket.destroyed && this.#socket.writable) this.#socket.write(text);
-    this.#busyPoll.noteAnswers();
+    if (!this.#socket.destroyed && this.#socket.writable) {
+      this.#socket.write(text);
+      this.#busyPoll.noteAnswers();
+    }
     this.#resume();
   }
 

@@ -6,6 +6,7 @@ import {
   isAgentError,
   isMethodName,
   type MethodName,
+  type MethodResult,
   methodNames,
   AgentError as ProtocolError,
 } from '@kms-agent/protocol';
@@ -53,7 +54,7 @@ export class RpcServer {
   }
 
   /** The response to what never became a call. */
-  async refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Promise<Response> {
+  async refuse(caller: Caller, error: AgentError, id: string | number | null = null, method?: string, notification = false): Promise<JSONRPCErrorResponse> {
     const answer = await this.#dispatch.refuse(caller, error, method, notification);
     return respond(id, { requestId: answer.requestId, error: answer.error ?? error });
   }
@@ -61,19 +62,17 @@ export class RpcServer {
   async #run(method: MethodName, { id = null, params }: JSONRPCRequest, { caller, notification }: Context): Promise<JSONRPCResponse | null> {
     const call = this.#decode(method, params, caller, notification);
     const answer = isAgentError(call) ? await this.#dispatch.refuse(caller, call, method, notification) : await this.#dispatch.dispatch(call);
-    if (notification) return null;
-    if (answer.error) return respond(id, answer);
-    try {
-      return { jsonrpc: JSONRPC, id, result: encodeResult(method, answer.result) };
-    } catch (cause) {
-      return respond(id, await this.#refuseInternal(caller, method, cause));
-    }
+    const response = answer.error ? respond(id, answer) : await this.#encode(id, caller, method, answer.result);
+    return notification ? null : response;
   }
 
-  /** Something of ours is wrong: the dispatcher logs and records it, and the caller hears only that. */
-  async #refuseInternal(caller: Caller, method: MethodName, cause: unknown): Promise<Refused> {
-    const error = new ProtocolError('ERR_INTERNAL', {}, { cause });
-    return { requestId: (await this.#dispatch.refuse(caller, error, method)).requestId, error };
+  /** A result that cannot be encoded is a fault of ours: the dispatcher logs and records it, and the caller hears only that. */
+  #encode(id: JSONRPCID, caller: Caller, method: MethodName, result: MethodResult<MethodName>): JSONRPCResponse | Promise<JSONRPCResponse> {
+    try {
+      return { jsonrpc: JSONRPC, id, result: encodeResult(method, result) };
+    } catch (cause) {
+      return this.refuse(caller, new ProtocolError('ERR_INTERNAL', {}, { cause }), id, method);
+    }
   }
 
   /** @returns the call; what is wrong with its parameters, to be answered. */

@@ -9,16 +9,17 @@ import { evpSettings, modulusBytes, oaepHash } from './public-operations.ts';
 /** Most bytes of an ECDSA signature in DER on a 256-bit curve. */
 const maxEcdsaBytes = 72;
 
-/** Signatures on the pool from which on the event loop makes some too: twice the threads of libuv's pool. */
+/** Signatures of P-256 on the pool from which on the event loop makes some too: twice the threads that libuv's pool has by default. */
 const poolBacklog = 8;
 
 /**
  * What needs a private key: RSA and ECDSA with OpenSSL, on the thread pool. A signature of P-256 takes less time than the way there and back, but
- * as much as everything else that a request costs: one that is alone is made at once, those beside it on other cores.
+ * as much as everything else that a request costs: one that is alone is made at once, those beside it on other cores, and none waits for what takes long.
  */
 export class PrivateOperations {
   readonly #keys = new PrivateKeys();
   #hasSigned = false;
+  /** Signatures of P-256 that are on the pool. */
   #onPool = 0;
 
   /** RFC 8017 section 7.1.2. @throws AgentError `ERR_INVALID_CIPHERTEXT`, one answer for all causes. */
@@ -41,18 +42,19 @@ export class PrivateOperations {
 
   #signMessage(ref: MaterialRef, input: SignInput): Uint8Array | Promise<Uint8Array> {
     const key = this.#keys.signingKey(ref, input.algorithm);
-    if (ref.keySpec === 'EC_P256' && this.#isQuickerHere()) return signMessage('sha256', input.message, key);
+    const isP256 = ref.keySpec === 'EC_P256';
+    if (isP256 && this.#isQuickerHere()) return signMessage('sha256', input.message, key);
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     signMessage('sha256', input.message, key, (error, signature) => {
-      this.#onPool -= 1;
+      if (isP256) this.#onPool -= 1;
       if (error) reject(error);
       else resolve(signature);
     });
-    this.#onPool += 1;
+    if (isP256) this.#onPool += 1;
     return promise;
   }
 
-  /** Alone, or where more waits for the pool than it can do at once; of several in one turn of the event loop the first. */
+  /** Of several in one turn of the event loop only the first: where none is on the pool, whatever else is there, or more than the pool can do at once. */
   #isQuickerHere(): boolean {
     if (this.#hasSigned || (this.#onPool > 0 && this.#onPool < poolBacklog)) return false;
     this.#hasSigned = true;
