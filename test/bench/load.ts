@@ -19,18 +19,19 @@ class Meter {
     this.errors = 0;
   }
 
-  async run(session: Session): Promise<void> {
-    const started = performance.now();
-    this.#count += 1;
-    try {
-      const answer = session.call(this.#count % checkEvery === 1);
-      if (answer) await answer;
-    } catch (error) {
-      if (error instanceof WrongAnswer) throw error;
-      this.errors += 1; // no operation: to refuse is quicker
-      return;
+  /** Makes calls one after the other for as long as they may go on. */
+  async run(session: Session, mayGoOn: (nowMs: number) => boolean): Promise<void> {
+    for (let started = performance.now(); mayGoOn(started); started = performance.now()) {
+      this.#count += 1;
+      try {
+        const answer = session.call(this.#count % checkEvery === 1);
+        if (answer) await answer;
+        this.#latencies.push(performance.now() - started);
+      } catch (error) {
+        if (error instanceof WrongAnswer) throw error;
+        this.errors += 1; // no operation: to refuse is quicker
+      }
     }
-    this.#latencies.push(performance.now() - started);
   }
 
   result(seconds: number): LoadResult {
@@ -44,10 +45,8 @@ class Meter {
 async function press(sessions: readonly Session[], inFlight: number, seconds: number, meter: Meter): Promise<number> {
   const started = performance.now();
   const end = started + seconds * 1000;
-  const repeat = async (session: Session): Promise<void> => {
-    while (performance.now() < end) await meter.run(session);
-  };
-  await Promise.all(sessions.flatMap((session) => Array.from({ length: inFlight }, () => repeat(session))));
+  const mayGoOn = (nowMs: number): boolean => nowMs < end;
+  await Promise.all(sessions.flatMap((session) => Array.from({ length: inFlight }, () => meter.run(session, mayGoOn))));
   return (performance.now() - started) / 1000;
 }
 
@@ -62,7 +61,8 @@ async function pace(sessions: readonly Session[], ratePerSecond: number, seconds
   for (const { session, at } of calls) {
     const waitMs = started + at - performance.now();
     if (waitMs > 1) await new Promise((resolve) => setTimeout(resolve, waitMs));
-    running.push(meter.run(session));
+    let left = 1;
+    running.push(meter.run(session, () => left-- > 0));
   }
   await Promise.all(running);
   return (performance.now() - started) / 1000;

@@ -9,6 +9,7 @@ type Spec = Extract<WorkSpec, { kind: 'frames' }>;
 
 const beforeId = '{"jsonrpc":"2.0","id":';
 const [zero, comma, lineFeed] = [0x30, 0x2c, 0x0a];
+const resultMark = Buffer.from(',"result":');
 
 /** A bare socket to an agent that is asked one thing again and again. A frame is made once for each of those that are under way at a time, and its id names who waits. */
 class FrameSocket {
@@ -36,7 +37,7 @@ class FrameSocket {
     return new FrameSocket(socket, request);
   }
 
-  /** What is asked in one turn of the event loop leaves in one write. @returns the answer after its id. */
+  /** What is asked in one turn of the event loop leaves in one write. @returns the result after its id; an error ends the process. */
   ask(): Promise<Buffer> {
     const id = this.#free.pop() ?? this.#frames.push(Buffer.from(`${beforeId}${this.#frames.length}${this.#request}`)) - 1;
     if (this.#outgoing.push(this.#frames[id] ?? Buffer.alloc(0)) === 1) process.nextTick(() => this.#flush());
@@ -69,13 +70,12 @@ class FrameSocket {
     for (; bytes[at] !== comma; at += 1) id = id * 10 + (bytes[at] ?? zero) - zero;
     const resolve = this.#waiting[id];
     if (!resolve) throw new Error(bytes.toString('latin1', start - beforeId.length, end)); // about the stream itself, or an answer too many
+    if (bytes.compare(resultMark, 0, resultMark.length, at, at + resultMark.length) !== 0) throw new Error(bytes.toString('latin1', at, end));
     this.#waiting[id] = undefined;
     this.#free.push(id);
     resolve(bytes.subarray(at, end));
   }
 }
-
-const resultMark = Buffer.from(',"result":');
 
 /** kms-agent by frames that are made once, as other agents are asked here: what it costs without the part of a client library. */
 export async function openFrames({ socketPath, operation, keyId, bytes }: Spec): Promise<Session> {
@@ -85,12 +85,12 @@ export async function openFrames({ socketPath, operation, keyId, bytes }: Spec):
   const socket = await FrameSocket.open(socketPath, request);
   const kms = await connect({ socketPath, retry: false }); // for what is checked
   const check = operation === 'sign' ? checkSigned : checkSealed;
+  const checked = async (): Promise<void> => {
+    const { result } = JSON.parse(`{${(await socket.ask()).toString().slice(1)}`) as { result: Record<string, string> };
+    await check(kms, keyId, message, result);
+  };
   return {
-    call: async (isSample) => {
-      const answer = await socket.ask();
-      if (answer.compare(resultMark, 0, resultMark.length, 0, resultMark.length) !== 0) throw new Error(answer.toString());
-      if (isSample) await check(kms, keyId, message, (JSON.parse(`{${answer.toString().slice(1)}`) as { result: Record<string, string> }).result);
-    },
+    call: (isSample) => (isSample ? checked() : socket.ask()),
     close: () => {
       socket.close();
       kms.close();

@@ -46,7 +46,7 @@ export interface LoadResult {
 /** A connection, or what stands for one. */
 export interface Session {
   /** @param check - whether the answer is compared with what node:crypto says. @throws Error on a wrong answer. */
-  call(check: boolean): Promise<void> | undefined;
+  call(check: boolean): Promise<unknown> | undefined;
   close(): void;
 }
 
