@@ -38,7 +38,7 @@ interface Pending {
 }
 
 /** Milliseconds of one turn of the event loop that one connection may start requests in, or encode a batch in: most requests take microseconds of it. */
-const sliceMs = 1;
+const sliceMs = 0.5;
 
 /** Milliseconds that a peer has at the end of the agent to close its side when all that it asked is answered and has left: what it sends meanwhile is dropped. */
 const lingerMs = 100;
