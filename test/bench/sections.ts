@@ -1,6 +1,7 @@
 import { curveRows, sessionCurve } from './curves.ts';
 import { fairness, quickBesideSlow } from './fairness.ts';
 import { workerCurve } from './processes.ts';
+import { serveAgent } from './rig.ts';
 import type { Line } from './row.ts';
 import { type Bench, loadRows, measureRow, type Row } from './rows.ts';
 import type { Thoroughness } from './run-load.ts';
@@ -35,7 +36,7 @@ export function sectionsOf({ bench, stack, thoroughness, missing, isQuick }: Sec
     { name: 'a polite client beside a greedy one', measure: (step) => fairness(agent, keys.aes, thoroughness, step) },
     { name: 'sign EC_P256 beside RSA_2048', measure: (step) => quickBesideSlow(agent, keys, thoroughness, step) },
     { name: 'a vault of very many keys', measure: (step) => manyKeys(stack, [100, 10_000, 100_000], thoroughness, step) },
-    { name: 'memory of connections', measure: () => idleConnections(agent, 1000) },
+    { name: 'memory of connections', measure: async () => await idleConnections(await serveAgent(stack), 1000) },
     { name: 'start to ready, locked', measure: (step) => start(2 * thoroughness.rounds + 1, step) },
   ];
   const long: Section[] = [

@@ -1,11 +1,12 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { serveWith, TempFolder, type TestAgent } from '../kit/agent.ts';
 import { Wire } from '../kit/wire.ts';
 
-const calls = 1000;
+/** So few that they are over before the agent looks for the first time at whether others want the cores. */
+const calls = 100;
 const request = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'whoAmI', params: {} });
 
 /** Nanoseconds that the agent's event loop has been awake (proc_pid_schedstat(5)). */
@@ -18,7 +19,7 @@ function spend(ms: number): void {
   for (const end = performance.now() + ms; performance.now() < end; );
 }
 
-/** How long an agent is awake while it is asked something every half of a millisecond, and in a fifth of a second after that. */
+/** How long an agent is awake while it is asked something every half of a millisecond, and in the 200 ms after that. */
 async function measure(busyPollUs: number): Promise<{ asked: number; left: number }> {
   using folder = new TempFolder();
   await using agent = await serveWith(folder, { busyPollUs });
@@ -33,13 +34,13 @@ async function measure(busyPollUs: number): Promise<{ asked: number; left: numbe
   return { asked: ended - started, left: awakeNs(agent) - ended };
 }
 
-test.skipIf(availableParallelism() === 1)(
+test.skipIf(availableParallelism() === 1 || !existsSync('/proc/self/schedstat'))(
   'busyPollUs: an agent that is asked again within that time stays awake in between, and sleeps when nobody asks',
   { timeout: 120_000 },
   async () => {
     const compare = async (): Promise<number> => {
       const [asleep, awake] = [await measure(0), await measure(1000)];
-      expect(awake.left).toBeLessThan(awake.asked);
+      expect(awake.left).toBeLessThan(20e6); // of 200
       return awake.asked / asleep.asked;
     };
     await expect.poll(compare, { timeout: 100_000 }).toBeGreaterThan(1.5); // where others want the cores it sleeps too

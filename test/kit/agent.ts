@@ -14,7 +14,14 @@ export const passphrase = 'correct horse battery staple';
 
 /** The environment of a person's shell, without what would lead a program to another agent. */
 export function cleanEnv(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  const { NODE_OPTIONS: _options, KMS_AGENT_SOCK: _sock, XDG_RUNTIME_DIR: _runtime, XDG_CONFIG_HOME: _config, ...env } = process.env;
+  const {
+    NODE_OPTIONS: _options,
+    KMS_AGENT_SOCK: _sock,
+    XDG_RUNTIME_DIR: _runtime,
+    XDG_CONFIG_HOME: _config,
+    UV_THREADPOOL_SIZE: _threads,
+    ...env
+  } = process.env;
   return { ...env, ...extra };
 }
 

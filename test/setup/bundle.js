@@ -33,7 +33,7 @@ const notices = {
   file: 'THIRD-PARTY-NOTICES.txt',
   generateBundle(_options, bundle) {
     const files = Object.values(bundle).flatMap(({ moduleIds = [] }) => moduleIds.filter((id) => id.includes('/node_modules/')));
-    const folders = [...new Set([...files, fileURLToPath(import.meta.resolve('rolldown'))].map(packageOf))].sort((a, b) => (a < b ? -1 : 1));
+    const folders = [...new Set([...files, join(root, 'node_modules', 'rolldown', 'package.json')].map(packageOf))].sort((a, b) => (a < b ? -1 : 1));
     this.emitFile({ type: 'asset', fileName: notices.file, source: `${folders.map(describePackage).join(`\n\n${'-'.repeat(72)}\n\n`)}\n` });
   },
 };

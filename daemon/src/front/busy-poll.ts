@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { readRunDelay } from '../os/run-delay.ts';
+import { openRunDelay, type RunDelay } from '../os/run-delay.ts';
 
 /** Microseconds in a millisecond. */
 const usPerMs = 1000;
@@ -21,8 +21,8 @@ export interface BusyPollOptions {
   readonly cores?: number;
   /** Milliseconds of a clock that goes on. */
   readonly now?: () => number;
-  /** Milliseconds that the event loop has waited for a core. */
-  readonly waited?: () => number;
+  /** How long the event loop has waited for a core; where that is not known nobody stays awake. */
+  readonly waited?: RunDelay;
 }
 
 /**
@@ -33,7 +33,7 @@ export class BusyPoll {
   readonly #windowMs: number;
   readonly #work: { readonly inFlight: number };
   readonly #now: () => number;
-  readonly #waited: () => number;
+  readonly #waited: RunDelay;
   #answeredMs = Number.NEGATIVE_INFINITY;
   #lookedMs = Number.NEGATIVE_INFINITY;
   #waitedMs = 0;
@@ -41,7 +41,7 @@ export class BusyPoll {
   #isQuick = false;
   #isPolling = false;
 
-  constructor({ windowUs, work, cores = availableParallelism(), now = () => performance.now(), waited = readRunDelay }: BusyPollOptions) {
+  constructor({ windowUs, work, cores = availableParallelism(), now = () => performance.now(), waited = openRunDelay() }: BusyPollOptions) {
     this.#windowMs = cores > 1 ? windowUs / usPerMs : 0;
     this.#work = work;
     this.#now = now;
@@ -68,8 +68,8 @@ export class BusyPoll {
   /** Whether others want the cores, or did a moment ago. */
   #mustRest(now: number): boolean {
     if (now - this.#lookedMs >= lookMs) {
-      const waitedMs = this.#waited();
-      if ((waitedMs - this.#waitedMs) / (now - this.#lookedMs) > crowdedShare) this.#restUntilMs = now + restMs;
+      const waitedMs = this.#waited() ?? Number.POSITIVE_INFINITY;
+      if (!((waitedMs - this.#waitedMs) / (now - this.#lookedMs) <= crowdedShare)) this.#restUntilMs = now + restMs; // also for what is not known
       [this.#lookedMs, this.#waitedMs] = [now, waitedMs];
     }
     return now < this.#restUntilMs;

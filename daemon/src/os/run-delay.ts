@@ -1,23 +1,26 @@
 import { openSync, readSync } from 'node:fs';
 
 const nsPerMs = 1e6;
-const buffer = Buffer.alloc(128);
-let file: number | undefined;
 
-/** Kept open: it is read ten times a second. */
-function openOnce(): number | undefined {
+/** Milliseconds that the main thread has been ready to run and had to wait for a core; undefined where that cannot be known. Never throws. */
+export type RunDelay = () => number | undefined;
+
+/** Opens what the kernel says of it (proc_pid_schedstat(5), the second number) for good: later there may be no descriptor left. */
+export function openRunDelay(path = '/proc/self/schedstat'): RunDelay {
+  const buffer = Buffer.alloc(128);
+  let file: number | undefined;
   try {
-    return openSync('/proc/self/schedstat', 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // a kernel without CONFIG_SCHED_INFO
-    throw error;
+    file = openSync(path, 'r');
+  } catch {
+    return () => undefined; // a kernel without CONFIG_SCHED_INFO, or a sandbox: who asks does without
   }
-}
-
-/** Milliseconds that the main thread has been ready to run and had to wait for a core (proc_pid_schedstat(5), the second number); 0 where the kernel does not count them. */
-export function readRunDelay(): number {
-  file ??= openOnce();
-  if (file === undefined) return 0;
-  const length = readSync(file, buffer, 0, buffer.length, 0);
-  return Number(buffer.toString('latin1', 0, length).split(' ')[1]) / nsPerMs;
+  return () => {
+    try {
+      const length = readSync(file, buffer, 0, buffer.length, 0);
+      const waitedNs = Number(/^\d+ (\d+) /.exec(buffer.toString('latin1', 0, length))?.[1]);
+      return Number.isNaN(waitedNs) ? undefined : waitedNs / nsPerMs;
+    } catch {
+      return undefined;
+    }
+  };
 }

@@ -5,7 +5,7 @@ import { libc } from './libc.ts';
 const clockGetTime = libc.func('int clock_gettime(int clock, _Out_ uint8_t *time)');
 /** <linux/time.h> */
 const clockBootTime = 7;
-/** struct timespec of a 64-bit machine: words of seconds and nanoseconds, the lower one first. A BigInt would cost as much as the call. */
+/** struct timespec of a little-endian machine of 64 bits: words of seconds and nanoseconds, the lower one first. A BigInt would cost as much as the call. */
 const time = new Uint32Array(4);
 const timeBytes = new Uint8Array(time.buffer);
 const wordSize = 2 ** 32;

@@ -26,11 +26,9 @@ export class OrderedStream {
   }
 
   /** Waits for the next answer; with a request, sends that before. */
-  async ask(request?: Uint8Array | string): Promise<Buffer> {
-    const { promise, resolve } = Promise.withResolvers<Buffer>();
-    this.#waiting.push(resolve);
+  ask(request?: Uint8Array | string): Promise<Buffer> {
     if (request !== undefined) this.#send(request);
-    return await promise;
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   close(): void {

@@ -6,7 +6,7 @@ const windowUs = 200;
 
 /** One that sees 2 cores, and a clock that stands until it is moved. */
 function makePoll({ windowUs: window = windowUs, cores = 2 } = {}) {
-  const state = { nowMs: 1000, waitedMs: 0, inFlight: 0 };
+  const state: { nowMs: number; waitedMs: number | undefined; inFlight: number } = { nowMs: 1000, waitedMs: 0, inFlight: 0 };
   const poll = new BusyPoll({ windowUs: window, work: state, cores, now: () => state.nowMs, waited: () => state.waitedMs });
   const ask = (afterMs: number): void => {
     state.nowMs += afterMs;
@@ -71,7 +71,7 @@ test('an agent that had to wait for a core sleeps for the next second', async ()
   /** Whether it stays awake after quick requests, so long after those before, and with so much waiting in between. */
   const isAwakeAfter = async (ms: number, waitedMs: number): Promise<boolean> => {
     state.nowMs += ms;
-    state.waitedMs += waitedMs;
+    state.waitedMs = (state.waitedMs ?? 0) + waitedMs;
     await settle();
     ask(0);
     ask(0.1);
@@ -84,6 +84,13 @@ test('an agent that had to wait for a core sleeps for the next second', async ()
   expect(await isAwakeAfter(110, 0)).toBe(true);
   expect(await isAwakeAfter(99, 90)).toBe(true); // it looks ten times a second, and not more often
   expect(await isAwakeAfter(2, 0)).toBe(false);
+});
+
+test('where it is not known whether others want the cores nobody stays awake', () => {
+  const { poll, state, ask } = makePoll();
+  state.waitedMs = undefined;
+  for (let turn = 0; turn < 3; turn += 1) ask(0.1);
+  expect(poll.isPolling).toBe(false);
 });
 
 test.each([
