@@ -16,7 +16,7 @@ async function measureBeside(load: Variant, other: Variant, thoroughness: Thorou
   for (let round = 0; round < thoroughness.rounds; round += 1) {
     const alone = await runLoad(load, thoroughness);
     const [beside, its] = await Promise.all([
-      runLoad(load, { ...thoroughness, warmUpSeconds: thoroughness.warmUpSeconds + 0.5 }), // the other one is there before
+      runLoad(load, { ...thoroughness, warmUpSeconds: thoroughness.warmUpSeconds + 0.5 }), // both are there before either counts
       runLoad(other, { ...thoroughness, warmUpSeconds: thoroughness.warmUpSeconds + 0.5 }),
     ]);
     rounds.push({ alone, beside, other: its });

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { serveWith, TempFolder, type TestAgent } from '../kit/agent.ts';
 import { Wire } from '../kit/wire.ts';
 
-/** So few that they are over before the agent looks for the first time at whether others want the cores. */
+/** So few that they are nearly over before the agent looks again at whether others want the cores. */
 const calls = 100;
 const request = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'whoAmI', params: {} });
 

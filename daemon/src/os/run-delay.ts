@@ -17,7 +17,7 @@ export function openRunDelay(path = '/proc/self/schedstat'): RunDelay {
   return () => {
     try {
       const length = readSync(file, buffer, 0, buffer.length, 0);
-      const waitedNs = Number(/^\d+ (\d+) /.exec(buffer.toString('latin1', 0, length))?.[1]);
+      const waitedNs = Number(/^[1-9]\d* (\d+) /.exec(buffer.toString('latin1', 0, length))?.[1]); // who reads has run: a zero is a kernel that does not count
       return Number.isNaN(waitedNs) ? undefined : waitedNs / nsPerMs;
     } catch {
       return undefined;

@@ -32,8 +32,9 @@ export async function putEventLoopFirst(): Promise<string | undefined> {
   try {
     await promisify(randomFill)(Buffer.alloc(1)); // starts the threads, all at once
     const results = poolThreads().map((thread) => (setScheduler(Number(thread), schedBatch, priority) === 0 ? 0 : koffi.errno()));
-    if (results.includes(0)) return undefined;
-    return results.length === 0 ? `no thread is named ${poolThreadName}` : `sched_setscheduler(SCHED_BATCH) failed with errno ${results[0]}`;
+    if (results.length === 0) return `no thread is named ${poolThreadName}`;
+    const refused = results.find((errno) => errno !== 0);
+    return refused === undefined ? undefined : `sched_setscheduler(SCHED_BATCH) failed with errno ${refused}`;
   } catch (error) {
     return `the threads of the pool cannot be seen: ${error instanceof Error ? error.message : String(error)}`;
   }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { expect, test } from 'vitest';
 import { openRunDelay } from '../../../daemon/src/os/run-delay.ts';
@@ -29,9 +29,19 @@ test.skipIf(!existsSync('/proc/self/schedstat'))('openRunDelay: grows while othe
   }
 });
 
-test('openRunDelay: what is not there, no file, or no such line is not known', () => {
+test('openRunDelay: is opened at once, as later there may be no descriptor left', () => {
+  using folder = new TempFolder();
+  const path = folder.join('schedstat');
+  writeFileSync(path, '5000000 3000000 2\n');
+  const read = openRunDelay(path);
+  rmSync(path);
+  expect(read()).toBe(3);
+});
+
+test('openRunDelay: what is not there, no file, no such line, or not counted is not known', () => {
   using folder = new TempFolder();
   mkdirSync(folder.join('folder'));
   writeFileSync(folder.join('other'), 'something else\n');
-  for (const name of ['missing', 'folder', 'other']) expect(openRunDelay(folder.join(name))()).toBeUndefined();
+  writeFileSync(folder.join('uncounted'), '0 0 0\n');
+  for (const name of ['missing', 'folder', 'other', 'uncounted']) expect(openRunDelay(folder.join(name))()).toBeUndefined();
 });

@@ -27,7 +27,7 @@ export class PrivateOperations {
   #hasSigned = false;
   /** Signatures of P-256 that are on the pool. */
   #onPool = 0;
-  /** What else is there. */
+  /** Slow work with private keys that is there: RSA and the other curve. */
   #slow = 0;
 
   /** RFC 8017 section 7.1.2. @throws AgentError `ERR_INVALID_CIPHERTEXT`, one answer for all causes. */
