@@ -62,7 +62,7 @@ export class RpcServer {
   async #run(method: MethodName, { id = null, params }: JSONRPCRequest, { caller, notification }: Context): Promise<JSONRPCResponse | null> {
     const call = this.#decode(method, params, caller, notification);
     const answer = isAgentError(call) ? await this.#dispatch.refuse(caller, call, method, notification) : await this.#dispatch.dispatch(call);
-    const response = answer.error ? respond(id, answer) : await this.#encode(id, caller, method, answer.result);
+    const response = answer.error ? respond(id, answer) : this.#encode(id, caller, method, answer.result); // not awaited here: it nearly never waits
     return notification ? null : response;
   }
 
