@@ -41,11 +41,11 @@ export class BusyPoll {
   #isQuick = false;
   #isPolling = false;
 
-  constructor({ windowUs, work, cores = availableParallelism(), now = () => performance.now(), waited = openRunDelay() }: BusyPollOptions) {
+  constructor({ windowUs, work, cores = availableParallelism(), now = () => performance.now(), waited }: BusyPollOptions) {
     this.#windowMs = cores > 1 ? windowUs / usPerMs : 0;
     this.#work = work;
     this.#now = now;
-    this.#waited = waited;
+    this.#waited = waited ?? (this.#windowMs > 0 ? openRunDelay() : () => undefined); // nothing is opened for nothing
   }
 
   /** Whether the event loop is kept awake now. */
