@@ -12,9 +12,13 @@ const maxEcdsaBytes = 72;
 /** Signatures of P-256 on the pool from which on the event loop makes some too: twice the threads that libuv's pool has by default. */
 const poolBacklog = 8;
 
-function signOnPool(message: Uint8Array, key: KeyObject): Promise<Uint8Array> {
+function signOnPool(message: Uint8Array, key: KeyObject, onEnd: () => void): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-  signMessage('sha256', message, key, (error, signature) => (error ? reject(error) : resolve(signature)));
+  signMessage('sha256', message, key, (error, signature) => {
+    onEnd();
+    if (error) reject(error);
+    else resolve(signature);
+  });
   return promise;
 }
 
@@ -50,16 +54,11 @@ export class PrivateOperations {
 
   #signMessage(ref: MaterialRef, input: SignInput): Uint8Array | Promise<Uint8Array> {
     const key = this.#keys.signingKey(ref, input.algorithm);
-    if (ref.keySpec !== 'EC_P256') return this.#slowly(signOnPool(input.message, key));
-    if (this.#isQuickerHere()) return signMessage('sha256', input.message, key);
-    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    signMessage('sha256', input.message, key, (error, signature) => {
-      this.#onPool -= 1;
-      if (error) reject(error);
-      else resolve(signature);
-    });
-    this.#onPool += 1;
-    return promise;
+    const isQuick = ref.keySpec === 'EC_P256';
+    if (isQuick && this.#isQuickerHere()) return signMessage('sha256', input.message, key);
+    const work = signOnPool(input.message, key, () => this.#count(isQuick, -1));
+    this.#count(isQuick, 1);
+    return work;
   }
 
   /** Of several in one turn of the event loop only the first: where something slow is on the pool, no other of P-256, or more of them than it can do at once. */
@@ -70,6 +69,11 @@ export class PrivateOperations {
       this.#hasSigned = false;
     });
     return true;
+  }
+
+  #count(isQuick: boolean, change: 1 | -1): void {
+    if (isQuick) this.#onPool += change;
+    else this.#slow += change;
   }
 
   /** Counts work on the pool that a signature of P-256 should not wait for. */
