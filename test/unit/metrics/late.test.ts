@@ -2,16 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { LateMetrics } from '../../../daemon/src/metrics/late.ts';
 import { repository, TempFolder } from '../../kit/agent.ts';
-
-test('what is answered before the library is there is counted', async () => {
-  const figures = { unlocked: true, keys: 3, connections: 0, inFlight: 0, audit: { health: 'ok', seq: 0 }, providers: [], warnings: 0 } as const;
-  const metrics = new LateMetrics('1.2.3', () => figures);
-  for (let answer = 0; answer < 3; answer += 1) metrics.count({ method: 'sign', outcome: 'ok', provider: 'software', seconds: 0 });
-  const { text } = await metrics.expose();
-  expect(/^kms_agent_requests_total\{.*method="sign".*\} (\d+)$/m.exec(text)?.[1]).toBe('3');
-});
 
 test('figures whose library could not be loaded are loaded when they are asked for again', () => {
   using folder = new TempFolder();
